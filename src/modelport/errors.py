@@ -1,0 +1,183 @@
+"""Every error that crosses a floor, as one tree.
+
+::
+
+    ModelportError
+    ├── InvalidRequest          the caller's request is wrong
+    │   └── InvalidInference    ... and it was the engine that looked, at an inference request
+    ├── Unauthenticated         no key, or a wrong one
+    ├── Forbidden               a right key for something else
+    ├── NotFound                model, version, task, file
+    ├── Conflict                exists already
+    ├── TooLarge                body, tensor, batch, list
+    ├── Overloaded              a queue or a concurrency limit is full
+    ├── Unavailable             not ready, draining, worker dead
+    ├── TimedOut                a deadline or a queue timeout passed
+    ├── Cancelled               the caller went away
+    ├── Unsupported             known, and not offered here
+    ├── ModelFailed             the model raised; ``code`` keeps what it said of itself
+    └── LoadFailed              a model could not be brought up
+
+An error's text is written for the caller: first the sentence that existing clients match on, then
+what was received, what is accepted and what to do. It never holds a path of this machine, an
+address, a traceback or an internal name. Statuses belong to the protocols: each keeps its own
+table from :class:`Kind`.
+"""
+
+import enum
+from typing import ClassVar
+
+__all__ = [
+    "Cancelled",
+    "Conflict",
+    "Forbidden",
+    "InvalidInference",
+    "InvalidRequest",
+    "Kind",
+    "LoadFailed",
+    "ModelFailed",
+    "ModelportError",
+    "NotFound",
+    "Overloaded",
+    "TimedOut",
+    "TooLarge",
+    "Unauthenticated",
+    "Unavailable",
+    "Unsupported",
+]
+
+
+class Kind(enum.StrEnum):
+    """What went wrong, in the terms that every protocol can translate."""
+
+    INVALID = "invalid"
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not_found"
+    CONFLICT = "conflict"
+    TOO_LARGE = "too_large"
+    OVERLOADED = "overloaded"
+    UNAVAILABLE = "unavailable"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    UNSUPPORTED = "unsupported"
+    MODEL_FAILED = "model_failed"
+    LOAD_FAILED = "load_failed"
+    UNKNOWN = "unknown"
+
+
+class ModelportError(Exception):
+    """The root: anything of ours that a caller may see."""
+
+    kind: Kind = Kind.UNKNOWN
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class InvalidRequest(ModelportError):
+    """The caller's request is wrong; sending it again will not help."""
+
+    kind = Kind.INVALID
+
+
+class InvalidInference(InvalidRequest):
+    """An inference request that does not fit its model.
+
+    Separate from its parent because Triton puts the request's id before these texts, and only
+    before these.
+    """
+
+
+class Unauthenticated(ModelportError):
+    """No key was sent, or a wrong one."""
+
+    kind = Kind.UNAUTHENTICATED
+
+
+class Forbidden(ModelportError):
+    """Who asks is known and may not do this."""
+
+    kind = Kind.FORBIDDEN
+
+
+class NotFound(ModelportError):
+    """What was named does not exist."""
+
+    kind = Kind.NOT_FOUND
+
+
+class Conflict(ModelportError):
+    """What was to be made exists already."""
+
+    kind = Kind.CONFLICT
+
+
+class TooLarge(ModelportError):
+    """A body, tensor, batch or list is over its limit."""
+
+    kind = Kind.TOO_LARGE
+
+
+class Overloaded(ModelportError):
+    """A bounded queue is full.
+
+    Attributes:
+        retry_after_s: When trying again makes sense, in seconds.
+    """
+
+    kind = Kind.OVERLOADED
+
+    def __init__(self, text: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
+
+
+class Unavailable(ModelportError):
+    """Not ready, going down, or its worker has died."""
+
+    kind = Kind.UNAVAILABLE
+
+
+class TimedOut(ModelportError):
+    """A deadline or a queue timeout passed before the answer was there."""
+
+    kind = Kind.TIMEOUT
+
+
+class Cancelled(ModelportError):
+    """The caller went away; nobody reads this but the log."""
+
+    kind = Kind.CANCELLED
+
+
+class Unsupported(ModelportError):
+    """Known, and not offered here."""
+
+    kind = Kind.UNSUPPORTED
+
+
+class ModelFailed(ModelportError):
+    """The model raised, or answered what it had not declared.
+
+    Args:
+        text: Written for the caller.
+        code: The kind that the model gave its error, where its language has codes
+            (``TritonError``); an exception that it did not catch is ``MODEL_FAILED``.
+    """
+
+    INTERNAL: ClassVar[Kind] = Kind.MODEL_FAILED
+
+    def __init__(self, text: str, *, code: Kind = Kind.MODEL_FAILED) -> None:
+        super().__init__(text)
+        self.kind = code
+
+
+class LoadFailed(ModelportError):
+    """A model could not be brought up; what served before still serves."""
+
+    kind = Kind.LOAD_FAILED

@@ -1,0 +1,531 @@
+"""What a model is, as its configuration says: the fields of Triton's ModelConfig as plain data.
+
+The names and the defaults are those of ``model_config.proto``, because existing repositories are
+full of them; ``wire.model_config`` reads pbtxt, JSON and YAML into these classes.
+Empty string, 0 and empty tuple mean "not given" here, as in proto3, and nowhere else in the
+project; a sub-message that may be absent is ``None``.
+
+Source: Triton ``model_config.proto``.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from modelport.dtypes import DATATYPE_BY_CONFIG_NAME, DataType
+
+__all__ = [
+    "Agent",
+    "All",
+    "BatchInput",
+    "BatchOutput",
+    "CacheControl",
+    "Control",
+    "ControlInput",
+    "Cuda",
+    "CudaGraphBound",
+    "CudaGraphInput",
+    "CudaGraphSpec",
+    "Direct",
+    "DynamicBatching",
+    "EnsembleScheduling",
+    "EnsembleStep",
+    "Execution",
+    "ExecutionAccelerator",
+    "ExecutionAccelerators",
+    "Graph",
+    "Histogram",
+    "InitialState",
+    "InstanceGroup",
+    "Latest",
+    "MetricControl",
+    "MetricFamilyIdentifier",
+    "ModelConfig",
+    "ModelInput",
+    "ModelMetrics",
+    "ModelOperations",
+    "ModelOutput",
+    "ModelWarmup",
+    "Oldest",
+    "Optimization",
+    "Parameter",
+    "PinnedMemory",
+    "QueuePolicy",
+    "RateLimiter",
+    "RepositoryAgents",
+    "Reshape",
+    "Resource",
+    "SecondaryDevice",
+    "SequenceBatching",
+    "Specific",
+    "State",
+    "TransactionPolicy",
+    "VersionPolicy",
+    "WarmupInput",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reshape:
+    """The shape that the model itself wants, where it differs from ``dims``."""
+
+    shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInput:
+    """One input. ``dims`` leave out the batch dimension; -1 is any size."""
+
+    name: str = ""
+    data_type: str = "TYPE_INVALID"
+    format: str = "FORMAT_NONE"
+    dims: tuple[int, ...] = ()
+    reshape: Reshape | None = None
+    is_shape_tensor: bool = False
+    allow_ragged_batch: bool = False
+    optional: bool = False
+    is_non_linear_format_io: bool = False
+
+    @property
+    def datatype(self) -> DataType:
+        """The datatype on the wire."""
+        return DATATYPE_BY_CONFIG_NAME[self.data_type]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOutput:
+    """One output. ``dims`` leave out the batch dimension; -1 is any size."""
+
+    name: str = ""
+    data_type: str = "TYPE_INVALID"
+    dims: tuple[int, ...] = ()
+    reshape: Reshape | None = None
+    label_filename: str = ""
+    is_shape_tensor: bool = False
+    is_non_linear_format_io: bool = False
+
+    @property
+    def datatype(self) -> DataType:
+        """The datatype on the wire."""
+        return DATATYPE_BY_CONFIG_NAME[self.data_type]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latest:
+    """Serve the ``num_versions`` highest versions; 0 reads as 1."""
+
+    num_versions: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class All:
+    """Serve every version."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Specific:
+    """Serve these versions."""
+
+    versions: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionPolicy:
+    """Which versions of a model are served; at most one of the three is set."""
+
+    latest: Latest | None = None
+    all: All | None = None
+    specific: Specific | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resource:
+    """Something a rate limiter counts."""
+
+    name: str = ""
+    # "global" is a keyword: the readers rename it.
+    is_global: bool = False
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimiter:
+    """What an execution holds while it runs."""
+
+    resources: tuple[Resource, ...] = ()
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecondaryDevice:
+    """A device beside the main one."""
+
+    kind: str = "KIND_NVDLA"
+    device_id: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceGroup:
+    """``count`` instances of one kind; with KIND_GPU that many on each of ``gpus``."""
+
+    name: str = ""
+    kind: str = "KIND_AUTO"
+    count: int = 0
+    gpus: tuple[int, ...] = ()
+    rate_limiter: RateLimiter | None = None
+    secondary_devices: tuple[SecondaryDevice, ...] = ()
+    profile: tuple[str, ...] = ()
+    passive: bool = False
+    host_policy: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuePolicy:
+    """How long a request may wait, and how many may."""
+
+    timeout_action: str = "REJECT"
+    default_timeout_microseconds: int = 0
+    allow_timeout_override: bool = False
+    max_queue_size: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DynamicBatching:
+    """How requests are put together; its presence turns batching on."""
+
+    preferred_batch_size: tuple[int, ...] = ()
+    max_queue_delay_microseconds: int = 0
+    preserve_ordering: bool = False
+    priority_levels: int = 0
+    default_priority_level: int = 0
+    default_queue_policy: QueuePolicy | None = None
+    priority_queue_policy: dict[int, QueuePolicy] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graph:
+    """How far a framework may optimize the graph."""
+
+    level: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CudaGraphInput:
+    """A shape, without names."""
+
+    dim: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CudaGraphBound:
+    """The least sizes for which a CUDA graph is used."""
+
+    batch_size: int = 0
+    input: dict[str, CudaGraphInput] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CudaGraphSpec:
+    """Sizes for which a CUDA graph is captured."""
+
+    batch_size: int = 0
+    input: dict[str, CudaGraphInput] = field(default_factory=dict)
+    graph_lower_bound: CudaGraphBound | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cuda:
+    """CUDA settings."""
+
+    graphs: bool = False
+    busy_wait_events: bool = False
+    graph_spec: tuple[CudaGraphSpec, ...] = ()
+    output_copy_stream: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionAccelerator:
+    """One accelerator of a framework, with its own parameters."""
+
+    name: str = ""
+    parameters: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionAccelerators:
+    """Accelerators to try, by kind of device."""
+
+    gpu_execution_accelerator: tuple[ExecutionAccelerator, ...] = ()
+    cpu_execution_accelerator: tuple[ExecutionAccelerator, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PinnedMemory:
+    """Whether page-locked memory is used for transfers."""
+
+    enable: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optimization:
+    """Hints to the framework."""
+
+    graph: Graph | None = None
+    priority: str = "PRIORITY_DEFAULT"
+    cuda: Cuda | None = None
+    execution_accelerators: ExecutionAccelerators | None = None
+    input_pinned_memory: PinnedMemory | None = None
+    output_pinned_memory: PinnedMemory | None = None
+    gather_kernel_buffer_threshold: int = 0
+    eager_batching: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """What a control tensor means, and the values it takes."""
+
+    kind: str = "CONTROL_SEQUENCE_START"
+    int32_false_true: tuple[int, ...] = ()
+    fp32_false_true: tuple[float, ...] = ()
+    bool_false_true: tuple[bool, ...] = ()
+    data_type: str = "TYPE_INVALID"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlInput:
+    """An input that the sequence batcher fills."""
+
+    name: str = ""
+    control: tuple[Control, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InitialState:
+    """What an implicit state holds when a sequence starts."""
+
+    name: str = ""
+    data_type: str = "TYPE_INVALID"
+    dims: tuple[int, ...] = ()
+    zero_data: bool | None = None
+    data_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """A tensor that goes from one request of a sequence to the next."""
+
+    input_name: str = ""
+    output_name: str = ""
+    data_type: str = "TYPE_INVALID"
+    dims: tuple[int, ...] = ()
+    initial_state: tuple[InitialState, ...] = ()
+    use_same_buffer_for_input_output: bool = False
+    use_growable_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Direct:
+    """Each sequence keeps one place in the batch of one instance."""
+
+    max_queue_delay_microseconds: int = 0
+    minimum_slot_utilization: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Oldest:
+    """Sequences are batched as they come, the oldest first."""
+
+    max_candidate_sequences: int = 0
+    preferred_batch_size: tuple[int, ...] = ()
+    max_queue_delay_microseconds: int = 0
+    preserve_ordering: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequenceBatching:
+    """How sequences are scheduled; its presence makes the model stateful."""
+
+    direct: Direct | None = None
+    oldest: Oldest | None = None
+    max_sequence_idle_microseconds: int = 0
+    control_input: tuple[ControlInput, ...] = ()
+    state: tuple[State, ...] = ()
+    iterative_sequence: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """A value for the runtime."""
+
+    string_value: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnsembleStep:
+    """One model of an ensemble. The maps go from the model's names to the ensemble's."""
+
+    model_name: str = ""
+    model_version: int = -1
+    input_map: dict[str, str] = field(default_factory=dict)
+    output_map: dict[str, str] = field(default_factory=dict)
+    model_namespace: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnsembleScheduling:
+    """The steps of an ensemble, in any order: names make the graph."""
+
+    step: tuple[EnsembleStep, ...] = ()
+    max_inflight_requests: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarmupInput:
+    """Where a warm-up request's tensor comes from."""
+
+    data_type: str = "TYPE_INVALID"
+    dims: tuple[int, ...] = ()
+    zero_data: bool | None = None
+    random_data: bool | None = None
+    input_data_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelWarmup:
+    """A request that is run before the model is ready."""
+
+    name: str = ""
+    batch_size: int = 0
+    inputs: dict[str, WarmupInput] = field(default_factory=dict)
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOperations:
+    """Libraries with operations of one's own."""
+
+    op_library_filename: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionPolicy:
+    """Whether a request has one response, or any number of them."""
+
+    decoupled: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchInput:
+    """An input that describes the batch."""
+
+    kind: str = "BATCH_ELEMENT_COUNT"
+    target_name: tuple[str, ...] = ()
+    data_type: str = "TYPE_INVALID"
+    source_input: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchOutput:
+    """An output that is cut by something else than its first dimension."""
+
+    target_name: tuple[str, ...] = ()
+    kind: str = "BATCH_SCATTER_WITH_INPUT_SHAPE"
+    source_input: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agent:
+    """One repository agent."""
+
+    name: str = ""
+    parameters: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepositoryAgents:
+    """What looks at a model directory before it is loaded."""
+
+    agents: tuple[Agent, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheControl:
+    """Whether answers are kept and given again."""
+
+    enable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricFamilyIdentifier:
+    """The metric that is meant."""
+
+    family: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Histogram:
+    """Upper bounds, rising."""
+
+    buckets: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricControl:
+    """How one metric is kept for this model."""
+
+    metric_identifier: MetricFamilyIdentifier | None = None
+    histogram_options: Histogram | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelMetrics:
+    """How metrics are kept for this model."""
+
+    metric_control: tuple[MetricControl, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """All that a configuration can say of a model.
+
+    The order of the fields is the order in which Triton prints them.
+    """
+
+    name: str = ""
+    platform: str = ""
+    backend: str = ""
+    runtime: str = ""
+    version_policy: VersionPolicy | None = None
+    max_batch_size: int = 0
+    input: tuple[ModelInput, ...] = ()
+    output: tuple[ModelOutput, ...] = ()
+    batch_input: tuple[BatchInput, ...] = ()
+    batch_output: tuple[BatchOutput, ...] = ()
+    optimization: Optimization | None = None
+    dynamic_batching: DynamicBatching | None = None
+    sequence_batching: SequenceBatching | None = None
+    ensemble_scheduling: EnsembleScheduling | None = None
+    instance_group: tuple[InstanceGroup, ...] = ()
+    default_model_filename: str = ""
+    cc_model_filenames: dict[str, str] = field(default_factory=dict)
+    metric_tags: dict[str, str] = field(default_factory=dict)
+    parameters: dict[str, Parameter] = field(default_factory=dict)
+    model_warmup: tuple[ModelWarmup, ...] = ()
+    model_operations: ModelOperations | None = None
+    model_transaction_policy: TransactionPolicy | None = None
+    model_repository_agents: RepositoryAgents | None = None
+    response_cache: CacheControl | None = None
+    model_metrics: ModelMetrics | None = None
+
+    @property
+    def is_decoupled(self) -> bool:
+        """Whether a request may have no response, or many."""
+        return self.model_transaction_policy is not None and self.model_transaction_policy.decoupled
+
+    def parameter(self, name: str, default: str = "") -> str:
+        """The text of one of ``parameters``."""
+        found = self.parameters.get(name)
+        return default if found is None else found.string_value
+
+
+Execution = Literal["inline", "thread", "process", "auto"]
+"""Where a model runs: on the event loop, in a thread, in a worker process, or as measured."""
