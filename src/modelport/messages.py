@@ -1,0 +1,156 @@
+"""What passes between the protocols and the engine: requests, responses and where these go.
+
+Three payloads live in the engine: :class:`Tensors` (named arrays) now; named Python values and
+chat prompts come with the protocols that need them.
+
+Like :class:`~modelport.tensors.Tensor`, the classes here are made for every request and therefore
+slotted, not frozen; each says who may still change it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from modelport.errors import ModelportError
+from modelport.tensors import Tensor
+
+__all__ = ["ParameterValue", "Request", "Response", "Sink", "Tensors", "Ticket"]
+
+ParameterValue = bool | int | float | str
+
+_NONE: Mapping[str, ParameterValue] = {}
+
+
+class Tensors:
+    """The payload of tensor models.
+
+    Attributes:
+        tensors: In the order in which they were sent; names are unique.
+    """
+
+    __slots__ = ("tensors",)
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self.tensors = tensors
+
+    def __repr__(self) -> str:
+        return f"<Tensors {list(self.tensors)}>"
+
+
+class Request:
+    """One question to one model. Belongs to the engine once ``submit`` has returned.
+
+    Attributes:
+        id: The caller's own id, or "" where it gave none; it comes back with the response.
+        payload: What the model is asked.
+        outputs: Names of the outputs wanted; empty for all.
+        parameters: What the caller wants the model to know; reserved keys are taken out.
+        priority: 0 for the model's default, 1 for the highest.
+        timeout_us: How long it may wait in the queue, where the model allows overrides; 0 for
+            the model's default.
+        deadline_ns: On the engine's clock, when the caller stops waiting; ``None`` for never.
+        sequence_id: The sequence it belongs to; 0 or "" for none.
+        sequence_start: Whether it is the first of its sequence.
+        sequence_end: Whether it is the last of its sequence.
+        principal: Who asks; "" for everybody.
+        trace_id: Ties log lines to this request; "" for none.
+        received_ns: On the engine's clock, when its last byte had come; 0 lets the engine look.
+    """
+
+    __slots__ = (
+        "deadline_ns",
+        "id",
+        "outputs",
+        "parameters",
+        "payload",
+        "principal",
+        "priority",
+        "received_ns",
+        "sequence_end",
+        "sequence_id",
+        "sequence_start",
+        "timeout_us",
+        "trace_id",
+    )
+
+    def __init__(
+        self,
+        payload: Tensors,
+        *,
+        id: str = "",
+        outputs: Sequence[str] = (),
+        parameters: Mapping[str, ParameterValue] = _NONE,
+        received_ns: int = 0,
+    ) -> None:
+        self.payload = payload
+        self.id = id
+        self.outputs = outputs
+        self.parameters = parameters
+        self.received_ns = received_ns
+        self.priority = 0
+        self.timeout_us = 0
+        self.deadline_ns: int | None = None
+        self.sequence_id: int | str = 0
+        self.sequence_start = False
+        self.sequence_end = False
+        self.principal = ""
+        self.trace_id = ""
+
+
+class Response:
+    """One answer, whole; a decoupled model gives any number of them.
+
+    Attributes:
+        outputs: In the order of the model's configuration.
+        parameters: What the model says beside its outputs.
+    """
+
+    __slots__ = ("outputs", "parameters")
+
+    def __init__(
+        self,
+        outputs: Sequence[Tensor],
+        parameters: Mapping[str, ParameterValue] = _NONE,
+    ) -> None:
+        self.outputs = outputs
+        self.parameters = parameters
+
+    def __repr__(self) -> str:
+        return f"<Response {list(self.outputs)}>"
+
+
+class Sink(Protocol):
+    """Where the responses to one request go. Called on the event loop only, and never after
+    ``fail`` or a final ``push`` or ``end``.
+    """
+
+    def push(self, response: Response, final: bool) -> bool:
+        """Take one response.
+
+        Returns:
+            Whether another one is welcome now. After ``False`` the engine holds further ones back
+            until the ticket's ``resume``.
+        """
+        ...
+
+    def end(self) -> None:
+        """No more responses; for a decoupled model that had already sent its last one."""
+        ...
+
+    def fail(self, error: ModelportError) -> None:
+        """It went wrong; no more responses."""
+        ...
+
+
+class Ticket(Protocol):
+    """The caller's hold on a request that the engine owns."""
+
+    def cancel(self) -> None:
+        """Nobody waits any more: drop it if it is queued, tell the model if it runs.
+
+        Idempotent; also after the end.
+        """
+        ...
+
+    def resume(self) -> None:
+        """More responses are welcome again."""
+        ...

@@ -1,0 +1,162 @@
+"""What the server gives to the protocols, and what they give to it.
+
+A protocol is rows: each :class:`Route` says which requests it wants and what to do with them. The
+handler gets an :class:`Exchange` when the request has come whole, and answers through it, at once
+or later. Nothing here knows a socket; the same handlers run in memory under the tests.
+"""
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from modelport.errors import ModelportError
+
+__all__ = [
+    "Access",
+    "Body",
+    "Buffer",
+    "ErrorEncoder",
+    "Exchange",
+    "Handler",
+    "Headers",
+    "Reply",
+    "Route",
+]
+
+Buffer = bytes | bytearray | memoryview
+Headers = Sequence[tuple[str, str]]
+
+
+class Access(enum.Enum):
+    """Who may call a route. The value is the category of Triton's restricted APIs, where one is."""
+
+    PUBLIC = "health"
+    """Liveness and readiness: no key, ever."""
+    MODEL_HEALTH = "health "
+    """Readiness of one model."""
+    METADATA = "metadata"
+    INFERENCE = "inference"
+    STATISTICS = "statistics"
+    METRICS = "metrics"
+    MODEL_CONFIG = "model-config"
+    REPOSITORY_INDEX = "model-repository "
+    MODEL_REPOSITORY = "model-repository"
+    """Loads and unloads: the admin key, where there are keys."""
+    TRACE = "trace"
+    LOGGING = "logging"
+    SHARED_MEMORY = "shared-memory"
+
+
+ADMIN = frozenset({Access.MODEL_REPOSITORY, Access.TRACE, Access.LOGGING, Access.SHARED_MEMORY})
+"""What needs the admin key while keys are on."""
+
+
+class Body(enum.Enum):
+    """How a route wants the body of a request."""
+
+    WHOLE = "whole"
+    STREAM = "stream"
+
+
+class Exchange(Protocol):
+    """One request and the way to answer it. Used on the event loop only.
+
+    Attributes:
+        method: In capitals; GET where the client said HEAD.
+        path: Decoded, without the query.
+        query: After the ``?``, still encoded; "" for none.
+        headers: Names in lower case; values of repeated headers are joined by ", ".
+        params: What the pattern of the route found in the path.
+        body: Whole and still compressed as it was sent. If it is large, byte ``align_at`` of it
+            lies on a 64-byte boundary.
+        principal: Who asks; "" for everybody.
+        received_ns: When the last byte had come, on the engine's clock.
+        memo: ``None`` at first. What a handler keeps here is given to it again with the next
+            request on this connection whose head is the same, byte for byte: the place for what
+            follows from the head alone.
+        on_disconnect: Called once if the client goes away before the answer is out.
+        on_writable: Called when a stream that was full may be written again.
+    """
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    params: Mapping[str, str]
+    body: Buffer
+    principal: str
+    received_ns: int
+    memo: Any
+    on_disconnect: Callable[[], None] | None
+    on_writable: Callable[[], None] | None
+
+    def respond(
+        self, status: int, headers: Headers, body: Sequence[Buffer], *, close: bool = False
+    ) -> None:
+        """Answer whole; ``Content-Length`` is added. The buffers must not change afterwards."""
+        ...
+
+    def start(self, status: int, headers: Headers) -> None:
+        """Begin an answer whose length is not known yet."""
+        ...
+
+    def write(self, data: Buffer) -> bool:
+        """Send a piece of it at once.
+
+        Returns:
+            Whether the client keeps up; after ``False`` wait for ``on_writable``.
+        """
+        ...
+
+    def finish(self) -> None:
+        """End the answer that ``start`` began."""
+        ...
+
+    def abort(self) -> None:
+        """Break the answer off so that the client sees that it is not whole."""
+        ...
+
+
+Handler = Callable[[Exchange], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer."""
+
+    status: int
+    headers: Headers = ()
+    body: Sequence[Buffer] = ()
+
+
+ErrorEncoder = Callable[[ModelportError], Reply]
+"""Says an error in the protocol's own form."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One row of the table of paths.
+
+    Attributes:
+        method: In capitals. HEAD is answered like GET, without the body, unless the protocol
+            forbids it.
+        pattern: ``/v2/models/{model}/infer``; ``{name}`` is one component, ``{name:int}`` one of
+            digits, ``{name:path}`` the rest.
+        access: Who may call it.
+        handler: Called with every request that was let in.
+        errors: How this protocol says what the server refuses by itself.
+        body: How the body is wanted.
+        max_body_bytes: ``None`` for the server's limit, counted before and after decompression.
+        align_header: Name of a header that says at which byte of the body tensors begin.
+    """
+
+    method: str
+    pattern: str
+    access: Access
+    handler: Handler
+    errors: ErrorEncoder
+    body: Body = Body.WHOLE
+    max_body_bytes: int | None = None
+    align_header: Literal["", "inference-header-content-length"] = ""
+    tags: frozenset[str] = field(default_factory=frozenset)
