@@ -276,8 +276,8 @@ _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _SIZE = re.compile(r"(?P<number>[0-9]{1,16}) ?(?P<unit>[KMGT]i?B?)?", re.IGNORECASE)
 _QUANTILE = re.compile(r"([0-9]*\.?[0-9]+):([0-9]*\.?[0-9]+)")
 _TRACE_SETTING = re.compile(r"([^,=\s]+,)?[^,=\s]+=[^\s]*")
-_UNIT_BYTES = {"": 1} | {
-    f"{letter}{suffix}": 1024**power
+_UNIT_BYTES: dict[str, int] = {"": 1} | {
+    f"{letter}{suffix}": 1 << 10 * power
     for power, letter in enumerate("kmgt", start=1)
     for suffix in ("", "i", "b", "ib")
 }
