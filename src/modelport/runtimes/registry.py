@@ -1,18 +1,33 @@
-"""Which runtime executes what: by backend, by platform, by the name of the model file.
+"""Which runtime executes what: by backend, by platform, by what the model file is.
 
 Third parties add theirs by the entry point group ``modelport.runtimes``: the entry's name is the
-backend, its value the class.
+backend, its value ``module:class``.
 """
 
 import importlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 from modelport.errors import LoadFailed
 from modelport.runtimes.base import Runtime
+from modelport.runtimes.python_files import PythonModel, models_in_file
+from modelport.specs import ModelConfig
 
-__all__ = ["RUNTIMES", "RuntimeRow", "find_runtime", "runtime_for_files"]
+__all__ = [
+    "RUNTIMES",
+    "PythonModel",
+    "RuntimeRow",
+    "choose_runtime",
+    "find_runtime",
+    "import_runtime",
+    "models_in_file",
+    "runtime_for_file",
+    "runtime_for_files",
+]
+
+ENTRY_POINT_GROUP = "modelport.runtimes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,26 +35,62 @@ class RuntimeRow:
     """One runtime that can be had.
 
     Attributes:
-        backend: As ``backend`` in a model configuration.
+        name: Ours, unique.
         target: ``module:class``, imported on first use.
+        backend: What ``backend`` says in a completed configuration: Triton's word where it has
+            one, because clients look for it. Two rows may share it.
+        aliases: Other values of ``backend`` that mean it, beside ``name`` and ``backend``.
         platforms: Values of ``platform`` that mean it.
         filenames: Model files that mean it where the configuration is silent, the first one being
             what the file is called by default.
         suffixes: Endings of single files that mean it.
-        needs: Module that it cannot do without, and the extra that brings it; "" for none.
+        extra: The extra that brings its framework; "" where it needs none.
     """
 
-    backend: str
+    name: str
     target: str
+    backend: str
+    aliases: tuple[str, ...] = ()
     platforms: tuple[str, ...] = ()
     filenames: tuple[str, ...] = ()
     suffixes: tuple[str, ...] = ()
-    needs: str = ""
     extra: str = ""
+
+
+def choose_runtime(config: ModelConfig, version_directory: Path) -> tuple[RuntimeRow, str]:
+    """Decide what executes a version of a model.
+
+    The configuration's ``backend`` or ``platform`` decides; where it is silent, the name of the
+    model file does. A ``.py`` file is asked itself, without being run: the class
+    ``TritonPythonModel`` makes it Triton's kind, ``@modelport.model`` ours.
+
+    Returns:
+        The row, and the name of the model file in the directory.
+
+    Raises:
+        LoadFailed: If nothing decides, or what decides is not to be had.
+    """
+    row = find_runtime(config.backend, config.platform)
+    filename = config.default_model_filename
+    if row is None and filename:
+        row = runtime_for_file(Path(filename))
+    if row is None:
+        found = runtime_for_files(_names(version_directory))
+        if found is None:
+            raise LoadFailed(_undecided(config, version_directory))
+        row, filename = found
+    if not filename:
+        filename = _usual_filename(row, version_directory)
+    if row.backend == "python":
+        row = _python_row(row, version_directory / filename)
+    return row, filename
 
 
 def find_runtime(backend: str, platform: str = "") -> RuntimeRow | None:
     """The row for what a configuration says, or ``None`` where it says nothing.
+
+    ``python`` gives the row for Triton's kind of ``model.py``; :func:`choose_runtime` looks into
+    the file.
 
     Raises:
         LoadFailed: If it names a backend that nobody provides.
@@ -47,26 +98,50 @@ def find_runtime(backend: str, platform: str = "") -> RuntimeRow | None:
     if not backend and not platform:
         return None
     for row in RUNTIMES:
-        if backend in (row.backend, *_ALIASES.get(row.backend, ())):
+        if backend in (row.name, row.backend, *row.aliases):
             return row
         if not backend and platform in row.platforms:
             return row
-    row_by_entry_point = _entry_point(backend)
+    row_by_entry_point = _entry_point(backend or platform)
     if row_by_entry_point is not None:
         return row_by_entry_point
-    known = ", ".join(sorted(row.backend for row in RUNTIMES))
-    named = f"backend '{backend}'" if backend else f"platform '{platform}'"
-    raise LoadFailed(f"{named} is not one that this server has; it has {known}")
+    raise LoadFailed(_unknown(backend, platform))
 
 
 def runtime_for_files(names: Iterable[str]) -> tuple[RuntimeRow, str] | None:
-    """The row and the file name that a version directory's content suggests."""
-    present = set(names)
+    """The row and the file name that a version directory's content suggests.
+
+    Usual names come first; a file by any other name counts if it is the only one of its kind.
+    """
+    present = sorted(set(names))
     for row in RUNTIMES:
         for filename in row.filenames:
             if filename in present:
                 return row, filename
+    for row in RUNTIMES:
+        fitting = [name for name in present if name.endswith(row.suffixes)] if row.suffixes else []
+        if len(fitting) == 1 and row.backend != "python":
+            return row, fitting[0]
     return None
+
+
+def runtime_for_file(path: Path) -> RuntimeRow:
+    """The row for a single model file, by its ending; a ``.py`` file that exists is looked into.
+
+    Raises:
+        LoadFailed: If no runtime reads such files; the text says what could be done.
+    """
+    for row in RUNTIMES:
+        if row.suffixes and path.name.endswith(row.suffixes):
+            return _python_row(row, path) if row.backend == "python" else row
+    suffix = path.suffix.lower()
+    if suffix in _PICKLE_SUFFIXES:
+        raise LoadFailed(pickle_refusal(path.name))
+    if suffix in _LATER_SUFFIXES:
+        backend = _LATER_SUFFIXES[suffix]
+        raise LoadFailed(f"'{path.name}' is a model file of {backend}; {_LATER[backend]}")
+    known = ", ".join(suffix for row in RUNTIMES for suffix in row.suffixes)
+    raise LoadFailed(f"'{path.name}' is no model file that this server can read; it reads {known}")
 
 
 def import_runtime(row: RuntimeRow) -> type[Runtime]:
@@ -79,29 +154,140 @@ def import_runtime(row: RuntimeRow) -> type[Runtime]:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as exc:
-        if not row.extra:
-            raise
+        missing = exc.name or ""
+        if not row.extra or missing == "modelport" or missing.startswith("modelport."):
+            raise LoadFailed(
+                f"backend '{row.backend}' could not be imported: no module '{missing}'"
+            ) from exc
         raise LoadFailed(
-            f"backend '{row.backend}' needs the Python module '{exc.name}', which is not "
+            f"backend '{row.backend}' needs the Python module '{missing}', which is not "
             f"installed; install it with: pip install 'modelport[{row.extra}]'"
         ) from exc
+    except ImportError as exc:
+        raise LoadFailed(
+            f"backend '{row.backend}' could not be imported ({exc.msg}); reinstall it with: "
+            f"pip install --force-reinstall 'modelport[{row.extra or 'all'}]'"
+        ) from exc
     return cast(type[Runtime], getattr(module, class_name))
+
+
+def pickle_refusal(filename: str) -> str:
+    """The text for a model file that can run any code while it is read."""
+    return (
+        f"'{filename}' is a pickle, which can run any code while it is read, and is refused; save "
+        "the model with skops (skops.io.dump(model, 'model.skops')), or export it to ONNX; reading "
+        "pickles of your own will need --allow-pickle-models, which comes in a later release"
+    )
+
+
+def _usual_filename(row: RuntimeRow, directory: Path) -> str:
+    """What the file is called by default, or the only file that can be meant."""
+    usual = row.filenames[0] if row.filenames else ""
+    names = _names(directory)
+    if usual not in names and row.suffixes:
+        fitting = [name for name in names if name.endswith(row.suffixes)]
+        if len(fitting) == 1:
+            return fitting[0]
+    return usual
+
+
+def _python_row(row: RuntimeRow, path: Path) -> RuntimeRow:
+    if not path.is_file():
+        return row
+    kinds = {model.runtime for model in models_in_file(path)}
+    if not kinds:
+        raise LoadFailed(
+            f"'{path.name}' has no model in it; define a class TritonPythonModel, or put "
+            "@modelport.model(inputs=..., outputs=...) above a function or class"
+        )
+    # A file with both is Triton's: its author serves it with Triton, too.
+    name = "triton_python" if "triton_python" in kinds else "python"
+    return next(row for row in RUNTIMES if row.name == name)
+
+
+def _names(directory: Path) -> list[str]:
+    try:
+        return [entry.name for entry in directory.iterdir()]
+    except OSError:
+        return []
 
 
 def _entry_point(backend: str) -> RuntimeRow | None:
     from importlib.metadata import entry_points
 
-    for entry in entry_points(group="modelport.runtimes", name=backend):
-        return RuntimeRow(backend, entry.value)
+    for entry in entry_points(group=ENTRY_POINT_GROUP, name=backend):
+        return RuntimeRow(backend, entry.value, backend)
     return None
 
 
-_ALIASES = {"onnx": ("onnxruntime",), "triton_python": ("python",)}
+def _undecided(config: ModelConfig, directory: Path) -> str:
+    names = sorted(_names(directory))
+    for name in names:
+        if Path(name).suffix.lower() in _PICKLE_SUFFIXES:
+            return pickle_refusal(name)
+    for name in names:
+        backend = _LATER_SUFFIXES.get(Path(name).suffix.lower())
+        if backend:
+            return f"'{name}' is a model file of {backend}; {_LATER[backend]}"
+    usual = ", ".join(filename for row in RUNTIMES for filename in row.filenames)
+    found = ", ".join(names[:5]) or "nothing"
+    return (
+        f"cannot tell what executes model '{config.name}' version {directory.name}: its "
+        f"configuration gives no backend, and its directory has none of {usual} (found: {found})"
+    )
+
+
+def _unknown(backend: str, platform: str) -> str:
+    named = f"backend '{backend}'" if backend else f"platform '{platform}'"
+    later = _LATER.get(backend or _PLATFORMS_OF_OTHERS.get(platform, ""))
+    if later:
+        return f"{named} is known, but not offered: {later}"
+    known = ", ".join(dict.fromkeys(row.backend for row in RUNTIMES))
+    return (
+        f"{named} is not one that this server has; it has {known}, and whatever installed "
+        f"packages add under the entry point group '{ENTRY_POINT_GROUP}'"
+    )
+
+
+_EXPORT = "until then, export the model to ONNX and serve it with backend 'onnxruntime'"
+_LATER = {
+    "openvino": f"it comes in a later release; {_EXPORT}",
+    "pytorch": f"it comes in a later release; {_EXPORT}",
+    "xgboost": f"it comes in a later release; {_EXPORT}",
+    "lightgbm": f"it comes in a later release; {_EXPORT}",
+    "fil": f"tree models come in a later release; {_EXPORT}",
+    "vllm": "language models come in a later release",
+    "tensorrt": "there is no plan for it; export the model to ONNX instead",
+    "tensorrtllm": "there is no plan for it; language models come in a later release",
+    "tensorflow": "there is no plan for it; convert the model with tf2onnx to ONNX instead",
+    "dali": "there is no plan for it; write the steps in a model.py with backend 'python'",
+}
+"""Backends that people will name, and what we can say about them."""
+_LATER["torch"] = _LATER["pytorch"]
+
+_PLATFORMS_OF_OTHERS = {
+    "pytorch_libtorch": "pytorch",
+    "tensorrt_plan": "tensorrt",
+    "tensorflow_graphdef": "tensorflow",
+    "tensorflow_savedmodel": "tensorflow",
+}
+
+_PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib")
+_LATER_SUFFIXES = {
+    ".pt": "pytorch",
+    ".pth": "pytorch",
+    ".plan": "tensorrt",
+    ".xml": "openvino",
+    ".graphdef": "tensorflow",
+    ".savedmodel": "tensorflow",
+    ".ubj": "xgboost",
+}
 
 RUNTIMES = (
     RuntimeRow(
         "onnx",
         "modelport.runtimes.onnx:OnnxRuntime",
+        backend="onnxruntime",
         platforms=("onnxruntime_onnx",),
         filenames=("model.onnx",),
         suffixes=(".onnx",),
@@ -110,6 +296,8 @@ RUNTIMES = (
     RuntimeRow(
         "sklearn",
         "modelport.runtimes.sklearn:SklearnRuntime",
+        backend="sklearn",
+        aliases=("scikit-learn", "skops"),
         filenames=("model.skops",),
         suffixes=(".skops",),
         extra="sklearn",
@@ -117,11 +305,16 @@ RUNTIMES = (
     RuntimeRow(
         "triton_python",
         "modelport.runtimes.triton_python:TritonPythonRuntime",
+        backend="python",
         filenames=("model.py",),
+        suffixes=(".py",),
     ),
     RuntimeRow(
-        "python_object",
+        "python",
         "modelport.runtimes.python:PythonRuntime",
+        backend="python",
+        aliases=("modelport",),
+        filenames=("model.py",),
         suffixes=(".py",),
     ),
 )

@@ -1,0 +1,238 @@
+"""Requests as a Triton Python model sees them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from modelport.messages import ParameterValue
+from modelport.runtimes.base import Work
+from modelport.runtimes.triton_python.errors import TritonModelException
+from modelport.runtimes.triton_python.memory import InferenceTrace, PreferredMemory
+from modelport.runtimes.triton_python.response import InferenceResponseSender, ResponseReader
+from modelport.runtimes.triton_python.tensor import InputTensor, Tensor
+
+__all__ = [
+    "REQUEST_FLAG_SEQUENCE_END",
+    "REQUEST_FLAG_SEQUENCE_START",
+    "REQUEST_RELEASE_ALL",
+    "REQUEST_RELEASE_RESCHEDULE",
+    "InferenceRequest",
+    "ServedRequest",
+]
+
+REQUEST_FLAG_SEQUENCE_START = 1
+REQUEST_FLAG_SEQUENCE_END = 2
+REQUEST_RELEASE_ALL = 1
+REQUEST_RELEASE_RESCHEDULE = 2
+
+
+class InferenceRequest:
+    """A request that a model makes of another one."""
+
+    __slots__ = (
+        "_correlation_id",
+        "_flags",
+        "_inputs",
+        "_model_name",
+        "_model_version",
+        "_parameters",
+        "_preferred_memory",
+        "_request_id",
+        "_requested_output_names",
+        "_timeout",
+        "_trace",
+    )
+
+    def __init__(
+        self,
+        model_name: str,
+        requested_output_names: Sequence[str],
+        inputs: Sequence[Tensor],
+        request_id: str = "",
+        correlation_id: int | str = 0,
+        model_version: int = -1,
+        flags: int = 0,
+        timeout: int = 0,
+        preferred_memory: PreferredMemory | None = None,
+        trace: InferenceTrace | None = None,
+        parameters: Mapping[str, ParameterValue] | str | None = None,
+    ) -> None:
+        self._model_name = model_name
+        self._requested_output_names = list(requested_output_names)
+        self._inputs: list[Tensor] = list(inputs)
+        self._request_id = request_id
+        self._correlation_id = correlation_id
+        self._model_version = model_version
+        self._flags = flags
+        self._timeout = timeout
+        self._preferred_memory = preferred_memory or PreferredMemory()
+        self._trace = trace or InferenceTrace()
+        self._parameters = (
+            parameters if isinstance(parameters, str) else json.dumps(dict(parameters or {}))
+        )
+
+    def inputs(self) -> list[Tensor]:
+        """The tensors, in the order in which they were sent."""
+        return self._inputs
+
+    def request_id(self) -> str:
+        """The caller's own id, or "" where it gave none."""
+        return self._request_id
+
+    def correlation_id(self) -> int | str:
+        """The sequence that it belongs to; 0 for none."""
+        return self._correlation_id
+
+    def model_name(self) -> str:
+        """The model that is asked."""
+        return self._model_name
+
+    def model_version(self) -> int:
+        """Its version; -1 for the one the server chooses."""
+        return self._model_version
+
+    def requested_output_names(self) -> list[str]:
+        """The outputs wanted; all of them where the caller named none."""
+        return self._requested_output_names
+
+    def flags(self) -> int:
+        """Whether it starts (1) or ends (2) its sequence."""
+        return self._flags
+
+    def set_flags(self, flags: int) -> None:
+        """Say whether it starts (1) or ends (2) its sequence."""
+        self._flags = flags
+
+    def timeout(self) -> int:
+        """How long it may wait, in microseconds; 0 for the model's default."""
+        return self._timeout
+
+    def parameters(self) -> str:
+        """What the caller said beside the inputs, as a JSON object without reserved keys."""
+        return self._parameters
+
+    def preferred_memory(self) -> PreferredMemory:
+        """Where the outputs should lie."""
+        return self._preferred_memory
+
+    def trace(self) -> InferenceTrace:
+        """The trace that it belongs to; hand it on to requests made for this one."""
+        return self._trace
+
+    def is_cancelled(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+        return False
+
+    def get_response_sender(self) -> InferenceResponseSender:
+        """What answers it; a request that the model has made itself has none."""
+        raise TritonModelException("only a request given to execute() has a response sender")
+
+    def set_release_flags(self, flags: int) -> None:
+        """Say what happens to the request when ``execute`` returns."""
+        raise TritonModelException("only a request given to execute() can be released")
+
+    def exec(self, decoupled: bool = False) -> NoReturn:
+        """Ask the other model; not offered yet."""
+        raise TritonModelException(_no_bls(self._model_name))
+
+    async def async_exec(self, decoupled: bool = False) -> NoReturn:
+        """Ask the other model; not offered yet."""
+        raise TritonModelException(_no_bls(self._model_name))
+
+
+class ServedRequest(InferenceRequest):
+    """A request that a caller made of this model: everything is looked up when it is asked for."""
+
+    __slots__ = ("_reader", "_sender", "_work")
+
+    _inputs: list[Tensor]
+
+    def __init__(self, work: Work, reader: ResponseReader) -> None:
+        self._work = work
+        self._reader = reader
+        self._sender: InferenceResponseSender | None = None
+
+    def inputs(self) -> list[Tensor]:
+        """The tensors, in the order in which they were sent."""
+        try:
+            return self._inputs
+        except AttributeError:
+            tensors = self._work.request.payload.tensors
+            as_input = self._reader.as_input
+            self._inputs = inputs = [as_input(t.name, t.datatype, t.array) for t in tensors]
+            return inputs
+
+    def request_id(self) -> str:
+        """The caller's own id, or "" where it gave none."""
+        return self._work.request.id
+
+    def correlation_id(self) -> int | str:
+        """The sequence that it belongs to; 0 for none."""
+        return self._work.request.sequence_id
+
+    def model_name(self) -> str:
+        """The model that is asked."""
+        return self._reader.model_name
+
+    def model_version(self) -> int:
+        """Its version."""
+        return self._reader.model_version
+
+    def requested_output_names(self) -> list[str]:
+        """The outputs wanted; all of them where the caller named none."""
+        return list(self._work.request.outputs or self._reader.output_names)
+
+    def flags(self) -> int:
+        """Whether it starts (1) or ends (2) its sequence."""
+        request = self._work.request
+        start = REQUEST_FLAG_SEQUENCE_START if request.sequence_start else 0
+        return start | (REQUEST_FLAG_SEQUENCE_END if request.sequence_end else 0)
+
+    def set_flags(self, flags: int) -> None:
+        """Refused: these flags are the caller's."""
+        raise TritonModelException("the flags of a request given to execute() are its caller's")
+
+    def timeout(self) -> int:
+        """How long it may wait in the queue, in microseconds; 0 for the model's default."""
+        return self._work.request.timeout_us
+
+    def parameters(self) -> str:
+        """What the caller said beside the inputs, as a JSON object without reserved keys."""
+        parameters = self._work.request.parameters
+        return json.dumps(dict(parameters)) if parameters else "{}"
+
+    def preferred_memory(self) -> PreferredMemory:
+        """Main memory."""
+        return PreferredMemory()
+
+    def trace(self) -> InferenceTrace:
+        """The trace that it belongs to; hand it on to requests made for this one."""
+        return InferenceTrace(self._work.request.trace_id)
+
+    def is_cancelled(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+        return self._work.is_cancelled
+
+    def get_response_sender(self) -> InferenceResponseSender:
+        """What answers it, from any thread; always the same one."""
+        sender = self._sender
+        if sender is None:
+            self._sender = sender = InferenceResponseSender(self._work, self._reader)
+        return sender
+
+    def set_release_flags(self, flags: int) -> None:
+        """Say what happens to the request when ``execute`` returns: only release is offered."""
+        if flags != REQUEST_RELEASE_ALL:
+            raise TritonModelException(
+                "iterative sequences (TRITONSERVER_REQUEST_RELEASE_RESCHEDULE) are not offered yet"
+            )
+
+    def __repr__(self) -> str:
+        return f"<InferenceRequest {self.request_id()!r} {self.inputs()}>"
+
+
+def _no_bls(model_name: str) -> str:
+    return (
+        f"calling model '{model_name}' from a model is not offered yet; use an ensemble, or call "
+        "the server over the network"
+    )
