@@ -3,13 +3,18 @@
 The names and the defaults are those of ``model_config.proto``, because existing repositories are
 full of them; ``wire.model_config`` reads pbtxt, JSON and YAML into these classes.
 Empty string, 0 and empty tuple mean "not given" here, as in proto3, and nowhere else in the
-project; a sub-message that may be absent is ``None``.
+project; a sub-message that may be absent is ``None``. Where a default is not 0 (``num_versions``,
+``model_version``), it is what 0 stands for, and the readers put it there.
+
+The annotations are the whole schema: ``Annotated`` types carry the range of an integer and the
+values of an enumeration, and the readers and writers in ``wire`` walk them, so that a field is
+declared here and nowhere else (the protobuf schema beside them is held to it by a test).
 
 Source: Triton ``model_config.proto``.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from modelport.dtypes import DATATYPE_BY_CONFIG_NAME, DataType
 
@@ -64,11 +69,91 @@ __all__ = [
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class Within:
+    """Marks an integer that must lie in ``[least, most]``."""
+
+    least: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """Marks a text that must be one of ``names``; its place is its number in protobuf."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Single:
+    """Marks a float of single precision."""
+
+
+Int32 = Annotated[int, Within(-(2**31), 2**31 - 1)]
+UInt32 = Annotated[int, Within(0, 2**32 - 1)]
+Int64 = Annotated[int, Within(-(2**63), 2**63 - 1)]
+UInt64 = Annotated[int, Within(0, 2**64 - 1)]
+Float32 = Annotated[float, Single()]
+
+DataTypeName = Annotated[
+    str,
+    OneOf(
+        (
+            "TYPE_INVALID",
+            "TYPE_BOOL",
+            "TYPE_UINT8",
+            "TYPE_UINT16",
+            "TYPE_UINT32",
+            "TYPE_UINT64",
+            "TYPE_INT8",
+            "TYPE_INT16",
+            "TYPE_INT32",
+            "TYPE_INT64",
+            "TYPE_FP16",
+            "TYPE_FP32",
+            "TYPE_FP64",
+            "TYPE_STRING",
+            "TYPE_BF16",
+        )
+    ),
+]
+Format = Annotated[str, OneOf(("FORMAT_NONE", "FORMAT_NHWC", "FORMAT_NCHW"))]
+InstanceKind = Annotated[str, OneOf(("KIND_AUTO", "KIND_GPU", "KIND_CPU", "KIND_MODEL"))]
+SecondaryDeviceKind = Annotated[str, OneOf(("KIND_NVDLA",))]
+TimeoutAction = Annotated[str, OneOf(("REJECT", "DELAY"))]
+Priority = Annotated[str, OneOf(("PRIORITY_DEFAULT", "PRIORITY_MAX", "PRIORITY_MIN"))]
+ControlKind = Annotated[
+    str,
+    OneOf(
+        (
+            "CONTROL_SEQUENCE_START",
+            "CONTROL_SEQUENCE_READY",
+            "CONTROL_SEQUENCE_END",
+            "CONTROL_SEQUENCE_CORRID",
+        )
+    ),
+]
+BatchInputKind = Annotated[
+    str,
+    OneOf(
+        (
+            "BATCH_ELEMENT_COUNT",
+            "BATCH_ACCUMULATED_ELEMENT_COUNT",
+            "BATCH_ACCUMULATED_ELEMENT_COUNT_WITH_ZERO",
+            "BATCH_MAX_ELEMENT_COUNT_AS_SHAPE",
+            "BATCH_ITEM_SHAPE",
+            "BATCH_ITEM_SHAPE_FLATTEN",
+        )
+    ),
+]
+BatchOutputKind = Annotated[str, OneOf(("BATCH_SCATTER_WITH_INPUT_SHAPE",))]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reshape:
     """The shape that the model itself wants, where it differs from ``dims``."""
 
-    shape: tuple[int, ...] = ()
+    shape: tuple[Int64, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +161,9 @@ class ModelInput:
     """One input. ``dims`` leave out the batch dimension; -1 is any size."""
 
     name: str = ""
-    data_type: str = "TYPE_INVALID"
-    format: str = "FORMAT_NONE"
-    dims: tuple[int, ...] = ()
+    data_type: DataTypeName = "TYPE_INVALID"
+    format: Format = "FORMAT_NONE"
+    dims: tuple[Int64, ...] = ()
     reshape: Reshape | None = None
     is_shape_tensor: bool = False
     allow_ragged_batch: bool = False
@@ -96,8 +181,8 @@ class ModelOutput:
     """One output. ``dims`` leave out the batch dimension; -1 is any size."""
 
     name: str = ""
-    data_type: str = "TYPE_INVALID"
-    dims: tuple[int, ...] = ()
+    data_type: DataTypeName = "TYPE_INVALID"
+    dims: tuple[Int64, ...] = ()
     reshape: Reshape | None = None
     label_filename: str = ""
     is_shape_tensor: bool = False
@@ -111,9 +196,9 @@ class ModelOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latest:
-    """Serve the ``num_versions`` highest versions; 0 reads as 1."""
+    """Serve the ``num_versions`` highest versions."""
 
-    num_versions: int = 1
+    num_versions: UInt32 = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +210,7 @@ class All:
 class Specific:
     """Serve these versions."""
 
-    versions: tuple[int, ...] = ()
+    versions: tuple[Int64, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,9 +227,9 @@ class Resource:
     """Something a rate limiter counts."""
 
     name: str = ""
-    # "global" is a keyword: the readers rename it.
-    is_global: bool = False
-    count: int = 0
+    is_global: bool = field(default=False, metadata={"name": "global"})
+    """``global`` in every form of a configuration, which is a keyword here."""
+    count: UInt32 = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,15 +237,15 @@ class RateLimiter:
     """What an execution holds while it runs."""
 
     resources: tuple[Resource, ...] = ()
-    priority: int = 0
+    priority: UInt32 = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecondaryDevice:
     """A device beside the main one."""
 
-    kind: str = "KIND_NVDLA"
-    device_id: int = 0
+    kind: SecondaryDeviceKind = "KIND_NVDLA"
+    device_id: Int64 = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,9 +253,9 @@ class InstanceGroup:
     """``count`` instances of one kind; with KIND_GPU that many on each of ``gpus``."""
 
     name: str = ""
-    kind: str = "KIND_AUTO"
-    count: int = 0
-    gpus: tuple[int, ...] = ()
+    kind: InstanceKind = "KIND_AUTO"
+    count: Int32 = 0
+    gpus: tuple[Int32, ...] = ()
     rate_limiter: RateLimiter | None = None
     secondary_devices: tuple[SecondaryDevice, ...] = ()
     profile: tuple[str, ...] = ()
@@ -182,44 +267,44 @@ class InstanceGroup:
 class QueuePolicy:
     """How long a request may wait, and how many may."""
 
-    timeout_action: str = "REJECT"
-    default_timeout_microseconds: int = 0
+    timeout_action: TimeoutAction = "REJECT"
+    default_timeout_microseconds: UInt64 = 0
     allow_timeout_override: bool = False
-    max_queue_size: int = 0
+    max_queue_size: UInt32 = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DynamicBatching:
     """How requests are put together; its presence turns batching on."""
 
-    preferred_batch_size: tuple[int, ...] = ()
-    max_queue_delay_microseconds: int = 0
+    preferred_batch_size: tuple[Int32, ...] = ()
+    max_queue_delay_microseconds: UInt64 = 0
     preserve_ordering: bool = False
-    priority_levels: int = 0
-    default_priority_level: int = 0
+    priority_levels: UInt64 = 0
+    default_priority_level: UInt64 = 0
     default_queue_policy: QueuePolicy | None = None
-    priority_queue_policy: dict[int, QueuePolicy] = field(default_factory=dict)
+    priority_queue_policy: dict[UInt64, QueuePolicy] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Graph:
     """How far a framework may optimize the graph."""
 
-    level: int = 0
+    level: Int32 = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CudaGraphInput:
     """A shape, without names."""
 
-    dim: tuple[int, ...] = ()
+    dim: tuple[Int64, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CudaGraphBound:
     """The least sizes for which a CUDA graph is used."""
 
-    batch_size: int = 0
+    batch_size: Int32 = 0
     input: dict[str, CudaGraphInput] = field(default_factory=dict)
 
 
@@ -227,7 +312,7 @@ class CudaGraphBound:
 class CudaGraphSpec:
     """Sizes for which a CUDA graph is captured."""
 
-    batch_size: int = 0
+    batch_size: Int32 = 0
     input: dict[str, CudaGraphInput] = field(default_factory=dict)
     graph_lower_bound: CudaGraphBound | None = None
 
@@ -262,7 +347,7 @@ class ExecutionAccelerators:
 class PinnedMemory:
     """Whether page-locked memory is used for transfers."""
 
-    enable: bool = True
+    enable: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,12 +355,12 @@ class Optimization:
     """Hints to the framework."""
 
     graph: Graph | None = None
-    priority: str = "PRIORITY_DEFAULT"
+    priority: Priority = "PRIORITY_DEFAULT"
     cuda: Cuda | None = None
     execution_accelerators: ExecutionAccelerators | None = None
     input_pinned_memory: PinnedMemory | None = None
     output_pinned_memory: PinnedMemory | None = None
-    gather_kernel_buffer_threshold: int = 0
+    gather_kernel_buffer_threshold: UInt32 = 0
     eager_batching: bool = False
 
 
@@ -283,11 +368,11 @@ class Optimization:
 class Control:
     """What a control tensor means, and the values it takes."""
 
-    kind: str = "CONTROL_SEQUENCE_START"
-    int32_false_true: tuple[int, ...] = ()
-    fp32_false_true: tuple[float, ...] = ()
+    kind: ControlKind = "CONTROL_SEQUENCE_START"
+    int32_false_true: tuple[Int32, ...] = ()
+    fp32_false_true: tuple[Float32, ...] = ()
     bool_false_true: tuple[bool, ...] = ()
-    data_type: str = "TYPE_INVALID"
+    data_type: DataTypeName = "TYPE_INVALID"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,8 +388,8 @@ class InitialState:
     """What an implicit state holds when a sequence starts."""
 
     name: str = ""
-    data_type: str = "TYPE_INVALID"
-    dims: tuple[int, ...] = ()
+    data_type: DataTypeName = "TYPE_INVALID"
+    dims: tuple[Int64, ...] = ()
     zero_data: bool | None = None
     data_file: str | None = None
 
@@ -315,8 +400,8 @@ class State:
 
     input_name: str = ""
     output_name: str = ""
-    data_type: str = "TYPE_INVALID"
-    dims: tuple[int, ...] = ()
+    data_type: DataTypeName = "TYPE_INVALID"
+    dims: tuple[Int64, ...] = ()
     initial_state: tuple[InitialState, ...] = ()
     use_same_buffer_for_input_output: bool = False
     use_growable_memory: bool = False
@@ -326,17 +411,17 @@ class State:
 class Direct:
     """Each sequence keeps one place in the batch of one instance."""
 
-    max_queue_delay_microseconds: int = 0
-    minimum_slot_utilization: float = 0.0
+    max_queue_delay_microseconds: UInt64 = 0
+    minimum_slot_utilization: Float32 = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Oldest:
     """Sequences are batched as they come, the oldest first."""
 
-    max_candidate_sequences: int = 0
-    preferred_batch_size: tuple[int, ...] = ()
-    max_queue_delay_microseconds: int = 0
+    max_candidate_sequences: Int32 = 0
+    preferred_batch_size: tuple[Int32, ...] = ()
+    max_queue_delay_microseconds: UInt64 = 0
     preserve_ordering: bool = False
 
 
@@ -346,7 +431,7 @@ class SequenceBatching:
 
     direct: Direct | None = None
     oldest: Oldest | None = None
-    max_sequence_idle_microseconds: int = 0
+    max_sequence_idle_microseconds: UInt64 = 0
     control_input: tuple[ControlInput, ...] = ()
     state: tuple[State, ...] = ()
     iterative_sequence: bool = False
@@ -361,10 +446,13 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnsembleStep:
-    """One model of an ensemble. The maps go from the model's names to the ensemble's."""
+    """One model of an ensemble. The maps go from the model's names to the ensemble's.
+
+    ``model_version`` -1 is the highest one that is ready.
+    """
 
     model_name: str = ""
-    model_version: int = -1
+    model_version: Int64 = -1
     input_map: dict[str, str] = field(default_factory=dict)
     output_map: dict[str, str] = field(default_factory=dict)
     model_namespace: str = ""
@@ -375,15 +463,15 @@ class EnsembleScheduling:
     """The steps of an ensemble, in any order: names make the graph."""
 
     step: tuple[EnsembleStep, ...] = ()
-    max_inflight_requests: int = 0
+    max_inflight_requests: UInt32 = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WarmupInput:
     """Where a warm-up request's tensor comes from."""
 
-    data_type: str = "TYPE_INVALID"
-    dims: tuple[int, ...] = ()
+    data_type: DataTypeName = "TYPE_INVALID"
+    dims: tuple[Int64, ...] = ()
     zero_data: bool | None = None
     random_data: bool | None = None
     input_data_file: str | None = None
@@ -394,9 +482,9 @@ class ModelWarmup:
     """A request that is run before the model is ready."""
 
     name: str = ""
-    batch_size: int = 0
+    batch_size: UInt32 = 0
     inputs: dict[str, WarmupInput] = field(default_factory=dict)
-    count: int = 0
+    count: UInt32 = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -417,9 +505,9 @@ class TransactionPolicy:
 class BatchInput:
     """An input that describes the batch."""
 
-    kind: str = "BATCH_ELEMENT_COUNT"
+    kind: BatchInputKind = "BATCH_ELEMENT_COUNT"
     target_name: tuple[str, ...] = ()
-    data_type: str = "TYPE_INVALID"
+    data_type: DataTypeName = "TYPE_INVALID"
     source_input: tuple[str, ...] = ()
 
 
@@ -428,7 +516,7 @@ class BatchOutput:
     """An output that is cut by something else than its first dimension."""
 
     target_name: tuple[str, ...] = ()
-    kind: str = "BATCH_SCATTER_WITH_INPUT_SHAPE"
+    kind: BatchOutputKind = "BATCH_SCATTER_WITH_INPUT_SHAPE"
     source_input: tuple[str, ...] = ()
 
 
@@ -495,7 +583,7 @@ class ModelConfig:
     backend: str = ""
     runtime: str = ""
     version_policy: VersionPolicy | None = None
-    max_batch_size: int = 0
+    max_batch_size: Int32 = 0
     input: tuple[ModelInput, ...] = ()
     output: tuple[ModelOutput, ...] = ()
     batch_input: tuple[BatchInput, ...] = ()

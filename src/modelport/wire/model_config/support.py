@@ -1,0 +1,174 @@
+"""Which fields of a configuration we act on, and what to say of the others.
+
+A field that is read but not acted on makes the model refuse to load: whoever wrote it relies on
+it. So every field stands in one of the three tables below, a test sees to that, and one that a
+later schema adds is refused until somebody has decided.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from modelport.errors import LoadFailed
+from modelport.specs import ModelConfig
+from modelport.wire.model_config.schema import Field, dotted, fields_of, shown
+
+__all__ = ["ACTED_ON", "HINTS", "NOT_YET", "refuse_unsupported", "unsupported"]
+
+
+def refuse_unsupported(config: ModelConfig) -> None:
+    """Refuse a configuration that asks for what is not done.
+
+    Raises:
+        LoadFailed: Naming every such field, why, and what to do.
+    """
+    found = list(unsupported(config))
+    if found:
+        raise LoadFailed(
+            f'model "{config.name}": the configuration asks for what Modelport does not do yet: '
+            f"{'; '.join(found)}"
+        )
+
+
+def unsupported(config: ModelConfig) -> Iterator[str]:
+    """Give a text for each field that is given and not acted on."""
+    yield from _unsupported(config, "", "")
+
+
+def _unsupported(record: object, path: str, place: str) -> Iterator[str]:
+    for name, field in fields_of(type(record)).items():
+        value = getattr(record, field.attribute)
+        if value == field.default():
+            continue
+        field_path, field_place = dotted(path, name), dotted(place, name)
+        if field_path in ACTED_ON or field_path in HINTS:
+            why = _NOT_YET_VALUES.get((field_path, value)) if field.container == "one" else None
+            if why is not None:
+                yield f"{field_place} {value}: {why}"
+        elif field_path not in _GROUPS:
+            yield f"{field_place}: {NOT_YET.get(field_path, 'remove it')}"
+        else:
+            for each, mark in _each(field, value):
+                yield from _unsupported(each, field_path, f"{field_place}{mark}")
+
+
+def _each(field: Field, value: Any) -> Iterator[tuple[Any, str]]:
+    match field.container:
+        case "one":
+            yield value, ""
+        case "list":
+            yield from ((each, f"[{index}]") for index, each in enumerate(value))
+        case "map":
+            yield from ((each, f"[{shown(key)}]") for key, each in value.items())
+
+
+ACTED_ON: Final = frozenset(
+    (
+        "name",
+        "platform",
+        "backend",
+        "max_batch_size",
+        "default_model_filename",
+        "metric_tags",
+        "version_policy.latest.num_versions",
+        "version_policy.all",
+        "version_policy.specific.versions",
+        "input.name",
+        "input.data_type",
+        "input.dims",
+        "input.reshape.shape",
+        "input.optional",
+        "output.name",
+        "output.data_type",
+        "output.dims",
+        "output.reshape.shape",
+        "output.label_filename",
+        "instance_group.name",
+        "instance_group.kind",
+        "instance_group.count",
+        "instance_group.gpus",
+        "optimization.graph.level",
+        "dynamic_batching.preferred_batch_size",
+        "dynamic_batching.max_queue_delay_microseconds",
+        "dynamic_batching.preserve_ordering",
+        "dynamic_batching.default_queue_policy.default_timeout_microseconds",
+        "dynamic_batching.default_queue_policy.allow_timeout_override",
+        "dynamic_batching.default_queue_policy.max_queue_size",
+        "ensemble_scheduling.step.model_name",
+        "ensemble_scheduling.step.model_version",
+        "ensemble_scheduling.step.input_map",
+        "ensemble_scheduling.step.output_map",
+        "parameters.string_value",
+        "model_transaction_policy.decoupled",
+    )
+)
+"""What something in us does."""
+
+HINTS: Final = frozenset(
+    (
+        "input.format",
+        "optimization.priority",
+        "optimization.eager_batching",
+        "optimization.gather_kernel_buffer_threshold",
+        "optimization.input_pinned_memory.enable",
+        "optimization.output_pinned_memory.enable",
+        "optimization.cuda.busy_wait_events",
+        "optimization.cuda.output_copy_stream",
+    )
+)
+"""What promises nothing that a caller could see, so that leaving it out is no breach."""
+
+_REMOVE_GPU: Final = "models run on the CPU; remove it"
+
+NOT_YET: Final = {
+    "runtime": "the runtime is chosen by backend; remove it",
+    "input.is_shape_tensor": "only TensorRT has shape tensors; remove it",
+    "input.allow_ragged_batch": "requests of different shapes are batched apart; remove it, and "
+    "let the model take tensors of one shape per batch",
+    "input.is_non_linear_format_io": "only TensorRT has such formats; remove it",
+    "output.is_shape_tensor": "only TensorRT has shape tensors; remove it",
+    "output.is_non_linear_format_io": "only TensorRT has such formats; remove it",
+    "batch_input": "no input is made from the batch; let the model take it from its caller",
+    "batch_output": "outputs are cut along their first dimension; remove it",
+    "optimization.cuda.graphs": _REMOVE_GPU,
+    "optimization.cuda.graph_spec": _REMOVE_GPU,
+    "optimization.execution_accelerators": "no accelerator is set up; remove it, or give the "
+    "backend its own options in parameters",
+    "dynamic_batching.priority_levels": "all requests have the same priority; remove it",
+    "dynamic_batching.default_priority_level": "all requests have the same priority; remove it",
+    "dynamic_batching.priority_queue_policy": "all requests have the same priority; use "
+    "default_queue_policy",
+    "dynamic_batching.default_queue_policy.timeout_action": "a request that has waited too long "
+    "is rejected; remove it, or set REJECT",
+    "sequence_batching": "requests of a sequence are not kept together; remove it and keep the "
+    "state with the caller",
+    "ensemble_scheduling.max_inflight_requests": "steps are bounded by their models' queues; "
+    "remove it, and set max_queue_size there",
+    "ensemble_scheduling.step.model_namespace": "model names are one namespace; remove it",
+    "instance_group.rate_limiter": "instances are limited by their count alone; remove it",
+    "instance_group.secondary_devices": _REMOVE_GPU,
+    "instance_group.profile": "only TensorRT has optimization profiles; remove it",
+    "instance_group.passive": "every instance takes requests; remove the group",
+    "instance_group.host_policy": "instances are not bound to parts of the machine; remove it",
+    "cc_model_filenames": "no file is chosen by GPU; use default_model_filename",
+    "model_warmup": "no request is run before a model is ready; remove it, and warm up in the "
+    "model's own initialization",
+    "model_operations": "no library of operations is loaded; remove it, or register it in the "
+    "backend's parameters",
+    "model_repository_agents": "no agent looks at a model directory; check it before it is put "
+    "there, and remove this",
+    "response_cache.enable": "answers are not kept; remove it, or set enable to false",
+    "model_metrics": "all models share the server's histogram buckets; remove it",
+}
+"""What is refused when it is given, and what to do about it."""
+
+_NOT_YET_VALUES: Final = {
+    ("instance_group.kind", "KIND_GPU"): "models run on the CPU; set KIND_CPU or leave kind out",
+}
+
+_GROUPS: Final = frozenset(
+    path[:end]
+    for path in (*ACTED_ON, *HINTS, *NOT_YET)
+    for end in range(len(path))
+    if path[end] == "."
+)
+"""Records of which some fields are acted on and others not: one looks inside."""

@@ -1,0 +1,264 @@
+"""Whether a configuration makes sense by itself: every rule gives the texts of what breaks it.
+
+Whether an ensemble fits its models is not told here, because their configurations tell it.
+
+Source: Triton's model configuration documentation.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Final
+
+from modelport.errors import LoadFailed
+from modelport.specs import (
+    DynamicBatching,
+    EnsembleStep,
+    ModelConfig,
+    ModelInput,
+    ModelOutput,
+    SequenceBatching,
+)
+from modelport.wire.model_config.schema import ONE_OF_BY_RECORD
+
+__all__ = ["check", "problems"]
+
+
+def check(config: ModelConfig, *, name: str = "") -> None:
+    """Refuse a complete configuration that makes no sense.
+
+    Args:
+        config: After ``complete``.
+        name: Of the model's directory; "" if there is none to compare with.
+
+    Raises:
+        LoadFailed: With everything that is wrong, not only the first.
+    """
+    found = list(problems(config, name=name))
+    if found:
+        raise LoadFailed(f'model "{config.name or name}": {"; ".join(found)}')
+
+
+def problems(config: ModelConfig, *, name: str = "") -> Iterator[str]:
+    """Give a text for each thing that is wrong: path, what it is, what it should be."""
+    if not config.name:
+        yield "name is missing"
+    elif name and config.name != name:
+        yield (
+            f'name is "{config.name}", but the directory is called "{name}"; they have to be '
+            "the same, or name left out"
+        )
+    if config.max_batch_size < 0:
+        yield f"max_batch_size is {config.max_batch_size}; it cannot be below 0"
+    yield from chain(
+        _one_of(config),
+        _version_policy(config),
+        _tensors("input", config.input),
+        _tensors("output", config.output),
+        _instance_groups(config),
+        _batching(config.dynamic_batching, config.max_batch_size),
+        _sequences(config.sequence_batching, config.max_batch_size),
+        _ensemble(config),
+        _filenames(config),
+        _metric_tags(config),
+    )
+
+
+def _one_of(config: ModelConfig) -> Iterator[str]:
+    for path, record in (("", config), ("version_policy.", config.version_policy)):
+        for group in ONE_OF_BY_RECORD[type(record)] if record is not None else ():
+            given = [f"{path}{name}" for name in group if getattr(record, name) is not None]
+            if len(given) > 1:
+                yield f"{' and '.join(given)} exclude one another; keep one"
+
+
+def _version_policy(config: ModelConfig) -> Iterator[str]:
+    policy = config.version_policy
+    if policy is None or policy.specific is None:
+        return
+    versions = policy.specific.versions
+    if not versions:
+        yield "version_policy.specific.versions is empty; list the versions to serve"
+    wrong = [version for version in versions if version < 1]
+    if wrong:
+        yield f"version_policy.specific.versions has {wrong[0]}; versions are at least 1"
+
+
+def _tensors(kind: str, tensors: Sequence[ModelInput | ModelOutput]) -> Iterator[str]:
+    for name in _repeated(tensor.name for tensor in tensors if tensor.name):
+        yield f'{kind} "{name}" is listed twice; names have to differ'
+    for index, tensor in enumerate(tensors):
+        path = f"{kind}[{index}]"
+        if not tensor.name:
+            yield f"{path}.name is missing"
+        else:
+            path = f'{kind} "{tensor.name}"'
+        if tensor.data_type == "TYPE_INVALID":
+            yield f"{path}: data_type is missing, for example TYPE_FP32"
+        if not tensor.dims:
+            yield f"{path}: dims is missing; a scalar has dims [1] and an empty reshape"
+        wrong = [size for size in tensor.dims if size < 1 and size != -1]
+        if wrong:
+            yield f"{path}: dims has {wrong[0]}; sizes are at least 1, or -1 for any"
+        if isinstance(tensor, ModelInput):
+            yield from _format(path, tensor)
+        if tensor.reshape is not None and tensor.dims and not wrong:
+            yield from _reshape(path, tensor.dims, tensor.reshape.shape)
+
+
+def _format(path: str, tensor: ModelInput) -> Iterator[str]:
+    if tensor.format != "FORMAT_NONE" and len(tensor.dims) != 3:
+        yield f"{path}: format {tensor.format} needs 3 dims, there are {len(tensor.dims)}"
+
+
+def _reshape(path: str, dims: Sequence[int], shape: Sequence[int]) -> Iterator[str]:
+    if any(size < 1 and size != -1 for size in shape):
+        yield f"{path}: reshape has a size that is neither at least 1 nor -1"
+    elif _products(dims) != _products(shape):
+        yield (
+            f"{path}: dims {list(dims)} cannot be reshaped to {list(shape)}; both need the same "
+            "number of elements before, between and after the sizes that are -1"
+        )
+
+
+def _products(shape: Sequence[int]) -> list[int]:
+    """Give the number of elements between the variable sizes."""
+    products = [1]
+    for size in shape:
+        if size == -1:
+            products.append(1)
+        else:
+            products[-1] *= size
+    return products
+
+
+def _instance_groups(config: ModelConfig) -> Iterator[str]:
+    if config.instance_group and config.ensemble_scheduling is not None:
+        yield "instance_group has no meaning for an ensemble; set it for the models of its steps"
+    for index, group in enumerate(config.instance_group):
+        path = f"instance_group[{index}]"
+        if group.count < 0:
+            yield f"{path}.count is {group.count}; it cannot be below 0"
+        if group.gpus and group.kind in ("KIND_CPU", "KIND_MODEL"):
+            yield f"{path}.gpus has no meaning for {group.kind}; remove it"
+
+
+def _batching(batching: DynamicBatching | None, most: int) -> Iterator[str]:
+    if batching is None:
+        return
+    yield from _preferred("dynamic_batching", batching.preferred_batch_size, most)
+    levels, default = batching.priority_levels, batching.default_priority_level
+    if levels and not 1 <= default <= levels:
+        yield (
+            f"dynamic_batching.default_priority_level is {default}; with priority_levels "
+            f"{levels} it has to be from 1 to {levels}"
+        )
+    if default and not levels:
+        yield "dynamic_batching.default_priority_level needs priority_levels"
+    for level in batching.priority_queue_policy:
+        if not 1 <= level <= levels:
+            yield (
+                f"dynamic_batching.priority_queue_policy[{level}] is for a level that "
+                f"priority_levels, {levels}, does not have"
+            )
+
+
+def _preferred(path: str, sizes: Iterable[int], most: int) -> Iterator[str]:
+    for size in sizes:
+        if size < 1:
+            yield f"{path}.preferred_batch_size has {size}; sizes are at least 1"
+        elif size > most:
+            yield f"{path}.preferred_batch_size has {size}, more than max_batch_size, {most}"
+
+
+def _sequences(sequences: SequenceBatching | None, most: int) -> Iterator[str]:
+    if sequences is None:
+        return
+    path = "sequence_batching"
+    if sequences.direct is not None and sequences.oldest is not None:
+        yield f"{path}.direct and {path}.oldest exclude one another; keep one"
+    if sequences.oldest is not None:
+        yield from _preferred(f"{path}.oldest", sequences.oldest.preferred_batch_size, most)
+    if sequences.direct is not None:
+        share = sequences.direct.minimum_slot_utilization
+        if not (math.isfinite(share) and 0 <= share <= 1):
+            yield f"{path}.direct.minimum_slot_utilization is {share}; it is a share from 0 to 1"
+    kinds = (control.kind for given in sequences.control_input for control in given.control)
+    for kind in _repeated(kinds):
+        yield f"{path}.control_input has {kind} twice; one tensor carries it"
+
+
+def _ensemble(config: ModelConfig) -> Iterator[str]:
+    ensemble = config.ensemble_scheduling
+    if ensemble is None:
+        if config.platform == "ensemble":
+            yield 'platform is "ensemble", but ensemble_scheduling is missing'
+        return
+    if config.platform not in ("", "ensemble") or config.backend:
+        chosen = config.backend or config.platform
+        yield f'ensemble_scheduling has no meaning for "{chosen}"; set platform to "ensemble"'
+    if not ensemble.step:
+        yield "ensemble_scheduling.step is missing; an ensemble has at least one step"
+        return
+    if not config.input or not config.output:
+        yield "an ensemble has to list its input and output; no model file tells them"
+    for index, step in enumerate(ensemble.step):
+        yield from _step(f"ensemble_scheduling.step[{index}]", step)
+
+
+def _step(path: str, step: EnsembleStep) -> Iterator[str]:
+    if not step.model_name:
+        yield f"{path}.model_name is missing"
+    if step.model_version < 1 and step.model_version != -1:
+        yield f"{path}.model_version is {step.model_version}; versions are at least 1, -1 is any"
+    for name, given in (("input_map", step.input_map), ("output_map", step.output_map)):
+        if not given:
+            yield f"{path}.{name} is missing; it maps the model's names to the ensemble's tensors"
+        if not all(chain(given, given.values())):
+            yield f"{path}.{name} has an empty name"
+
+
+def _filenames(config: ModelConfig) -> Iterator[str]:
+    named = [("default_model_filename", config.default_model_filename)]
+    named += [
+        (f'output "{each.name}": label_filename', each.label_filename) for each in config.output
+    ]
+    named += [
+        (f'cc_model_filenames["{key}"]', name) for key, name in config.cc_model_filenames.items()
+    ]
+    for path, filename in named:
+        # Both ways of writing paths, so that a repository is not safe on one system only.
+        parts = (*PurePosixPath(filename).parts, *PureWindowsPath(filename).parts)
+        is_absolute = PurePosixPath(filename).is_absolute() or PureWindowsPath(filename).anchor
+        if is_absolute or ".." in parts or "\0" in filename:
+            yield f'{path} is "{_printable(filename)}"; it has to lie inside the model\'s directory'
+
+
+def _metric_tags(config: ModelConfig) -> Iterator[str]:
+    for name in config.metric_tags:
+        if not _LABEL.fullmatch(name) or name in _OWN_LABELS:
+            yield (
+                f'metric_tags has "{_printable(name)}"; a Prometheus label starts with a letter, '
+                "goes on with letters, digits and _, and is not one of "
+                f"{', '.join(_OWN_LABELS)}"
+            )
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    seen: set[str] = set()
+    twice: dict[str, None] = {}
+    for name in names:
+        if name in seen:
+            twice[name] = None
+        seen.add(name)
+    return list(twice)
+
+
+_LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_OWN_LABELS: Final = ("model", "version", "le", "quantile", "gpu_uuid")
