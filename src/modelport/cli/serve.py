@@ -1,0 +1,38 @@
+"""``modelport serve``: read the settings, hand them to the server."""
+
+from collections.abc import Sequence
+
+from modelport.cli.options import UsageError, asks_for_help
+from modelport.cli.server_settings import print_help, read_settings
+
+__all__ = ["NOTES", "SUMMARY", "USAGE", "run"]
+
+USAGE = "modelport serve TARGET... [options]"
+SUMMARY = (
+    "Serve models over every protocol. A target is a model repository in Triton's layout, a model"
+    " file or folder, or a .py file."
+)
+NOTES = (
+    "Every option --x-y is also MODELPORT_X_Y in the environment and x_y in modelport.toml; flags"
+    " win over the environment, that over the file. modelport config shows the result.",
+    "Switches take true, on or 1, and false, off or 0; alone they mean true. Options of"
+    " tritonserver are understood in its spelling.",
+    "Exit codes: 0 stopped as asked; 1 a model or a port failed, or requests were cut off at the"
+    " exit timeout; 2 a setting is wrong; 130 interrupted.",
+)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Serve until asked to stop."""
+    if asks_for_help(argv):
+        print_help(USAGE, SUMMARY, NOTES)
+        return 0
+    resolved = read_settings(argv)
+    if not resolved.targets:
+        raise UsageError(
+            "TARGET: nothing to serve; name a model repository, a model file or a .py file"
+        )
+    # Only now: help and errors above should not wait for numpy and the event loop.
+    from modelport.server.build import serve
+
+    return serve(resolved.settings)

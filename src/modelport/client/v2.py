@@ -1,0 +1,224 @@
+"""Calls to a server that speaks the V2 protocol over HTTP, one at a time, for the command line.
+
+Blocking, one connection, standard library only: enough for a person who waits for the answer.
+"""
+
+import http.client
+import json
+import socket
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from modelport.errors import ModelportError, TimedOut, Unavailable
+
+__all__ = ["BadReply", "ModelMetadata", "Refused", "Reply", "Server", "TensorMetadata"]
+
+
+class Refused(ModelportError):
+    """The server answered with an error.
+
+    Attributes:
+        status: Of HTTP.
+    """
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class BadReply(ModelportError):
+    """What came back is not what the V2 protocol says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A good answer.
+
+    Attributes:
+        header_by_name: Names in lower case.
+        body: Decompressed, whole.
+    """
+
+    header_by_name: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """Give the body as JSON.
+
+        Raises:
+            BadReply: If it is none.
+        """
+        try:
+            return json.loads(self.body)
+        except ValueError as exc:
+            raise BadReply(f"expected JSON, got {self.body[:80]!r}; is this a V2 server?") from exc
+
+
+@dataclass(frozen=True, slots=True)
+class TensorMetadata:
+    """An input or output as a server describes it; -1 in the shape is any length."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.datatype}[{','.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMetadata:
+    """A model as a server describes it."""
+
+    name: str
+    versions: tuple[str, ...]
+    platform: str
+    inputs: tuple[TensorMetadata, ...]
+    outputs: tuple[TensorMetadata, ...]
+
+
+class Server:
+    """One server, over one connection that is opened by the first call.
+
+    Args:
+        url: ``http://`` or ``https://``, or only ``host:port``; a path goes before every route.
+        api_key: Sent as a bearer token.
+        timeout_s: Longest wait for a connection, and for each piece of an answer.
+    """
+
+    def __init__(self, url: str, *, api_key: str | None = None, timeout_s: float = 60.0) -> None:
+        parts = urllib.parse.urlsplit(url if "://" in url else f"http://{url}")
+        try:
+            is_valid = parts.scheme in ("http", "https") and bool(parts.hostname)
+            port = parts.port
+        except ValueError:
+            is_valid = False
+        if not is_valid or parts.hostname is None:
+            raise BadReply(f'cannot call "{url}"; expected http://HOST:PORT or https://HOST:PORT')
+        self.url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+        self._base = parts.path.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        kind = (
+            http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        )
+        self._connection = kind(parts.hostname, port, timeout=timeout_s)
+        self._timeout_s = timeout_s
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; the next call opens another."""
+        self._connection.close()
+
+    def index(self) -> list[dict[str, Any]]:
+        """List the repository: objects with ``name``, maybe ``version``, ``state``, ``reason``."""
+        rows = self.post("/v2/repository/index", [b"{}"]).json()
+        if not isinstance(rows, list) or not all(_is_named(row) for row in rows):
+            raise BadReply("the repository index is no array of objects with a name")
+        return rows
+
+    def names(self) -> list[str]:
+        """List the models' names, of a server without a repository index (KServe)."""
+        models = self.get("/v2/models").json()
+        names = models.get("models") if isinstance(models, dict) else None
+        if not isinstance(names, list):
+            raise BadReply('the list of models is no object with "models"')
+        return [str(name) for name in names]
+
+    def metadata(self, model: str, version: str | None = None) -> ModelMetadata:
+        """Describe a model's inputs and outputs."""
+        found = self.get(self.model_path(model, version)).json()
+        try:
+            return ModelMetadata(
+                name=str(found["name"]),
+                versions=tuple(str(each) for each in found.get("versions") or ()),
+                platform=str(found.get("platform") or ""),
+                inputs=_tensors(found.get("inputs") or ()),
+                outputs=_tensors(found.get("outputs") or ()),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as exc:
+            raise BadReply(f'the metadata of "{model}" is not as V2 says: {found!r:.200}') from exc
+
+    def model_path(self, model: str, version: str | None = None) -> str:
+        """Give the route of a model or one of its versions."""
+        path = f"/v2/models/{urllib.parse.quote(model, safe='')}"
+        return f"{path}/versions/{urllib.parse.quote(version, safe='')}" if version else path
+
+    def get(self, path: str) -> Reply:
+        """Call a route that takes nothing."""
+        return self._call("GET", path, None, {})
+
+    def post(
+        self,
+        path: str,
+        body: Sequence[bytes | memoryview],
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """Call a route with a body, given in pieces.
+
+        Raises:
+            Refused: If the server answers with an error.
+            Unavailable: If it cannot be reached or goes away.
+            TimedOut: If it does not answer in time.
+        """
+        return self._call("POST", path, b"".join(body), headers or {})
+
+    def _call(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> Reply:
+        try:
+            self._connection.request(method, self._base + path, body, {**self._headers, **headers})
+            response = self._connection.getresponse()
+            received = response.read()
+        except TimeoutError as exc:
+            self.close()
+            raise TimedOut(f"{self.url} did not answer within {self._timeout_s:g} s") from exc
+        except (OSError, http.client.HTTPException) as exc:
+            self.close()
+            raise Unavailable(f"cannot call {self.url}: {_reason(exc)}") from exc
+        if response.status >= 300:
+            raise Refused(response.status, _error_text(response.status, received))
+        return Reply({name.lower(): value for name, value in response.getheaders()}, received)
+
+
+def _is_named(row: object) -> bool:
+    return isinstance(row, dict) and isinstance(row.get("name"), str)
+
+
+def _tensors(rows: Sequence[Mapping[str, Any]]) -> tuple[TensorMetadata, ...]:
+    return tuple(
+        TensorMetadata(
+            str(row["name"]), str(row["datatype"]), tuple(int(size) for size in row["shape"])
+        )
+        for row in rows
+    )
+
+
+def _reason(exc: Exception) -> str:
+    if isinstance(exc, ConnectionRefusedError):
+        return "nothing listens there; is the server running?"
+    if isinstance(exc, socket.gaierror):
+        return "no such host"
+    if isinstance(exc, OSError) and exc.strerror:
+        return exc.strerror
+    return f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+
+
+def _error_text(status: int, body: bytes) -> str:
+    """Take the text out of an error body: V2's ``{"error"}``, KServe's ``{"detail"}``, or all."""
+    try:
+        found = json.loads(body)
+    except ValueError:
+        found = None
+    if isinstance(found, dict):
+        for key in ("error", "detail", "message"):
+            if found.get(key):
+                return str(found[key])
+    text = body.decode("utf-8", "replace").strip()
+    return text[:500] or http.client.responses.get(status, "no text")
