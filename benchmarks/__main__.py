@@ -1,0 +1,100 @@
+"""Measure and print: ``python -m benchmarks --help``."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import machine, report
+from benchmarks.load import wrk_path
+from benchmarks.plan import Plan
+from benchmarks.servers import BenchmarkError
+from benchmarks.workloads import LATER_BY_NAME, WORKLOAD_BY_NAME
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the chosen workloads; 0 even where a bar is missed, unless ``--strict``."""
+    options = _parse(arguments)
+    # A plain kill must unwind as Ctrl-C does, or the servers would stay behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    machine.raise_open_files_limit()
+    plan = Plan(options.rounds, options.seconds)
+    try:
+        wrk_path()
+        rows = [row for name in options.only for row in _measure(name, plan)]
+    except BenchmarkError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("benchmarks: interrupted; all servers have been ended", file=sys.stderr)
+        return 130
+    _print(rows, options.only)
+    if options.json is not None:
+        chosen = {"rounds": plan.rounds, "seconds": plan.seconds, "only": options.only}
+        options.json.write_text(report.as_json(rows, machine.description(), chosen) + "\n")
+    return int(options.strict and report.is_short(rows))
+
+
+def _measure(name: str, plan: Plan) -> list[report.Row]:
+    plan.tell(f"{name} ...")
+    rows: list[report.Row] = []
+    try:
+        for row in WORKLOAD_BY_NAME[name](plan):
+            rows.append(row)
+    except BenchmarkError as error:
+        rows.append(report.failed(name, str(error)))
+    return rows
+
+
+def _print(rows: Sequence[report.Row], names: Sequence[str]) -> None:
+    print("\n".join(f"{name}: {value}" for name, value in machine.description().items()))
+    print()
+    print(report.table(rows))
+    if len(names) == len(WORKLOAD_BY_NAME):
+        print()
+        print("\n".join(f"{name} {reason}" for name, reason in LATER_BY_NAME.items()))
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure Modelport beside a bare uvicorn in the same run.",
+        epilog=f"Workloads: {', '.join(WORKLOAD_BY_NAME)}. See docs/design/measuring.md.",
+    )
+    parser.add_argument("--rounds", type=_positive, default=5, help="rounds of each (default 5)")
+    parser.add_argument(
+        "--seconds", type=_positive, default=2, help="seconds of load per round (default 2)"
+    )
+    parser.add_argument(
+        "--only",
+        type=_names,
+        default=list(WORKLOAD_BY_NAME),
+        metavar="W1,W2,...",
+        help="these workloads alone",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
+    parser.add_argument("--strict", action="store_true", help="fail if a bar is missed")
+    return parser.parse_args(arguments)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name in LATER_BY_NAME:
+            raise argparse.ArgumentTypeError(f"{name} {LATER_BY_NAME[name]}")
+        if name not in WORKLOAD_BY_NAME:
+            known = ", ".join(WORKLOAD_BY_NAME)
+            raise argparse.ArgumentTypeError(f"no workload {name!r}; there are {known}")
+    return names
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""The workloads by name, in the order in which they run."""
+
+from collections.abc import Callable, Iterator
+
+from benchmarks.plan import Plan
+from benchmarks.report import Row
+from benchmarks.workloads import (
+    batching,
+    drain,
+    hostile,
+    isolation,
+    large,
+    reload,
+    start,
+    streams,
+    tiny,
+)
+
+Workload = Callable[[Plan], Iterator[Row]]
+
+WORKLOAD_BY_NAME: dict[str, Workload] = {
+    "W1": tiny.throughput,
+    "W1-lat": tiny.latency,
+    "W2": large.throughput,
+    "W4": batching.throughput,
+    "W5": streams.rate,
+    "W6": isolation.beside_slow_models,
+    "START": start.time_and_memory,
+    "RELOAD": reload.under_load,
+    "SIGTERM": drain.under_load,
+    "SLOW": hostile.beside_hostile_clients,
+}
+
+LATER_BY_NAME = {"W3": "comes with gRPC", "W2G": "comes with gRPC"}
