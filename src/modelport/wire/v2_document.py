@@ -1,0 +1,162 @@
+"""The JSON of an inference request as a typed document, before its tensors are looked at.
+
+The typed decoder is fast and says of a wrong type only that it is wrong; then the text is parsed
+again and walked member by member for the text that existing clients know. Bare NaN takes that
+way too, and comes through it.
+"""
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from modelport.errors import InvalidRequest
+from modelport.wire import json
+from modelport.wire.v2_values import wrong_type
+
+__all__ = ["Document", "Input", "Output", "ParsedInput", "decode_document"]
+
+Parameters = dict[str, Any]
+Dimension = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
+class Input(msgspec.Struct, gc=False):
+    """One of ``inputs``; its values are still text."""
+
+    name: str
+    datatype: str
+    shape: tuple[Dimension, ...]
+    parameters: Parameters | UnsetType = UNSET
+    data: msgspec.Raw | UnsetType = UNSET
+
+
+class ParsedInput(Input, gc=False):
+    """One of ``inputs`` that came the slow way; its values are parsed."""
+
+    values: list[Any] | UnsetType = UNSET
+
+
+class Output(msgspec.Struct, gc=False):
+    """One of ``outputs``."""
+
+    name: str
+    parameters: Parameters | UnsetType = UNSET
+
+
+class Document(msgspec.Struct, gc=False):
+    """An inference request."""
+
+    inputs: list[Input]
+    id: str = ""
+    outputs: list[Output] | UnsetType = UNSET
+    parameters: Parameters | UnsetType = UNSET
+
+
+_decode = msgspec.json.Decoder(Document).decode
+
+
+def decode_document(text: bytes | bytearray) -> Document:
+    """Read the JSON of an inference request.
+
+    Raises:
+        InvalidRequest: If it is malformed, nested too deeply, or a member is missing or of the
+            wrong type.
+    """
+    json.check_depth(text)
+    try:
+        return _decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _document(json.decode(text))
+
+
+def _document(value: Any) -> Document:
+    members = members_of(value, "the request")
+    inputs = member(members, "inputs", "array", "the request")
+    outputs = optional(members, "outputs", "array", "the request", UNSET)
+    return Document(
+        inputs=[_input(one, f"inputs[{index}]") for index, one in enumerate(inputs)],
+        id=optional(members, "id", "string", "the request", ""),
+        outputs=outputs
+        if outputs is UNSET
+        else [_output(one, f"outputs[{index}]") for index, one in enumerate(outputs)],
+        parameters=_parameters(members, "the request"),
+    )
+
+
+def _input(value: Any, where: str) -> Input:
+    members = members_of(value, where)
+    shape = member(members, "shape", "array", where)
+    for dim in shape:
+        if type(dim) is not int or not 0 <= dim < 2**63:
+            raise wrong_type("shape", "unsigned-integer", f"each dimension of {where}.shape", dim)
+    return ParsedInput(
+        name=member(members, "name", "string", where),
+        datatype=member(members, "datatype", "string", where),
+        shape=tuple(shape),
+        parameters=_parameters(members, where),
+        values=optional(members, "data", "array", where, UNSET),
+    )
+
+
+def _output(value: Any, where: str) -> Output:
+    members = members_of(value, where)
+    return Output(
+        name=member(members, "name", "string", where), parameters=_parameters(members, where)
+    )
+
+
+def _parameters(members: dict[str, Any], where: str) -> Parameters | UnsetType:
+    if "parameters" not in members:
+        return UNSET
+    parameters: Any = members["parameters"]
+    if type(parameters) is not dict:
+        raise InvalidRequest(
+            "failed to get request params.: attempt to get members for non-object. "
+            f"'parameters' of {where} must be an object."
+        )
+    return parameters
+
+
+def members_of(value: Any, where: str) -> dict[str, Any]:
+    """Take a parsed value for an object.
+
+    Raises:
+        InvalidRequest: If it is none.
+    """
+    if type(value) is not dict:
+        raise wrong_type(where, "object", where, value)
+    return value
+
+
+def member(members: dict[str, Any], key: str, wanted: str, where: str) -> Any:
+    """Take a member that must be there, of the type that ``wanted`` names.
+
+    Raises:
+        InvalidRequest: If it is not there, or of another type.
+    """
+    if key not in members:
+        raise InvalidRequest(
+            f"Unable to parse '{key}': attempt to access non-existing object member '{key}'. "
+            f"{where[0].upper()}{where[1:]} must have it."
+        )
+    value = members[key]
+    if type(value) is not _TYPES[wanted]:
+        raise wrong_type(key, wanted, f"'{key}' of {where}", value)
+    return value
+
+
+def optional(members: dict[str, Any], key: str, wanted: str, where: str, default: Any) -> Any:
+    """Take a member, or the default where it is not there.
+
+    Raises:
+        InvalidRequest: If it is of another type than ``wanted`` names.
+    """
+    return member(members, key, wanted, where) if key in members else default
+
+
+_TYPES: dict[str, type] = {
+    "array": list,
+    "boolean": bool,
+    "object": dict,
+    "string": str,
+}

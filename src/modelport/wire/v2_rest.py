@@ -1,0 +1,523 @@
+"""Inference over V2 REST: bodies to requests and responses, and back, for both ends.
+
+A body is JSON, or JSON followed by the bytes of tensors with ``Inference-Header-Content-Length``
+saying where these begin, or (length 0) the bare bytes of a model's only input. Decoders return
+views on the body, encoders return lists of buffers.
+
+The server decodes in two steps, because the texts of some errors begin with the request's id:
+:func:`~modelport.wire.v2_document.decode_document` reads the JSON, :func:`bind` makes a request
+of it and of the bytes behind it.
+
+Source: Open Inference Protocol, REST; Triton's extensions for binary data, classification,
+sequences, schedule policy and parameters.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from msgspec import UNSET
+
+from modelport import dtypes
+from modelport.dtypes import DATATYPE_BY_NAME, DataType
+from modelport.errors import InvalidInference, InvalidRequest, Unsupported
+from modelport.messages import ParameterValue, Request, Response, Tensors
+from modelport.specs import ModelConfig
+from modelport.tensors import Tensor
+from modelport.wire import json
+from modelport.wire.v2_bytes import decode_bytes, encode_array, encode_strings
+from modelport.wire.v2_document import Document, Input, Output, ParsedInput, decode_document
+from modelport.wire.v2_values import decode_values, encode_values, wrong_type
+
+__all__ = [
+    "CodecOptions",
+    "Form",
+    "Inference",
+    "ResponseEncoder",
+    "bind",
+    "bind_raw",
+    "decode_infer_request",
+    "parse_header_length",
+    "split_body",
+]
+
+Buffer = bytes | bytearray | memoryview
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+
+SHARED_MEMORY_IS_OFF = (
+    "Client shared memory is disabled. Start the server with '--allow-client-shm=true' to enable."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodecOptions:
+    """What an operator can set.
+
+    Attributes:
+        is_strict: Refuse what Triton refuses although we could: FP16 and BF16 in JSON.
+        max_json_bytes: Of the JSON of one request, and of one tensor read from it.
+    """
+
+    is_strict: bool = False
+    max_json_bytes: int = 64 * 2**20
+
+
+class Form:
+    """How the caller wants one output.
+
+    Attributes:
+        is_binary: As bytes behind the JSON.
+        classes: As so many best classes instead of values; 0 for values.
+    """
+
+    __slots__ = ("classes", "is_binary")
+
+    def __init__(self, is_binary: bool = False, classes: int = 0) -> None:
+        self.is_binary = is_binary
+        self.classes = classes
+
+
+class Inference:
+    """A request and how its answer is wanted.
+
+    Attributes:
+        request: For the engine.
+        is_binary: Whether outputs without a form go behind the JSON as bytes.
+        forms: By name of the output; ``None`` where the caller listed no outputs.
+    """
+
+    __slots__ = ("forms", "is_binary", "request")
+
+    def __init__(
+        self, request: Request, is_binary: bool = False, forms: Mapping[str, Form] | None = None
+    ) -> None:
+        self.request = request
+        self.is_binary = is_binary
+        self.forms = forms
+
+
+# --- requests, read by the server -----------------------------------------------------------
+
+
+def parse_header_length(text: str | None) -> int | None:
+    """Read ``Inference-Header-Content-Length``; ``None`` where the whole body is JSON.
+
+    Raises:
+        InvalidRequest: If it is no integer. Whether the body has so many bytes is seen later.
+    """
+    if text is None:
+        return None
+    try:
+        if len(text) > 20:
+            raise ValueError
+        return int(text)
+    except ValueError:
+        raise _bad_header_length(None, text[:40]) from None
+
+
+def split_body(body: Buffer, header_length: int | None, options: CodecOptions) -> bytes | bytearray:
+    """Cut the JSON off the beginning of a body.
+
+    Raises:
+        InvalidRequest: If the body is shorter than ``header_length``, or the JSON too long.
+    """
+    if header_length is None:
+        text = bytes(body) if type(body) is memoryview else body
+    elif 0 < header_length <= len(body):
+        text = bytes(memoryview(body)[:header_length])
+    else:
+        raise _bad_header_length(len(body), str(header_length))
+    if len(text) > options.max_json_bytes:
+        raise InvalidRequest(
+            f"request JSON size of {len(text)} bytes exceeds the maximum allowed input size of "
+            f"{options.max_json_bytes} bytes. Use --http-max-input-size to increase the limit, "
+            "or send tensors as binary data."
+        )
+    return text
+
+
+def decode_infer_request(
+    body: Buffer, header_length: int | None, model: str, options: CodecOptions
+) -> Inference:
+    """Do all the steps at once, for a body that is no raw request.
+
+    Raises:
+        InvalidRequest: As the steps do.
+    """
+    text = split_body(body, header_length, options)
+    return bind(decode_document(text), body, len(text), model, options)
+
+
+def bind(
+    document: Document, body: Buffer, start: int, model: str, options: CodecOptions
+) -> Inference:
+    """Make a request of a document and of the bytes behind it.
+
+    Args:
+        document: From the first ``start`` bytes of the body.
+        body: Whole; binary inputs become views on it.
+        start: Where the bytes of binary inputs begin.
+        model: For the texts of errors.
+        options: What is accepted.
+
+    Raises:
+        InvalidInference: If a name occurs twice.
+        InvalidRequest: If the document and the bytes do not fit together, or a value is wrong.
+            What is wrong with the bytes of one tensor is its ``fault`` instead.
+        Unsupported: If data is said to lie in shared memory.
+    """
+    tensors: list[Tensor] = []
+    position = start
+    for part in document.inputs:
+        datatype = DATATYPE_BY_NAME.get(part.datatype)
+        if datatype is None:
+            raise InvalidRequest(
+                f"invalid datatype for input {part.name}. Got '{part.datatype[:40]}', accepted "
+                f"are {', '.join(DATATYPE_BY_NAME)}."
+            )
+        if part.parameters is UNSET:
+            tensors.append(_from_json(part, datatype, options))
+        else:
+            size = _binary_size(part)
+            if size is None:
+                tensors.append(_from_json(part, datatype, options))
+            else:
+                tensors.append(_from_bytes(part, datatype, body, position, size, model))
+                position += size
+    if position != len(body):
+        raise InvalidRequest(
+            f"unexpected additional input data for model '{model}'. The inputs take "
+            f"{position - start} bytes after the JSON, and {len(body) - start} were sent."
+        )
+    if len(tensors) > 1:
+        _check_unique("input", [part.name for part in document.inputs])
+    request = Request(Tensors(tensors), id=document.id)
+    inference = Inference(request)
+    if document.parameters is not UNSET:
+        _bind_parameters(document.parameters, inference)
+    if document.outputs is not UNSET and document.outputs:
+        _bind_outputs(document.outputs, inference)
+    return inference
+
+
+def bind_raw(body: Buffer, config: ModelConfig) -> Inference:
+    """Make a request of the bare bytes of a model's only input; all outputs go back as bytes.
+
+    Raises:
+        InvalidRequest: If the model has several inputs, or the shape does not follow from the
+            number of bytes.
+    """
+    name = config.name
+    if len(config.input) != 1:
+        raise InvalidRequest(
+            "Raw request must only have 1 input (found 1) to be deduced but got "
+            f"{len(config.input)} inputs in '{name}' model configuration"
+        )
+    spec = config.input[0]
+    batch = (1,) if config.max_batch_size > 0 else ()
+    if spec.datatype is dtypes.BYTES:
+        if any(dim != 1 for dim in spec.dims):
+            raise InvalidRequest(
+                f"For BYTE datatype raw input '{spec.name}', the model must have input shape [1]. "
+                f"It has {list(spec.dims)}; send the elements as JSON or as binary data."
+            )
+        body = encode_strings([bytes(body)])
+        shape = batch + spec.dims
+    else:
+        shape = batch + _deduced_shape(spec.name, spec.dims, spec.datatype, len(body))
+    tensor = decode_bytes(spec.name, spec.datatype, shape, _read_only(body), 0, len(body), name)
+    return Inference(Request(Tensors([tensor])), is_binary=True)
+
+
+def _deduced_shape(
+    name: str, dims: tuple[int, ...], datatype: DataType, size: int
+) -> tuple[int, ...]:
+    if dims.count(-1) > 1:
+        raise InvalidRequest(
+            f"The shape of the raw input '{name}' can not be deduced because there are more than "
+            f"one variable-sized dimension. It is {list(dims)}; send the shape with the data."
+        )
+    row = math.prod(dim for dim in dims if dim != -1) * datatype.item_bytes
+    rest = size // row if row else 0
+    return tuple(rest if dim == -1 else dim for dim in dims)
+
+
+def _from_json(part: Input, datatype: DataType, options: CodecOptions) -> Tensor:
+    data = part.values if isinstance(part, ParsedInput) else part.data
+    if data is UNSET:
+        raise InvalidRequest(f"{_ONE_SOURCE} But no field is set (input '{part.name}').")
+    if options.is_strict and datatype.name in _NOT_IN_TRITON_JSON:
+        raise InvalidRequest(
+            f"receiving {datatype.name} data via JSON is not supported. Please use the binary "
+            f"data format for input {part.name}"
+        )
+    shape = part.shape
+    byte_size = math.prod(shape) * datatype.item_bytes
+    if byte_size > options.max_json_bytes:
+        raise _too_large(part.name, shape, byte_size, options.max_json_bytes)
+    return Tensor(part.name, datatype, decode_values(data, datatype, shape, part.name), shape)
+
+
+def _from_bytes(
+    part: Input, datatype: DataType, body: Buffer, position: int, size: int, model: str
+) -> Tensor:
+    missing = position + size - len(body)
+    if missing > 0:
+        raise InvalidRequest(
+            f"unexpected size for input '{part.name}', expecting {missing} additional bytes for "
+            f"model '{model}'"
+        )
+    return decode_bytes(part.name, datatype, part.shape, _read_only(body), position, size, model)
+
+
+def _read_only(body: Buffer) -> Buffer:
+    return body if type(body) is bytes else memoryview(body).toreadonly()
+
+
+def _binary_size(part: Input) -> int | None:
+    """How many bytes of the input lie behind the JSON; ``None`` if its values are in it."""
+    parameters = part.parameters
+    assert parameters is not UNSET
+    sources = [key for key in _SOURCES if key in parameters]
+    if part.data is not UNSET or (isinstance(part, ParsedInput) and part.values is not UNSET):
+        sources.insert(0, "data")
+    if len(sources) > 1:
+        raise InvalidRequest(
+            f"{_ONE_SOURCE} But set {', '.join(map(repr, sources))} (input '{part.name}')."
+        )
+    if not sources:
+        raise InvalidRequest(f"{_ONE_SOURCE} But no field is set (input '{part.name}').")
+    match sources[0]:
+        case "binary_data_size":
+            return _unsigned(parameters, "binary_data_size", f"input '{part.name}'")
+        case "shared_memory_region":
+            raise Unsupported(SHARED_MEMORY_IS_OFF)
+        case _:
+            return None
+
+
+def _check_unique(kind: str, names: Sequence[str]) -> None:
+    if len(set(names)) != len(names):
+        name = next(name for index, name in enumerate(names) if name in names[:index])
+        raise InvalidInference(f"{kind} '{name}' already exists in request")
+
+
+def _bind_parameters(parameters: Mapping[str, Any], inference: Inference) -> None:
+    """Hand on the parameters that are the model's, and act on the others."""
+    request = inference.request
+    kept: dict[str, ParameterValue] = {}
+    where = "the request's parameters"
+    for key, value in parameters.items():
+        match key:
+            case "binary_data_output":
+                inference.is_binary = _boolean(parameters, key, where)
+            case "sequence_id":
+                request.sequence_id = (
+                    value if type(value) is str else _unsigned(parameters, key, where)
+                )
+            case "sequence_start":
+                request.sequence_start = _boolean(parameters, key, where)
+            case "sequence_end":
+                request.sequence_end = _boolean(parameters, key, where)
+            case "priority":
+                request.priority = _unsigned(parameters, key, where)
+            case "timeout":
+                request.timeout_us = _unsigned(parameters, key, where)
+            case "headers":
+                pass
+            case _:
+                kept[key] = model_parameter(key, value)
+    if kept:
+        request.parameters = kept
+
+
+def model_parameter(key: str, value: Any) -> ParameterValue:
+    """Check a parameter that is for the model.
+
+    Raises:
+        InvalidRequest: If its name is reserved, or its value no scalar.
+    """
+    if key.startswith("triton_"):
+        raise InvalidRequest(
+            "parameter keys starting with 'triton_' are reserved for Triton usage and should not "
+            f"be specified. Got '{key[:80]}'."
+        )
+    if type(value) not in (bool, int, float, str):
+        raise InvalidRequest(
+            f"parameter '{key}' has invalid type. It should be either 'int', 'bool', or 'string'."
+        )
+    checked: ParameterValue = value
+    return checked
+
+
+def _bind_outputs(outputs: Sequence[Output], inference: Inference) -> None:
+    # Asking for binary outputs as a whole counts only where none is listed.
+    inference.is_binary = False
+    names = [output.name for output in outputs]
+    if len(names) > 1:
+        _check_unique("output", names)
+    inference.request.outputs = names
+    inference.forms = {output.name: _form(output) for output in outputs}
+
+
+def _form(output: Output) -> Form:
+    parameters = output.parameters
+    if parameters is UNSET:
+        return Form()
+    where = f"output '{output.name}'"
+    classes = (
+        _unsigned(parameters, "classification", where) if "classification" in parameters else 0
+    )
+    is_binary = _boolean(parameters, "binary_data", where) if "binary_data" in parameters else False
+    if "shared_memory_region" in parameters:
+        if classes:
+            raise InvalidRequest(
+                "Output can't set both 'shared_memory_region' and 'classification'"
+            )
+        if is_binary:
+            raise InvalidRequest("Output can't set both 'shared_memory_region' and 'binary_data'")
+        raise Unsupported(SHARED_MEMORY_IS_OFF)
+    return Form(is_binary, classes)
+
+
+def _boolean(parameters: Mapping[str, Any], key: str, where: str) -> bool:
+    value = parameters[key]
+    if type(value) is not bool:
+        raise wrong_type(key, "boolean", f"'{key}' of {where}", value)
+    return value
+
+
+def _unsigned(parameters: Mapping[str, Any], key: str, where: str) -> int:
+    value = parameters[key]
+    if type(value) is not int or not 0 <= value < 2**64:
+        raise wrong_type(key, "unsigned-integer", f"'{key}' of {where}", value)
+    return value
+
+
+def _bad_header_length(body_bytes: int | None, got: str) -> InvalidRequest:
+    limit = "N" if body_bytes is None else str(body_bytes)
+    return InvalidRequest(
+        f"inference header size should be in range (0, {limit}), got: {got}. "
+        f"'{HEADER_LENGTH}' counts the bytes of JSON before the tensors' bytes."
+    )
+
+
+def _too_large(name: str, shape: tuple[int, ...], byte_size: int, limit: int) -> InvalidRequest:
+    if byte_size >= 2**63:
+        return InvalidRequest(
+            f"byte size overflow for input '{name}': shape [{','.join(map(str, shape[:32]))}] "
+            "causes total element count to exceed maximum size of 9223372036854775807"
+        )
+    return InvalidRequest(
+        f"JSON input '{name}' has a byte_size ({byte_size} bytes) that exceeds the maximum "
+        f"allowed value of {limit} bytes. Use --http-max-input-size to increase the limit."
+    )
+
+
+_SOURCES = ("binary_data_size", "shared_memory_region")
+
+_ONE_SOURCE = (
+    "Input must set only one of the following fields: 'data', 'binary_data_size' in "
+    "'parameters', 'shared_memory_region' in 'parameters'."
+)
+
+_NOT_IN_TRITON_JSON = frozenset({"FP16", "BF16"})
+
+
+# --- responses, written by the server -------------------------------------------------------
+
+
+class ResponseEncoder:
+    """Writes the responses of one version of one model.
+
+    What does not change from answer to answer is written once: the names before the outputs, and
+    name, datatype and shape of each output that was seen lately.
+    """
+
+    _MOST_KEPT = 64
+
+    def __init__(self, model: str, version: str, *, is_strict: bool = False) -> None:
+        self._names = b'"model_name":%b,"model_version":%b' % (
+            orjson.dumps(model),
+            orjson.dumps(version),
+        )
+        self._start = b"{" + self._names + b',"outputs":['
+        self._is_strict = is_strict
+        self._kept: dict[tuple[str, DataType, tuple[int, ...]], bytes] = {}
+
+    def encode(
+        self,
+        response: Response,
+        id: str = "",
+        is_binary: bool = False,
+        forms: Mapping[str, Form] | None = None,
+    ) -> tuple[int | None, list[Buffer]]:
+        """Write one response.
+
+        Returns:
+            The length of the JSON where bytes follow it, else ``None``; and the body's pieces.
+            Those that are views on the outputs must not outlive them.
+
+        Raises:
+            InvalidRequest: If an output cannot be said in JSON.
+        """
+        parts: list[Buffer] = [self._beginning(response, id)]
+        data: list[Buffer] = []
+        separator = b""
+        for tensor in response.outputs:
+            form = None if forms is None else forms.get(tensor.name)
+            parts.append(separator + self._announced(tensor))
+            if is_binary if form is None else form.is_binary:
+                raw = encode_array(tensor.array, tensor.datatype)
+                parts.append(b',"parameters":{"binary_data_size":%d}' % len(raw))
+                if len(raw):
+                    data.append(raw)
+            else:
+                parts.append(self._values(tensor))
+            separator = b"},"
+        parts.append(b"}]}" if separator else b"]}")
+        if not data:
+            return None, parts
+        length = sum(map(len, parts))
+        parts.extend(data)
+        return length, parts
+
+    def _beginning(self, response: Response, id: str) -> bytes:
+        if not id and not response.parameters:
+            return self._start
+        start = self._names
+        if id:
+            start = b'"id":' + json.encode(id) + b"," + start
+        if response.parameters:
+            start = start + b',"parameters":' + json.encode(dict(response.parameters))
+        return b"{" + start + b',"outputs":['
+
+    def _announced(self, tensor: Tensor) -> bytes:
+        key = (tensor.name, tensor.datatype, tensor.shape)
+        text = self._kept.get(key)
+        if text is None:
+            if len(self._kept) >= self._MOST_KEPT:
+                self._kept.clear()
+            text = self._kept[key] = announced(tensor)
+        return text
+
+    def _values(self, tensor: Tensor) -> bytes:
+        if self._is_strict and tensor.datatype.name in _NOT_IN_TRITON_JSON:
+            raise InvalidRequest(
+                f"sending {tensor.datatype.name} data via JSON is not supported. Please use the "
+                f"binary data format for output {tensor.name}"
+            )
+        return b',"data":' + encode_values(tensor.array, tensor.datatype, tensor.name)
+
+
+def announced(tensor: Tensor) -> bytes:
+    """Write all of a tensor but its data, as an object that is still open."""
+    head = {
+        "name": tensor.name,
+        "datatype": tensor.datatype.name,
+        "shape": [int(dim) for dim in tensor.shape],
+    }
+    return json.encode(head)[:-1]

@@ -1,0 +1,358 @@
+"""The ``data`` of a tensor in V2 JSON, both ways: a list of values and an array.
+
+The fast way decodes into a typed list and lays that out in one go; whatever it refuses is parsed
+again by the exact way, which either finds it right after all (NaN, nested in some odd manner) or
+says what is wrong and where. Both come to the same array for what both accept.
+
+Values must come back with the same bits. A number is written with the fewest digits that name
+its float32, and read by most clients as a double which they then round: twice rounded. That goes
+wrong for exactly one magnitude out of 2^31, see :data:`_TWICE_ROUNDED`.
+
+Source: Open Inference Protocol, "Tensor Data"; Triton, ``http_server.cc``.
+"""
+
+import array as machine_array
+import json
+import math
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+import orjson
+
+from modelport import dtypes
+from modelport.dtypes import DataType
+from modelport.errors import InvalidRequest
+from modelport.tensors import Array
+from modelport.wire import json as exact_json
+
+__all__ = ["MAX_DIMENSIONS", "decode_values", "encode_values", "lay_out", "shape_text"]
+
+MAX_DIMENSIONS = 32
+"""What every numpy can hold."""
+
+MAX_ELEMENTS = 2**63 - 1
+
+_SMALL = 64
+"""Up to so many elements, packing by a prepared ``struct`` beats an array constructor."""
+
+_TWICE_ROUNDED = b"7.038531e-26"
+"""The shortest name of float32 0x15ae43fd; the double nearest to it lies in the middle between
+that float and the next, and then goes to the wrong one. Found by trying all 2^31 magnitudes."""
+
+_UNAMBIGUOUS = b"7.0385307e-26"
+
+
+def decode_values(
+    raw: msgspec.Raw | list[Any], datatype: DataType, shape: tuple[int, ...], name: str
+) -> Array:
+    """Read the values of one tensor, flat or nested in any way.
+
+    Args:
+        raw: The JSON text of ``data``, known to be well-formed; or what the exact way has parsed.
+        datatype: As announced.
+        shape: As announced, no dimension negative.
+        name: Of the tensor, for the texts of errors.
+
+    Raises:
+        InvalidRequest: If a value is of the wrong type or out of range, or their number is not
+            that of the shape.
+    """
+    codec = _CODECS[datatype]
+    if type(raw) is list:
+        values = codec.check(_flat(raw, name), datatype, name)
+    else:
+        try:
+            values = codec.decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            values = _decode_nested(raw, codec, datatype, name)
+    count = len(values)
+    if count != math.prod(shape):
+        raise _wrong_count(count, shape, name)
+    try:
+        return lay_out(codec.pack(values), datatype, shape, name)
+    except (OverflowError, FloatingPointError, struct.error):
+        raise _out_of_range(values, datatype, name) from None
+
+
+def encode_values(array: Array, datatype: DataType, name: str) -> bytes:
+    """Write the values of one tensor as a flat JSON array, row-major.
+
+    Raises:
+        InvalidRequest: If BYTES are not UTF-8: JSON has no way to say them.
+    """
+    if datatype is dtypes.BYTES:
+        return _encode_strings(array, name)
+    if datatype is dtypes.BF16:
+        array = dtypes.float32_from_bf16(array)
+    elif datatype is dtypes.FP16:
+        array = array.astype(np.float32)
+    if array.ndim != 1:
+        array = array.reshape(-1)
+    elif not array.flags.c_contiguous:
+        array = np.ascontiguousarray(array)
+    encoded = orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)
+    if b"null" in encoded:
+        # orjson has no word for NaN and Infinity.
+        return json.dumps(array.tolist(), separators=(",", ":")).encode()
+    if _TWICE_ROUNDED in encoded and datatype is not dtypes.FP64:
+        return encoded.replace(_TWICE_ROUNDED, _UNAMBIGUOUS)
+    return encoded
+
+
+def lay_out(
+    buffer: Any, datatype: DataType, shape: tuple[int, ...], name: str, offset: int = 0
+) -> Array:
+    """Make an array of a buffer that holds exactly what the shape asks for; no copy.
+
+    Raises:
+        InvalidRequest: If numpy cannot hold such a shape.
+    """
+    try:
+        if type(buffer) is np.ndarray:
+            return buffer.reshape(shape)
+        return np.ndarray(shape, datatype.numpy, buffer, offset)
+    except ValueError:
+        raise impossible_shape(shape, name) from None
+
+
+def impossible_shape(shape: tuple[int, ...], name: str) -> InvalidRequest:
+    """The error of a shape that no array has, whatever its data."""
+    if len(shape) > MAX_DIMENSIONS:
+        return InvalidRequest(
+            f"invalid shape for input '{name}': shape {shape_text(shape)} has {len(shape)} "
+            f"dimensions, and at most {MAX_DIMENSIONS} are accepted"
+        )
+    return InvalidRequest(
+        f"invalid shape for input '{name}': shape {shape_text(shape)} causes total element count "
+        f"to exceed maximum size of {MAX_ELEMENTS}"
+    )
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """``[-1,16]``, cut short where it would be long."""
+    dims = ",".join(str(dim) for dim in shape[:MAX_DIMENSIONS])
+    return f"[{dims}]" if len(shape) <= MAX_DIMENSIONS else f"[{dims},...]"
+
+
+def _encode_strings(array: Array, name: str) -> bytes:
+    values = array.ravel().tolist()
+    try:
+        return orjson.dumps([v.decode() if type(v) is bytes else str(v) for v in values])
+    except (UnicodeDecodeError, TypeError):
+        raise InvalidRequest(
+            f"tensor '{name}' holds BYTES that are not UTF-8 and cannot be sent as JSON. "
+            'Ask for it as binary data: "parameters":{"binary_data":true} on the output, or '
+            '"binary_data_output":true on the request.'
+        ) from None
+
+
+# --- the exact way ------------------------------------------------------------------------------
+
+
+def _decode_nested(
+    raw: msgspec.Raw, codec: "_Codec", datatype: DataType, name: str
+) -> Sequence[Any]:
+    text = bytes(raw)
+    if datatype is not dtypes.BYTES and text.startswith(b"["):
+        # Nested numbers: the text is known to be well-formed, so without its inner brackets it is
+        # a flat list, unless there were empty ones or something else than numbers.
+        try:
+            return codec.decode(b"[" + text.translate(None, b"[]") + b"]")
+        except msgspec.DecodeError:
+            pass
+    value = exact_json.decode(text)
+    if type(value) is not list:
+        raise wrong_type("data", "array", f"input '{name}'", value)
+    return codec.check(_flat(value, name), datatype, name)
+
+
+def _flat(values: list[Any], name: str) -> list[Any]:
+    """Take lists out of lists; the depth is bounded, because the text's was."""
+    if not any(type(value) is list for value in values):
+        return values
+    return list(_leaves(values))
+
+
+def _leaves(values: list[Any]) -> Iterator[Any]:
+    for value in values:
+        if type(value) is list:
+            yield from _leaves(value)
+        else:
+            yield value
+
+
+def wrong_type(key: str, wanted: str, where: str, got: Any) -> InvalidRequest:
+    """The error of a JSON value that is not of the type it must have.
+
+    Args:
+        key: Of the member, as existing clients look for it.
+        wanted: ``array``, ``string``, ``unsigned-integer`` and so on.
+        where: For a person.
+        got: The value; only its kind is told, or its beginning for a number.
+    """
+    as_type = "double" if wanted == "number" else wanted
+    return InvalidRequest(
+        f"Unable to parse '{key}': attempt to access JSON non-{wanted} as {as_type}. "
+        f"{where[0].upper()}{where[1:]} must be {_ARTICLE[wanted]}, got {_shown(got)}."
+    )
+
+
+def _shown(value: Any) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            text = str(value)
+            return text if len(text) <= 40 else text[:40] + "..."
+        case str():
+            return "a string"
+        case list():
+            return "an array"
+        case _:
+            return "an object"
+
+
+_ARTICLE = {
+    "array": "an array",
+    "object": "an object",
+    "string": "a string",
+    "boolean": "true or false",
+    "number": "a number",
+    "signed-integer": "an integer",
+    "unsigned-integer": "an integer of 0 or more",
+}
+
+
+def _check_types(values: list[Any], datatype: DataType, name: str) -> list[Any]:
+    wanted, types = _WANTED[datatype]
+    for index, value in enumerate(values):
+        if type(value) not in types or (wanted == "unsigned-integer" and value < 0):
+            where = f"value {index} of input '{name}' ({datatype})"
+            raise wrong_type("data", wanted, where, value)
+    return values
+
+
+def _wrong_count(count: int, shape: tuple[int, ...], name: str) -> InvalidRequest:
+    wanted = math.prod(shape)
+    if wanted > MAX_ELEMENTS:
+        return impossible_shape(shape, name)
+    return InvalidRequest(
+        "Unable to parse 'data': Shape does not match true shape of 'data' field. "
+        f"Input '{name}' of shape {shape_text(shape)} takes {wanted} values, got {count}."
+    )
+
+
+def _out_of_range(values: Sequence[Any], datatype: DataType, name: str) -> InvalidRequest:
+    codec = _CODECS[datatype]
+    for index, value in enumerate(values):
+        try:
+            codec.pack([value])
+        except (OverflowError, FloatingPointError, struct.error):
+            return InvalidRequest(
+                f"Unable to parse 'data': value {index} of input '{name}' is {_shown(value)}, "
+                f"which {datatype} cannot hold"
+            )
+    raise AssertionError("values that pack one by one pack together")
+
+
+# --- packing ------------------------------------------------------------------------------------
+
+Pack = Callable[[Sequence[Any]], Any]
+
+
+def _pack_numbers(code: str, at_large: Pack) -> Pack:
+    """Give a packer that refuses what its type cannot hold, with every numpy alike."""
+    packers = [struct.Struct(f"<{count}{code}").pack for count in range(_SMALL + 1)]
+
+    def pack(values: Sequence[Any]) -> Any:
+        count = len(values)
+        return packers[count](*values) if count <= _SMALL else at_large(values)
+
+    return pack
+
+
+def _integers(code: str) -> Pack:
+    return _pack_numbers(code, lambda values: machine_array.array(code, values))
+
+
+def _floats(code: str, dtype: "np.dtype[Any]") -> Pack:
+    def at_large(values: Sequence[float]) -> Array:
+        with np.errstate(over="raise"):
+            return np.array(values, dtype)
+
+    return _pack_numbers(code, at_large)
+
+
+def _pack_bf16(values: Sequence[float]) -> Array:
+    with np.errstate(over="raise"):
+        wide = np.array(values, np.float32)
+    bits = dtypes.bf16_from_float32(wide)
+    if (np.isinf(dtypes.float32_from_bf16(bits)) & np.isfinite(wide)).any():
+        raise OverflowError
+    return bits
+
+
+def _pack_strings(values: Sequence[str]) -> Array:
+    array = np.empty(len(values), object)
+    array[:] = [value.encode() for value in values]
+    return array
+
+
+class _Codec:
+    """How the values of one datatype are read.
+
+    Attributes:
+        decode: JSON text to a list of values, refusing what is not flat or of another type.
+        check: The same for values that are parsed already, with an error that says what is wrong.
+        pack: Values to a buffer, or an array with one dimension; raises ``OverflowError``,
+            ``FloatingPointError`` or ``struct.error`` for what the datatype cannot hold.
+    """
+
+    __slots__ = ("check", "decode", "pack")
+
+    def __init__(self, type_: Any, pack: Pack) -> None:
+        self.decode: Callable[[Any], Sequence[Any]] = msgspec.json.Decoder(type_).decode
+        self.check = _check_types
+        self.pack = pack
+
+
+_NATURAL = list[Annotated[int, msgspec.Meta(ge=0)]]
+
+_CODECS = {
+    dtypes.BOOL: _Codec(list[bool], bytes),
+    dtypes.UINT8: _Codec(_NATURAL, _integers("B")),
+    dtypes.UINT16: _Codec(_NATURAL, _integers("H")),
+    dtypes.UINT32: _Codec(_NATURAL, _integers("I")),
+    dtypes.UINT64: _Codec(_NATURAL, _integers("Q")),
+    dtypes.INT8: _Codec(list[int], _integers("b")),
+    dtypes.INT16: _Codec(list[int], _integers("h")),
+    dtypes.INT32: _Codec(list[int], _integers("i")),
+    dtypes.INT64: _Codec(list[int], _integers("q")),
+    dtypes.FP16: _Codec(list[float], _floats("e", dtypes.FP16.numpy)),
+    dtypes.FP32: _Codec(list[float], _floats("f", dtypes.FP32.numpy)),
+    dtypes.FP64: _Codec(list[float], _floats("d", dtypes.FP64.numpy)),
+    dtypes.BF16: _Codec(list[float], _pack_bf16),
+    dtypes.BYTES: _Codec(list[str], _pack_strings),
+}
+
+_WANTED: dict[DataType, tuple[str, tuple[type, ...]]] = {
+    dtypes.BOOL: ("boolean", (bool,)),
+    dtypes.BYTES: ("string", (str,)),
+    dtypes.FP16: ("number", (float, int)),
+    dtypes.FP32: ("number", (float, int)),
+    dtypes.FP64: ("number", (float, int)),
+    dtypes.BF16: ("number", (float, int)),
+    dtypes.INT8: ("signed-integer", (int,)),
+    dtypes.INT16: ("signed-integer", (int,)),
+    dtypes.INT32: ("signed-integer", (int,)),
+    dtypes.INT64: ("signed-integer", (int,)),
+    dtypes.UINT8: ("unsigned-integer", (int,)),
+    dtypes.UINT16: ("unsigned-integer", (int,)),
+    dtypes.UINT32: ("unsigned-integer", (int,)),
+    dtypes.UINT64: ("unsigned-integer", (int,)),
+}
