@@ -1,4 +1,4 @@
-"""Where tensors lie, and what a request is traced by: words of Triton's that change nothing here."""
+"""Where tensors lie, and what a request is traced by: Triton's words, which change nothing here."""
 
 import enum
 

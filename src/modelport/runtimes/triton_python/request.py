@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from modelport.messages import ParameterValue
 from modelport.runtimes.base import Work
 from modelport.runtimes.triton_python.errors import TritonModelException
+from modelport.runtimes.triton_python.interface import Interface
 from modelport.runtimes.triton_python.memory import InferenceTrace, PreferredMemory
-from modelport.runtimes.triton_python.response import InferenceResponseSender, ResponseReader
-from modelport.runtimes.triton_python.tensor import InputTensor, Tensor
+from modelport.runtimes.triton_python.response import InferenceResponseSender
+from modelport.runtimes.triton_python.tensor import Tensor
 
 __all__ = [
     "REQUEST_FLAG_SEQUENCE_END",
@@ -143,13 +144,13 @@ class InferenceRequest:
 class ServedRequest(InferenceRequest):
     """A request that a caller made of this model: everything is looked up when it is asked for."""
 
-    __slots__ = ("_reader", "_sender", "_work")
+    __slots__ = ("_interface", "_sender", "_work")
 
     _inputs: list[Tensor]
 
-    def __init__(self, work: Work, reader: ResponseReader) -> None:
+    def __init__(self, work: Work, interface: Interface) -> None:
         self._work = work
-        self._reader = reader
+        self._interface = interface
         self._sender: InferenceResponseSender | None = None
 
     def inputs(self) -> list[Tensor]:
@@ -158,7 +159,7 @@ class ServedRequest(InferenceRequest):
             return self._inputs
         except AttributeError:
             tensors = self._work.request.payload.tensors
-            as_input = self._reader.as_input
+            as_input = self._interface.as_input
             self._inputs = inputs = [as_input(t.name, t.datatype, t.array) for t in tensors]
             return inputs
 
@@ -172,15 +173,15 @@ class ServedRequest(InferenceRequest):
 
     def model_name(self) -> str:
         """The model that is asked."""
-        return self._reader.model_name
+        return self._interface.model_name
 
     def model_version(self) -> int:
         """Its version."""
-        return self._reader.model_version
+        return self._interface.model_version
 
     def requested_output_names(self) -> list[str]:
         """The outputs wanted; all of them where the caller named none."""
-        return list(self._work.request.outputs or self._reader.output_names)
+        return list(self._work.request.outputs or self._interface.output_names)
 
     def flags(self) -> int:
         """Whether it starts (1) or ends (2) its sequence."""
@@ -217,7 +218,7 @@ class ServedRequest(InferenceRequest):
         """What answers it, from any thread; always the same one."""
         sender = self._sender
         if sender is None:
-            self._sender = sender = InferenceResponseSender(self._work, self._reader)
+            self._sender = sender = InferenceResponseSender(self._work, self._interface)
         return sender
 
     def set_release_flags(self, flags: int) -> None:

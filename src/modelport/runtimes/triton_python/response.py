@@ -2,12 +2,12 @@
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
 
-from modelport.errors import Cancelled, ModelFailed, ModelportError
-from modelport.messages import ParameterValue, Response
+from modelport.errors import Cancelled, ModelFailed
+from modelport.messages import ParameterValue
 from modelport.runtimes.base import Work
 from modelport.runtimes.triton_python.errors import TritonError, TritonModelException
+from modelport.runtimes.triton_python.interface import Interface
 from modelport.runtimes.triton_python.tensor import Tensor
 
 __all__ = ["RESPONSE_COMPLETE_FINAL", "InferenceResponse", "InferenceResponseSender"]
@@ -60,16 +60,6 @@ class InferenceResponse:
         return f"<InferenceResponse {self._error or list(self._output_tensors)}>"
 
 
-class ResponseReader(Protocol):
-    """Turns what a model gave into what the engine takes."""
-
-    is_decoupled: bool
-
-    def read(self, work: Work, response: Any) -> Response | ModelportError:
-        """The engine's response; an error where the model's is not well formed."""
-        ...
-
-
 class InferenceResponseSender:
     """Answers one request from wherever the model likes, on any thread.
 
@@ -77,11 +67,11 @@ class InferenceResponseSender:
     so the caller is told instead of being left waiting.
     """
 
-    __slots__ = ("_has_answered", "_is_closed", "_lock", "_reader", "_work")
+    __slots__ = ("_has_answered", "_interface", "_is_closed", "_lock", "_work")
 
-    def __init__(self, work: Work, reader: ResponseReader) -> None:
+    def __init__(self, work: Work, interface: Interface) -> None:
         self._work = work
-        self._reader = reader
+        self._interface = interface
         self._lock = threading.Lock()
         self._has_answered = False
         self._is_closed = False
@@ -112,8 +102,8 @@ class InferenceResponseSender:
         is_dropped = self._advance(response is not None, bool(flags))
         if is_dropped:
             return
-        outcome = None if response is None else self._reader.read(self._work, response)
-        is_final = bool(flags) or not self._reader.is_decoupled
+        outcome = None if response is None else self._interface.read(self._work, response)
+        is_final = bool(flags) or not self._interface.is_decoupled
         try:
             self._work.send(outcome, final=is_final)
         except Cancelled:
@@ -144,14 +134,16 @@ class InferenceResponseSender:
             self._is_closed = self._has_answered = True
         return is_free
 
-    def close(self, error: ModelportError) -> bool:
-        """End what has not ended with an error.
+    def close(self) -> bool:
+        """Take the end of the stream, so that nothing more can be sent.
 
         Returns:
-            Whether the caller is still to be told.
+            Whether the caller was still to be told.
         """
         with self._lock:
-            is_open = not self._is_closed and (self._reader.is_decoupled or not self._has_answered)
+            is_open = not self._is_closed and (
+                self._interface.is_decoupled or not self._has_answered
+            )
             self._is_closed = True
         return is_open
 
@@ -160,12 +152,12 @@ class InferenceResponseSender:
         with self._lock:
             if self._is_closed:
                 raise TritonModelException(_CLOSED)
-            if not self._reader.is_decoupled and not has_response and not self._has_answered:
+            if not self._interface.is_decoupled and not has_response and not self._has_answered:
                 raise TritonModelException(
                     "Unable to send response. Non-decoupled model cannot send complete final "
                     "before sending a response."
                 )
-            is_dropped = not self._reader.is_decoupled and self._has_answered
+            is_dropped = not self._interface.is_decoupled and self._has_answered
             self._has_answered |= has_response
             self._is_closed |= is_final
         return is_dropped
@@ -173,7 +165,7 @@ class InferenceResponseSender:
     def __del__(self) -> None:
         # Constructing may have failed, and interpreters go down in any order.
         try:
-            if self.close(_ABANDONED):
+            if self.close():
                 self._work.send(_ABANDONED, final=True)
         except Exception:
             pass

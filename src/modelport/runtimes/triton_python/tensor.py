@@ -238,9 +238,22 @@ _DLPACK_CPU = 1
 _DLPACK_HOST_DEVICES = frozenset({1, 3, 11, 13})
 
 # Source: Triton model_config.proto, DataType.
-_NAMES_IN_ORDER = (
-    "BOOL UINT8 UINT16 UINT32 UINT64 INT8 INT16 INT32 INT64 FP16 FP32 FP64 BYTES BF16".split()
-)
+_NAMES_IN_ORDER = [
+    "BOOL",
+    "UINT8",
+    "UINT16",
+    "UINT32",
+    "UINT64",
+    "INT8",
+    "INT16",
+    "INT32",
+    "INT64",
+    "FP16",
+    "FP32",
+    "FP64",
+    "BYTES",
+    "BF16",
+]
 NUMBER_BY_DATATYPE = {
     DATATYPE_BY_NAME[name]: number for number, name in enumerate(_NAMES_IN_ORDER, start=1)
 }

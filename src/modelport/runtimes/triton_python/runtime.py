@@ -1,0 +1,198 @@
+"""One instance of a model file written for Triton's Python backend."""
+
+import inspect
+import traceback
+from collections.abc import Awaitable, Sequence
+from typing import Any, ClassVar
+
+from modelport.errors import LoadFailed, ModelportError
+from modelport.runtimes.base import Batch, Host, LoadContext, ModelSource, Outcome, Work
+from modelport.runtimes.triton_python.interface import Interface
+from modelport.runtimes.triton_python.modules import Home, import_model
+from modelport.runtimes.triton_python.request import ServedRequest
+from modelport.specs import ModelConfig
+
+__all__ = ["TritonPythonRuntime"]
+
+
+class TritonPythonRuntime:
+    """Runs ``TritonPythonModel``."""
+
+    default_filename: ClassVar[str] = "model.py"
+
+    _model: Any
+    _execute: Any
+    _home: Home
+    _host: Host
+    _interface: Interface
+
+    @classmethod
+    def complete(cls, source: ModelSource, config: ModelConfig) -> ModelConfig:
+        """Ask the model's own ``auto_complete_config``; without one nothing is added."""
+        return config
+
+    def load(self, context: LoadContext) -> None:
+        """Import the file afresh, make the model and call its ``initialize``."""
+        source, config = context.source, context.config
+        self._host = context.host
+        self._interface = Interface(
+            config, version=source.version, instance_name=context.instance_name
+        )
+        model_class, self._home = _model_class(source, config, context.host)
+        try:
+            self._model = model_class()
+            self._execute = self._model.execute
+            initialize = getattr(self._model, "initialize", None)
+            if initialize is not None:
+                initialize(_arguments(context))
+        except (Exception, SystemExit) as exc:
+            self._home.forget()
+            raise _load_failure(source, "initialize", exc, context.host) from exc
+
+    def execute(
+        self, batch: Batch
+    ) -> Sequence[Outcome] | None | Awaitable[Sequence[Outcome] | None]:
+        """Give the model a batch as a list of requests, and read what it returns."""
+        works = batch.works
+        interface = self._interface
+        requests = [ServedRequest(work, interface) for work in works]
+        if interface.is_decoupled:
+            for request in requests:
+                request.get_response_sender()
+        try:
+            returned = self._execute(requests)
+        except (Exception, SystemExit) as exc:
+            return self._fail(requests, exc)
+        if returned.__class__ is not list and inspect.isawaitable(returned):
+            return self._execute_async(works, requests, returned)
+        return self._read(works, requests, returned)
+
+    def is_ready(self) -> bool:
+        """What the model says of itself, if it says anything."""
+        return True
+
+    def unload(self) -> None:
+        """Call the model's ``finalize`` and forget its modules."""
+        finalize = getattr(self._model, "finalize", None)
+        try:
+            if finalize is not None:
+                finalize()
+        except (Exception, SystemExit) as exc:
+            self._log_exception("finalize", exc)
+        finally:
+            self._home.forget()
+            self._model = self._execute = None
+
+    async def _execute_async(
+        self, works: Sequence[Work], requests: list[ServedRequest], awaitable: Awaitable[Any]
+    ) -> Sequence[Outcome] | None:
+        try:
+            returned = await awaitable
+        except (Exception, SystemExit) as exc:
+            return self._fail(requests, exc)
+        return self._read(works, requests, returned)
+
+    def _read(
+        self, works: Sequence[Work], requests: list[ServedRequest], returned: Any
+    ) -> Sequence[Outcome] | None:
+        """Judge what ``execute`` returned, and pair it with the works."""
+        interface = self._interface
+        if interface.is_decoupled:
+            if returned is None:
+                return None
+            return self._refuse(
+                requests,
+                f"Python model '{interface.instance_name}' is using the decoupled mode and the "
+                "execute function must return None.",
+            )
+        if returned is None:
+            returned = [None] * len(requests)
+        elif not isinstance(returned, list):
+            return self._refuse(
+                requests,
+                f"Expected a list in the execute return, found type '{type(returned)}'.",
+            )
+        if len(returned) != len(requests):
+            return self._refuse(
+                requests,
+                "Number of InferenceResponse objects do not match the number of InferenceRequest "
+                f"objects. InferenceRequest(s) size is:{len(requests)}, and InferenceResponse(s) "
+                f"size is:{len(returned)}",
+            )
+        outcomes: list[Outcome] = []
+        for work, request, response in zip(works, requests, returned, strict=True):
+            sender = request._sender
+            if sender is None or (response is not None and sender.claim()):
+                outcomes.append(interface.read(work, response))
+            else:
+                outcomes.append(None)
+        return outcomes
+
+    def _refuse(self, requests: list[ServedRequest], message: str) -> list[Outcome]:
+        self._host.log("error", message, model=self._interface.model_name)
+        return _failed(requests, self._interface.failure(message))
+
+    def _fail(self, requests: list[ServedRequest], exc: BaseException) -> list[Outcome]:
+        self._log_exception("execute", exc)
+        return _failed(requests, self._interface.failure(f"{type(exc).__name__}: {exc}"))
+
+    def _log_exception(self, function: str, exc: BaseException) -> None:
+        text = "".join(traceback.format_exception(exc)).rstrip()
+        instance = self._interface.instance_name
+        self._host.log(
+            "error", f"{function} of '{instance}' failed: {text}", model=self._interface.model_name
+        )
+
+
+def _failed(requests: list[ServedRequest], error: ModelportError) -> list[Outcome]:
+    """The same error for every request that is still open."""
+    return [
+        error if request._sender is None or request._sender.close() else None
+        for request in requests
+    ]
+
+
+def _model_class(
+    source: ModelSource, config: ModelConfig, host: Host | None
+) -> tuple[type[Any], Home]:
+    """Import the model file and find the class in it."""
+    file = source.file(config, TritonPythonRuntime.default_filename)
+    home = Home(source.version_directory, model_name=source.name, host=host)
+    if not file.is_file():
+        raise LoadFailed(f"model '{source.name}' version {source.version} has no '{file.name}'")
+    try:
+        module = import_model(home, file, source.directory)
+    except (Exception, SystemExit) as exc:
+        raise _load_failure(source, f"importing '{file.name}'", exc, host) from exc
+    model_class = getattr(module, "TritonPythonModel", None)
+    if model_class is None or not callable(getattr(model_class, "execute", None)):
+        home.forget()
+        missing = "class 'TritonPythonModel'" if model_class is None else "method 'execute'"
+        raise LoadFailed(f"'{file.name}' of model '{source.name}' has no {missing}")
+    return model_class, home
+
+
+def _load_failure(
+    source: ModelSource, what: str, exc: BaseException, host: Host | None
+) -> LoadFailed:
+    if host is not None:
+        text = "".join(traceback.format_exception(exc)).rstrip()
+        host.log("error", f"{what} failed: {text}", model=source.name)
+    return LoadFailed(
+        f"model '{source.name}' version {source.version}: {what} failed: "
+        f"{type(exc).__name__}: {exc}"
+    )
+
+
+def _arguments(context: LoadContext) -> dict[str, str]:
+    """What ``initialize`` is given: text, all of it."""
+    source = context.source
+    return {
+        "model_config": context.config_json,
+        "model_instance_kind": context.kind,
+        "model_instance_name": context.instance_name,
+        "model_instance_device_id": str(context.device_id),
+        "model_repository": str(source.directory),
+        "model_version": str(source.version),
+        "model_name": source.name,
+    }
