@@ -137,7 +137,7 @@ class _Loader(SourceFileLoader):
         super().__init__(fullname, path)
         self._home = home
 
-    def path_stats(self, path: str) -> Mapping[str, Any]:  # type: ignore[override]  # raises only
+    def path_stats(self, path: str) -> Mapping[str, Any]:
         raise OSError("compiled files are not used for models")
 
     def exec_module(self, module: ModuleType) -> None:

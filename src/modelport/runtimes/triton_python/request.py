@@ -160,7 +160,8 @@ class ServedRequest(InferenceRequest):
         except AttributeError:
             tensors = self._work.request.payload.tensors
             as_input = self._interface.as_input
-            self._inputs = inputs = [as_input(t.name, t.datatype, t.array) for t in tensors]
+            inputs: list[Tensor] = [as_input(t.name, t.datatype, t.array) for t in tensors]
+            self._inputs = inputs
             return inputs
 
     def request_id(self) -> str:

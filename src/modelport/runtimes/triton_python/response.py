@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from modelport.errors import Cancelled, ModelFailed
 from modelport.messages import ParameterValue
@@ -141,9 +142,8 @@ class InferenceResponseSender:
             Whether the caller was still to be told.
         """
         with self._lock:
-            is_open = not self._is_closed and (
-                self._interface.is_decoupled or not self._has_answered
-            )
+            owes_more = self._interface.is_decoupled or not self._has_answered
+            is_open = owes_more and not self._is_closed
             self._is_closed = True
         return is_open
 
@@ -171,7 +171,7 @@ class InferenceResponseSender:
             pass
 
 
-def _check_parameters(parameters: Mapping[str, ParameterValue]) -> None:
+def _check_parameters(parameters: Mapping[Any, Any]) -> None:
     for name, value in parameters.items():
         if not isinstance(name, str) or not isinstance(value, bool | int | float | str):
             raise TritonModelException(

@@ -51,7 +51,7 @@ class TritonPythonRuntime:
 
     def execute(
         self, batch: Batch
-    ) -> Sequence[Outcome] | None | Awaitable[Sequence[Outcome] | None]:
+    ) -> Sequence[Outcome] | Awaitable[Sequence[Outcome] | None] | None:
         """Give the model a batch as a list of requests, and read what it returns."""
         works = batch.works
         interface = self._interface

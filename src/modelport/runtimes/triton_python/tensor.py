@@ -12,7 +12,24 @@ from typing import Any, cast
 
 import numpy as np
 
-from modelport.dtypes import BF16, BYTES, DATATYPE_BY_NAME, DATATYPE_BY_NUMPY, DataType
+from modelport.dtypes import (
+    BF16,
+    BOOL,
+    BYTES,
+    DATATYPE_BY_NUMPY,
+    FP16,
+    FP32,
+    FP64,
+    INT8,
+    INT16,
+    INT32,
+    INT64,
+    UINT8,
+    UINT16,
+    UINT32,
+    UINT64,
+    DataType,
+)
 from modelport.runtimes.triton_python.errors import TritonModelException
 from modelport.tensors import Array
 
@@ -238,22 +255,19 @@ _DLPACK_CPU = 1
 _DLPACK_HOST_DEVICES = frozenset({1, 3, 11, 13})
 
 # Source: Triton model_config.proto, DataType.
-_NAMES_IN_ORDER = [
-    "BOOL",
-    "UINT8",
-    "UINT16",
-    "UINT32",
-    "UINT64",
-    "INT8",
-    "INT16",
-    "INT32",
-    "INT64",
-    "FP16",
-    "FP32",
-    "FP64",
-    "BYTES",
-    "BF16",
-]
 NUMBER_BY_DATATYPE = {
-    DATATYPE_BY_NAME[name]: number for number, name in enumerate(_NAMES_IN_ORDER, start=1)
+    BOOL: 1,
+    UINT8: 2,
+    UINT16: 3,
+    UINT32: 4,
+    UINT64: 5,
+    INT8: 6,
+    INT16: 7,
+    INT32: 8,
+    INT64: 9,
+    FP16: 10,
+    FP32: 11,
+    FP64: 12,
+    BYTES: 13,
+    BF16: 14,
 }
