@@ -4,18 +4,19 @@ A runtime is a class in a file of its own, which is the only one that imports it
 object is one instance of one version of one model. Its five methods: ``complete`` says what the
 model file tells of itself, ``load`` and ``unload`` bring it up and down, ``execute`` answers a
 batch, ``is_ready`` tells whether it still can.
+
+Runtimes of plain arrays need not write ``execute``: see :mod:`modelport.runtimes.arrays`. Every
+runtime runs the shipped suite, :mod:`modelport.testing.runtime_suite`.
 """
 
-from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
-from modelport.dtypes import DataType
-from modelport.errors import InvalidRequest, ModelFailed, ModelportError
+from modelport.errors import ModelFailed, ModelportError
 from modelport.messages import Request, Response
 from modelport.specs import ModelConfig
-from modelport.tensors import Array, Tensor, join, split
 
 __all__ = [
     "Batch",
@@ -24,8 +25,8 @@ __all__ = [
     "ModelSource",
     "Outcome",
     "Runtime",
-    "TensorRuntime",
     "Work",
+    "as_model_failure",
 ]
 
 Outcome = Response | ModelportError | None
@@ -74,7 +75,8 @@ class Batch:
     Attributes:
         works: At least one; the order is theirs in the queue.
         rows: Rows of all of them together; the number of works for a model without batching.
-        inputs_ready_ns: When the runtime began to compute; 0 if it does not tell.
+        inputs_ready_ns: When the runtime began to compute, by ``time.perf_counter_ns``; 0 if it
+            does not tell.
         computed_ns: When the runtime had computed; 0 if it does not tell.
     """
 
@@ -98,6 +100,7 @@ class ModelSource:
         version: A positive integer.
         allow_pickle: Whether the operator lets model files run code while they are read.
         attribute: ``object`` of a ``module:object`` target; "" for none.
+        default_max_batch_size: What a model that can batch gets where its configuration is silent.
     """
 
     name: str
@@ -106,6 +109,7 @@ class ModelSource:
     version: int
     allow_pickle: bool = False
     attribute: str = ""
+    default_max_batch_size: int = 4
 
     def file(self, config: ModelConfig, default: str) -> Path:
         """The model file: as configured, or by the runtime's usual name."""
@@ -168,7 +172,7 @@ class Runtime(Protocol):
 
     def execute(
         self, batch: Batch
-    ) -> Sequence[Outcome] | None | Awaitable[Sequence[Outcome] | None]:
+    ) -> Sequence[Outcome] | Awaitable[Sequence[Outcome] | None] | None:
         """Answer a batch.
 
         Returns:
@@ -190,106 +194,16 @@ class Runtime(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class _OutputSpec:
-    name: str
-    datatype: DataType
-
-
-@dataclass(slots=True)
-class _Plan:
-    outputs: list[_OutputSpec] = field(default_factory=list)
-    is_batching: bool = False
-
-
-class TensorRuntime:
-    """The half of ``execute`` that runtimes of plain arrays share: join, compute, cut, isolate.
-
-    A subclass calls ``prepare`` in its ``load`` and implements ``compute``.
-    """
-
-    _plan: _Plan
-
-    def prepare(self, config: ModelConfig) -> None:
-        """Learn the outputs and whether the first axis is the batch."""
-        outputs = [_OutputSpec(output.name, output.datatype) for output in config.output]
-        self._plan = _Plan(outputs, config.max_batch_size > 0)
-
-    def compute(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> Mapping[str, Array]:
-        """Turn the inputs of a whole batch into at least the outputs named."""
-        raise NotImplementedError  # pragma: no cover - every subclass has its own
-
-    def execute(self, batch: Batch) -> Sequence[Outcome]:
-        """Answer a batch in one go; if that fails, answer each of its works by itself.
-
-        One row that a model cannot stand would else fail all the requests it was batched with.
-        """
-        works = batch.works
-        try:
-            return self._execute_joined(works, batch)
-        except Exception as exc:
-            if len(works) == 1:
-                return [as_model_failure(exc)]
-        outcomes: list[Outcome] = []
-        for work in works:
-            try:
-                outcomes.extend(self._execute_joined([work], batch))
-            except Exception as exc:
-                outcomes.append(as_model_failure(exc))
-        return outcomes
-
-    def _execute_joined(self, works: Sequence[Work], batch: Batch) -> list[Outcome]:
-        if not self._plan.is_batching and len(works) > 1:
-            raise InvalidRequest("a model without batching takes one request at a time")
-        first = works[0].request.payload.tensors
-        if len(works) == 1:
-            inputs = {tensor.name: tensor.array for tensor in first}
-        else:
-            named = [{t.name: t.array for t in work.request.payload.tensors} for work in works]
-            inputs = {t.name: join([arrays[t.name] for arrays in named]) for t in first}
-        wanted = self._wanted(works)
-        computed = self.compute(inputs, [output.name for output in wanted])
-        if len(works) == 1:
-            names = works[0].request.outputs
-            return [
-                Response([_tensor(o, computed) for o in wanted if not names or o.name in names])
-            ]
-        rows = [work.rows for work in works]
-        columns = {o.name: split(_tensor(o, computed).array, rows) for o in wanted}
-        return [
-            Response(
-                [
-                    Tensor(o.name, o.datatype, columns[o.name][index])
-                    for o in wanted
-                    if not work.request.outputs or o.name in work.request.outputs
-                ]
-            )
-            for index, work in enumerate(works)
-        ]
-
-    def _wanted(self, works: Sequence[Work]) -> list[_OutputSpec]:
-        if any(not work.request.outputs for work in works):
-            return self._plan.outputs
-        names = {name for work in works for name in work.request.outputs}
-        return [output for output in self._plan.outputs if output.name in names]
-
-
-def _tensor(output: _OutputSpec, computed: Mapping[str, Array]) -> Tensor:
-    array = computed.get(output.name)
-    if array is None:
-        raise ModelFailed(
-            f"output '{output.name}' is configured, and the model gave only {sorted(computed)}"
-        )
-    if array.dtype != output.datatype.numpy:
-        array = array.astype(output.datatype.numpy)
-    return Tensor(output.name, output.datatype, array)
-
-
 def as_model_failure(exc: Exception) -> ModelportError:
     """Take an exception for the model's own, unless it is already one of ours.
 
-    Type and text are the model author's to show; a traceback holds paths and is not.
+    Type and text are the model author's to show; a traceback holds paths and is not, and of a
+    path in an ``OSError`` only the last part is shown.
     """
     if isinstance(exc, ModelportError):
         return exc
-    return ModelFailed(f"{type(exc).__name__}: {exc}")
+    text = str(exc)
+    if isinstance(exc, OSError) and exc.filename is not None:
+        name = str(exc.filename).replace("\\", "/").rpartition("/")[2]
+        text = f"{exc.strerror}: '{name}'"
+    return ModelFailed(f"{type(exc).__name__}: {text}" if text else type(exc).__name__)
