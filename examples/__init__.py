@@ -1,0 +1,1 @@
+"""The example model repository: its sources, and what makes it from them."""
