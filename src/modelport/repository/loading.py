@@ -1,0 +1,259 @@
+"""Bringing one version of a model up: its configuration made complete, its instances loaded.
+
+Everything here blocks, some of it for minutes, and is run on a thread. The order is: the
+operator's configuration; the runtime that it, or the files, ask for; what the runtime finds in the
+model file; defaults; checks; labels; instances.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from modelport.errors import LoadFailed
+from modelport.repository.ensembles import complete_ensemble
+from modelport.repository.layout import check_filename, list_files, read_labels
+from modelport.repository.reading import Reading
+from modelport.runtimes.base import Host, LoadContext, ModelSource, Runtime, as_model_failure
+from modelport.runtimes.registry import choose_runtime, import_runtime
+from modelport.specs import ModelConfig
+from modelport.wire import model_config
+
+__all__ = ["Choice", "Choose", "LoadOptions", "ModelVersion", "Served", "bring_up", "choose"]
+
+Served = Mapping[str, Mapping[int, ModelConfig]]
+"""The configurations of all versions that are served, by model and version."""
+
+
+class Choice(NamedTuple):
+    """What executes a version.
+
+    Attributes:
+        runtime: The class of its instances.
+        backend: As a complete configuration calls it.
+        filename: Of the model file, in the version's directory; "" if it needs none.
+    """
+
+    runtime: type[Runtime]
+    backend: str
+    filename: str
+
+
+Choose = Callable[[ModelConfig, Path], Choice]
+"""Raises LoadFailed if nothing can execute it."""
+
+
+def choose(config: ModelConfig, version_directory: Path) -> Choice:
+    """Ask the registry, and import the runtime's framework."""
+    row, filename = choose_runtime(config, version_directory)
+    runtime = import_runtime(row)
+    return Choice(runtime, row.backend, filename or runtime.default_filename)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadOptions:
+    """What the operator decides for all models.
+
+    Attributes:
+        auto_complete: Whether the model file is asked for what the configuration leaves out.
+        allow_pickle: Whether model files may run code while they are read.
+        choose: Decides what executes a model, from its configuration and version directory.
+    """
+
+    auto_complete: bool = True
+    allow_pickle: bool = False
+    choose: Choose = choose
+
+
+@dataclass(slots=True, eq=False)
+class ModelVersion:
+    """One version of a model that is loaded.
+
+    Attributes:
+        name: Of the model.
+        version: A positive integer.
+        config: Complete and checked.
+        config_json: The same in Triton's JSON form.
+        labels: Class labels of the outputs that have them.
+        instances: Loaded, in the order of the instance groups; none for an ensemble.
+        instance_names: One for each instance.
+        load_s: How long it took, in seconds.
+    """
+
+    name: str
+    version: int
+    config: ModelConfig
+    config_json: str
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    instances: list[Runtime] = field(default_factory=list)
+    instance_names: list[str] = field(default_factory=list)
+    load_s: float = 0.0
+
+    def __repr__(self) -> str:
+        return f"<ModelVersion {self.name} v{self.version} instances={len(self.instances)}>"
+
+    def unload(self) -> None:
+        """Give the instances back. Blocks; doing it again does nothing.
+
+        Raises:
+            Exception: What a model raised, after the others have been unloaded too.
+        """
+        failure: Exception | None = None
+        while self.instances:
+            try:
+                self.instances.pop().unload()
+            except Exception as exc:
+                failure = failure or exc
+        if failure is not None:
+            raise failure
+
+
+def bring_up(
+    reading: Reading, version: int, served: Served, host: Host, options: LoadOptions
+) -> ModelVersion:
+    """Load one version of a model.
+
+    Args:
+        reading: Of the model.
+        version: One of those to serve.
+        served: What an ensemble may have its steps executed by.
+        host: What the model may ask of us.
+        options: The operator's.
+
+    Raises:
+        LoadFailed: With a text for the operator; nothing is left behind.
+    """
+    started_s = time.perf_counter()
+    try:
+        if reading.is_ensemble:
+            loaded = _bring_up_ensemble(reading, version, served)
+        else:
+            loaded = _bring_up_model(reading, version, host, options)
+    except LoadFailed:
+        raise
+    except SystemExit as exc:
+        # A script that was never meant to be imported; it must not take the server with it.
+        raise LoadFailed("the model's code ended the process (SystemExit) while loading") from exc
+    except Exception as exc:
+        # Frameworks and models raise what they like; their authors' words are the best we have.
+        raise LoadFailed(as_model_failure(exc).text) from exc
+    loaded.load_s = time.perf_counter() - started_s
+    return loaded
+
+
+def _bring_up_ensemble(reading: Reading, version: int, served: Served) -> ModelVersion:
+    config = model_config.complete(reading.config, name=reading.name)
+    config = complete_ensemble(_checked(config, reading.name), served)
+    return _version(reading, version, config)
+
+
+def _bring_up_model(
+    reading: Reading, version: int, host: Host, options: LoadOptions
+) -> ModelVersion:
+    source = ModelSource(
+        name=reading.name,
+        directory=reading.place.directory,
+        version_directory=reading.directory_by_version[version],
+        version=version,
+        allow_pickle=options.allow_pickle,
+        attribute=reading.place.attribute,
+    )
+    config = reading.config
+    check_filename("default_model_filename", config.default_model_filename)
+    runtime, backend, filename = options.choose(config, source.version_directory)
+    _check_file(filename, source)
+    config = replace(config, default_model_filename=filename)
+    if options.auto_complete:
+        config = model_config.merge(config, runtime.complete(source, config))
+    config = model_config.complete(
+        config, name=reading.name, backend=backend, default_model_filename=filename
+    )
+    if not config.input and not config.output:
+        raise LoadFailed(_no_tensors(config, options))
+    loaded = _version(reading, version, _checked(config, reading.name))
+    _load_instances(loaded, runtime, source, host)
+    return loaded
+
+
+def _check_file(filename: str, source: ModelSource) -> None:
+    if filename and not (source.version_directory / filename).exists():
+        found = _listed(list_files(source.version_directory))
+        raise LoadFailed(f"{_title(source)} has no '{filename}'; it has {found}")
+
+
+def _checked(config: ModelConfig, name: str) -> ModelConfig:
+    model_config.check(config, name=name)
+    model_config.refuse_unsupported(config)
+    return config
+
+
+def _version(reading: Reading, version: int, config: ModelConfig) -> ModelVersion:
+    labels = {
+        output.name: read_labels(reading.place.directory, output.label_filename)
+        for output in config.output
+        if output.label_filename
+    }
+    config_json = json.dumps(
+        model_config.encode_json(config), ensure_ascii=False, separators=(",", ":")
+    )
+    return ModelVersion(reading.name, version, config, config_json, labels)
+
+
+def _load_instances(
+    loaded: ModelVersion, runtime: type[Runtime], source: ModelSource, host: Host
+) -> None:
+    """Load the instances one after another: most frameworks take turns at it anyway."""
+    for name in _instance_names(loaded.config):
+        instance = runtime()
+        context = LoadContext(
+            source=source,
+            config=loaded.config,
+            config_json=loaded.config_json,
+            instance_name=name,
+            host=host,
+        )
+        try:
+            instance.load(context)
+        except BaseException:
+            _unload_quietly(loaded, host)
+            raise
+        loaded.instances.append(instance)
+        loaded.instance_names.append(name)
+
+
+def _instance_names(config: ModelConfig) -> list[str]:
+    return [
+        f"{group.name}_{index}" for group in config.instance_group for index in range(group.count)
+    ]
+
+
+def _unload_quietly(loaded: ModelVersion, host: Host) -> None:
+    """Unload the instances that had come up before one did not; that one's error counts."""
+    try:
+        loaded.unload()
+    except Exception as exc:
+        host.log("error", f"unload failed: {type(exc).__name__}: {exc}", model=loaded.name)
+
+
+def _no_tensors(config: ModelConfig, options: LoadOptions) -> str:
+    if config.default_model_filename.endswith(".py"):
+        how = "add input and output in auto_complete_config, or in a config.pbtxt"
+    else:
+        how = "list input and output in a config.pbtxt"
+    told = "the model file does not tell them" if options.auto_complete else "auto-complete is off"
+    return f"the model has neither inputs nor outputs: no configuration lists them, {told}; {how}"
+
+
+def _title(source: ModelSource) -> str:
+    if source.version_directory == source.directory:
+        return "the model directory"
+    return f"version directory {source.version}/"
+
+
+def _listed(names: Sequence[str]) -> str:
+    if not names:
+        return "nothing"
+    shown = ", ".join(names[:8])
+    return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown

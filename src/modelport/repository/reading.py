@@ -1,0 +1,165 @@
+"""What a model says of itself on disk at one moment: its place, configuration, versions and files.
+
+Blocking, and without any framework: what the model files hold is :mod:`.loading`'s business.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from modelport.errors import LoadFailed
+from modelport.repository.ensembles import is_ensemble
+from modelport.repository.layout import (
+    Signature,
+    find_config,
+    list_files,
+    list_versions,
+    read_text,
+    sign,
+)
+from modelport.repository.sources import Place, Source
+from modelport.repository.versions import choose_versions
+from modelport.runtimes.registry import runtime_for_files
+from modelport.specs import ModelConfig
+from modelport.wire import model_config
+
+__all__ = ["Reading", "read_model"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One model, as it lies there.
+
+    Attributes:
+        name: Of the model.
+        place: Where it lies.
+        config: The operator's, before anything is completed; has the model's name.
+        directory_by_version: The versions to serve, lowest first.
+        signature_by_version: What has to stay the same for a version to be the same one.
+    """
+
+    name: str
+    place: Place
+    config: ModelConfig
+    directory_by_version: dict[int, Path]
+    signature_by_version: dict[int, tuple[object, ...]]
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether other models execute it."""
+        return is_ensemble(self.config)
+
+
+def read_model(
+    sources: Sequence[Source], name: str, *, config_name: str = "", override: str | None = None
+) -> Reading | None:
+    """Read a model; ``None`` if no source has it.
+
+    Args:
+        sources: Where to look; a name may be in one of them only.
+        name: Has been checked.
+        config_name: Picks one of several configurations, see ``layout.find_config``.
+        override: JSON whose fields replace those of the file.
+
+    Raises:
+        LoadFailed: If it is there twice, or its configuration cannot be read.
+    """
+    places = [place for source in sources if (place := source.find(name)) is not None]
+    if not places:
+        return None
+    if len(places) > 1:
+        raise LoadFailed(
+            f"model '{name}' is not unique: {len(places)} of the repositories have one of this "
+            "name; rename or remove all but one"
+        )
+    place = places[0]
+    config = _operator_config(place, config_name)
+    if override is not None:
+        config = _override(config, override)
+    config = replace(config, name=config.name or name)
+    directories = _version_directories(place, config)
+    chosen = choose_versions(config.version_policy, directories)
+    shared = _shared_signature(place, directories)
+    return Reading(
+        name,
+        place,
+        config,
+        {version: directories[version] for version in chosen},
+        {
+            version: (shared, override, _version_signature(place, directories[version]))
+            for version in chosen
+        },
+    )
+
+
+def _operator_config(place: Place, config_name: str) -> ModelConfig:
+    if place.file is not None:
+        return place.config
+    path = find_config(place.directory, config_name)
+    if path is None:
+        return place.config
+    title = path.relative_to(place.directory).as_posix()
+    text = read_text(path, title)
+    try:
+        match path.suffix:
+            case ".json":
+                return model_config.decode_json(text)
+            case ".pbtxt":
+                return model_config.decode_pbtxt(text)
+            case _:
+                return model_config.decode_yaml(text)
+    except LoadFailed as exc:
+        raise LoadFailed(f"{title}: {exc.text}") from exc
+
+
+def _override(config: ModelConfig, text: str) -> ModelConfig:
+    """Replace the fields that an inline configuration gives, and only these.
+
+    A field that is given as 0 or empty replaces too, which the decoded value alone cannot tell.
+    """
+    given = model_config.decode_json(text)
+    names = {_CAPITAL.sub(_underscored, key) for key, value in json.loads(text).items()
+             if value is not None}  # fmt: skip
+    return replace(config, **{name: getattr(given, name) for name in names})
+
+
+def _version_directories(place: Place, config: ModelConfig) -> dict[int, Path]:
+    """Map versions to their directories.
+
+    A model without version directories has its files beside its configuration, and is version 1;
+    Triton wants a directory even for an ensemble, which has nothing to put there.
+    """
+    versions = list_versions(place.directory) if place.file is None else ()
+    if versions:
+        return {version: place.directory / str(version) for version in versions}
+    if place.file is not None or is_ensemble(config) or _has_model_file(place.directory, config):
+        return {1: place.directory}
+    return {}
+
+
+def _has_model_file(directory: Path, config: ModelConfig) -> bool:
+    files = list_files(directory)
+    return config.default_model_filename in files or runtime_for_files(files) is not None
+
+
+def _shared_signature(place: Place, directories: dict[int, Path]) -> Signature:
+    if place.file is not None:
+        return ()
+    return sign(place.directory, without=map(str, directories))
+
+
+def _version_signature(place: Place, directory: Path) -> Signature:
+    if place.file is not None:
+        return sign(place.file)
+    # A flat model's files are part of what is shared.
+    return () if directory == place.directory else sign(directory)
+
+
+def _underscored(letter: re.Match[str]) -> str:
+    return f"_{letter[0].lower()}"
+
+
+_CAPITAL: Final = re.compile(r"[A-Z]")

@@ -1,0 +1,687 @@
+"""Which models exist, and which of their versions are live.
+
+Lives on the event loop; whatever reads disks or wakes frameworks is handed to ``run_blocking``.
+What is decided here without waiting stands in :mod:`.lifecycle`, :mod:`.versions` and
+:mod:`.ensembles`; this file does what they say, and tells the :class:`Listener`.
+
+Loads of one model come one after another, those of different models run side by side. The new
+version is up before the old one is let go, and whatever fails on the way leaves the old one alone.
+"""
+
+import asyncio
+import enum
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from modelport.errors import LoadFailed, ModelportError, Unavailable, Unsupported
+from modelport.repository.ensembles import complete_ensemble, levels, member_names
+from modelport.repository.layout import check_name
+from modelport.repository.lifecycle import (
+    UNLOADED,
+    Drained,
+    Event,
+    Failed,
+    Loaded,
+    Loading,
+    Phase,
+    Retired,
+    VersionState,
+    advance,
+)
+from modelport.repository.loading import LoadOptions, ModelVersion, Served, bring_up
+from modelport.repository.reading import Reading, read_model
+from modelport.repository.sources import Source
+from modelport.runtimes.base import Host, as_model_failure
+
+__all__ = [
+    "ControlMode",
+    "IndexRow",
+    "Listener",
+    "LoadOptions",
+    "ModelVersion",
+    "Repository",
+    "RepositoryOptions",
+]
+
+
+class ControlMode(enum.StrEnum):
+    """Who decides what is loaded."""
+
+    NONE = "none"
+    """The repository: all of it is loaded at start, and nothing changes afterwards."""
+
+    EXPLICIT = "explicit"
+    """The operator: names at start, load and unload requests afterwards."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepositoryOptions:
+    """What the operator decides.
+
+    Attributes:
+        control_mode: Who decides what is loaded.
+        load_models: In explicit mode, what is loaded at start; ``*`` is everything.
+        config_name: Picks one of several configurations of each model; "" for the usual one.
+        load: How models are loaded.
+        most_loading: Versions that may come up at once. Triton's default is 4 too: loading is
+            half reading files, half work that frameworks spread over cores themselves.
+    """
+
+    control_mode: ControlMode = ControlMode.NONE
+    load_models: tuple[str, ...] = ()
+    config_name: str = ""
+    load: LoadOptions = field(default_factory=LoadOptions)
+    most_loading: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRow:
+    """One line of the index.
+
+    Attributes:
+        name: Of the model.
+        version: ``None`` where nothing is known but the model's name.
+        state: ``None`` for a model that nobody has loaded yet.
+        reason: Why it does not serve; "" where there is nothing to say.
+    """
+
+    name: str
+    version: str | None = None
+    state: Phase | None = None
+    reason: str = ""
+
+
+class Listener(Protocol):
+    """Who serves what is live. Called on the event loop."""
+
+    def attach(self, versions: Sequence[ModelVersion]) -> None:
+        """Serve these from now on, all of them or, if this raises, none.
+
+        From here on each belongs to the listener. One that is live already under the same name
+        and version is replaced: it gets no new requests, and the listener unloads it after its
+        last one.
+        """
+        ...
+
+    def detach(self, name: str, version: int) -> Awaitable[None]:
+        """Give a version no new requests, as of this very call.
+
+        Returns:
+            Completes when its last request is done. Its instances are unloaded afterwards, and
+            not by the listener.
+        """
+        ...
+
+
+_T = TypeVar("_T")
+
+RunBlocking = Callable[..., Awaitable[Any]]
+"""Calls its first argument with the others on a thread, and gives what that returns."""
+
+
+@dataclass(slots=True, eq=False)
+class _Live:
+    version: ModelVersion
+    signature: tuple[object, ...]
+
+
+@dataclass(slots=True, eq=False)
+class _Model:
+    """What is known of one model.
+
+    Attributes:
+        name: Of the model.
+        lock: Held by who loads or unloads it.
+        states: Of every version that was ever loaded, or was to be.
+        live: The versions that serve.
+        override: The inline configuration in force.
+        failure: What the last load failed with; "" if it did not.
+        is_named: Whether somebody asked for it by name, and not only for an ensemble of it.
+    """
+
+    name: str
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    states: dict[int, VersionState] = field(default_factory=dict)
+    live: dict[int, _Live] = field(default_factory=dict)
+    override: str | None = None
+    failure: str = ""
+    is_named: bool = False
+
+    def tell(self, version: int, event: Event) -> None:
+        self.states[version] = advance(self.states.get(version, VersionState()), event)
+
+    @property
+    def members(self) -> set[str]:
+        """The models that its live versions are made of."""
+        return {name for live in self.live.values() for name in member_names(live.version.config)}
+
+    @property
+    def is_unready(self) -> bool:
+        """Whether it, or a version of it, does not serve although it should."""
+        return bool(self.failure and not self.live) or any(
+            state.has_failed or state.phase is Phase.LOADING for state in self.states.values()
+        )
+
+
+class Repository:
+    """The models of all sources. Construct, ``open``, and ``close`` on one event loop."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        options: RepositoryOptions,
+        host: Host,
+        listener: Listener,
+        run_blocking: RunBlocking,
+    ) -> None:
+        self._sources = sources
+        self._options = options
+        self._host = host
+        self._listener = listener
+        self._run_blocking = run_blocking
+        self._models: dict[str, _Model] = {}
+        self._loading = asyncio.Semaphore(options.most_loading)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._is_open = False
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        live = sum(len(model.live) for model in self._models.values())
+        return f"<Repository models={len(self._models)} live={live} tasks={len(self._tasks)}>"
+
+    # What is there.
+
+    def index(self) -> list[IndexRow]:
+        """List all models, loaded or not, and all versions that were ever loaded.
+
+        Lists the repository directories on the spot, so that new models are seen.
+        """
+        names = set(self._models)
+        for source in self._sources:
+            names.update(source.names(self._models))
+        return [row for name in sorted(names) for row in self._rows(name)]
+
+    def _rows(self, name: str) -> list[IndexRow]:
+        model = self._models.get(name)
+        if model is None:
+            return [IndexRow(name)]
+        if not model.states:
+            failed = Phase.UNAVAILABLE if model.failure else None
+            return [IndexRow(name, None, failed, model.failure)]
+        return [
+            IndexRow(name, str(version), state.phase, _reason(model, state))
+            for version, state in sorted(model.states.items())
+        ]
+
+    def is_ready(self, *, strict: bool) -> bool:
+        """Whether the start is over and, if ``strict``, nothing failed that should be served."""
+        if not self._is_open or self._is_closed:
+            return False
+        return not strict or not any(model.is_unready for model in self._models.values())
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """What the last load of each model failed with, for those whose last load failed."""
+        return {name: model.failure for name, model in self._models.items() if model.failure}
+
+    def knows(self, name: str) -> bool:
+        """Whether this model is, or was, loaded, or failed to."""
+        return name in self._models
+
+    def states(self, name: str) -> dict[int, VersionState]:
+        """The versions of a model that were ever loaded, or were to be; empty for none."""
+        model = self._models.get(name)
+        return dict(model.states) if model is not None else {}
+
+    # What is asked for.
+
+    async def open(self) -> None:
+        """Load what is to be there from the start.
+
+        What fails does not stop the others; see ``failures``.
+        """
+        await self._finish(self._open())
+
+    async def _open(self) -> None:
+        names = self._options.load_models
+        if self._options.control_mode is ControlMode.NONE or "*" in names:
+            listed = await self._run_blocking(_list_names, self._sources)
+            names = tuple(dict.fromkeys((*listed, *(name for name in names if name != "*"))))
+        for name in names:
+            self._model(name).is_named = True
+        await self._load_all(dict.fromkeys(names))
+        self._is_open = True
+
+    async def load(
+        self,
+        name: str,
+        *,
+        config: str | None = None,
+        files: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Load a model, or load what has changed of it. Goes on if the caller is cancelled.
+
+        Args:
+            name: Of the model. The models that an ensemble is made of are loaded before it.
+            config: JSON whose fields replace those of the configuration on disk, until the next
+                ``config`` or unload.
+            files: Not offered yet.
+
+        Raises:
+            Unavailable: If the control mode is not explicit, or the server is going down.
+            Unsupported: If ``files`` are given.
+            InvalidRequest: If the name could not be a model's.
+            LoadFailed: With what served before still serving.
+        """
+        self._check_control(name)
+        if files:
+            raise Unsupported(
+                f"failed to load '{name}', model files in a load request are not offered; "
+                "put the files into the model repository"
+            )
+        error = await self._finish(self._load(name, config))
+        if error is not None:
+            raise error
+
+    async def _load(self, name: str, config: str | None) -> ModelportError | None:
+        is_new = name not in self._models
+        outcomes = await self._load_all({name: config})
+        error = outcomes[name] or next((each for each in outcomes.values() if each), None)
+        if error is None:
+            self._models[name].is_named = True
+        elif is_new and isinstance(error, _NotThere):
+            # A name that somebody made up is nothing to remember.
+            self._models.pop(name, None)
+        return error
+
+    async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
+        """Take a model out of service; ensembles that need it go with it.
+
+        Returns as soon as it gets no new requests; those in flight finish in the background. A
+        model that nobody knows is fine.
+
+        Args:
+            name: Of the model.
+            unload_dependents: For an ensemble, whether to unload also the models that were loaded
+                only for it.
+
+        Raises:
+            Unavailable: If the control mode is not explicit, or the server is going down.
+            InvalidRequest: If the name could not be a model's.
+        """
+        self._check_control(name)
+        await self._finish(self._unload(name, unload_dependents))
+        # One that was loaded meanwhile may have counted on it.
+        await self._recheck_ensembles()
+
+    async def close(self) -> None:
+        """Take everything out of service and wait until it is all given back."""
+        self._is_closed = True
+        while True:
+            for model in list(self._models.values()):
+                await self._take_down(model)
+            if not self._tasks:
+                return
+            # Loads that were under way end by themselves; what they left goes in the next round.
+            await asyncio.wait(self._tasks)
+
+    def _check_control(self, name: str) -> None:
+        if self._options.control_mode is not ControlMode.EXPLICIT:
+            raise Unavailable(
+                "explicit model load / unload is not allowed if polling is enabled; start the "
+                "server with --model-control-mode explicit to allow it"
+            )
+        if self._is_closed:
+            raise Unavailable("Server exiting")
+        check_name(name)
+
+    # Loading.
+
+    async def _load_all(
+        self, config_by_name: Mapping[str, str | None]
+    ) -> dict[str, ModelportError | None]:
+        """Load models and what they are made of, members first.
+
+        Returns:
+            For each of them the error, or ``None``.
+        """
+        readings = await self._read_closure(config_by_name)
+        groups, stuck = levels(
+            {
+                name: member_names(reading.config) if isinstance(reading, Reading) else ()
+                for name, reading in readings.items()
+            }
+        )
+        outcomes: dict[str, ModelportError | None] = {}
+        for name in stuck:
+            circle = LoadFailed(
+                f"failed to load '{name}', its ensemble is made of itself, in the end; these "
+                f"models need one another in a circle: {', '.join(stuck)}"
+            )
+            outcomes[name] = self._failed(name, circle)
+        for group in groups:
+            results = await asyncio.gather(
+                *(self._load_one(name, config_by_name.get(name), readings[name]) for name in group)
+            )
+            outcomes.update(zip(group, results, strict=True))
+        await self._recheck_ensembles()
+        return outcomes
+
+    async def _read_closure(
+        self, config_by_name: Mapping[str, str | None]
+    ) -> dict[str, Reading | ModelportError | None]:
+        """Read models, the models they are made of, and so on."""
+        readings: dict[str, Reading | ModelportError | None] = {}
+        wanted = set(config_by_name)
+        while wanted:
+            asked = {
+                name: _given(config_by_name.get(name), self._override_in_force(name))
+                for name in wanted
+            }
+            read = await self._run_blocking(
+                _read_all, self._sources, asked, self._options.config_name
+            )
+            readings.update(read)
+            wanted = {
+                member
+                for reading in read.values()
+                if isinstance(reading, Reading)
+                for member in member_names(reading.config)
+            }.difference(readings)
+        # A member that is nowhere to be found is the ensemble's fault, and told as such.
+        return {
+            name: reading
+            for name, reading in readings.items()
+            if reading is not None or name in config_by_name
+        }
+
+    async def _load_one(
+        self, name: str, config: str | None, reading: Reading | ModelportError | None
+    ) -> ModelportError | None:
+        model = self._model(name)
+        has_waited = model.lock.locked()
+        async with model.lock:
+            if has_waited:
+                # The load before may have changed the configuration that is in force.
+                asked = {name: _given(config, model.override)}
+                read = await self._run_blocking(
+                    _read_all, self._sources, asked, self._options.config_name
+                )
+                reading = read[name]
+            try:
+                if self._is_closed:
+                    raise Unavailable("Server exiting")
+                await self._load_reading(model, _readable(name, reading), config)
+            except ModelportError as exc:
+                return self._failed(name, exc)
+        model.failure = ""
+        return None
+
+    async def _load_reading(self, model: _Model, reading: Reading, config: str | None) -> None:
+        """Make what serves be what was read."""
+        if not reading.directory_by_version:
+            raise LoadFailed(
+                f"failed to load '{model.name}', no version is available; the model has no version "
+                "directory that its version policy picks, such as 1/"
+            )
+        signatures = reading.signature_by_version
+        changed = [
+            version
+            for version, signature in signatures.items()
+            if version not in model.live or model.live[version].signature != signature
+        ]
+        dropped = [version for version in model.live if version not in signatures]
+        if changed:
+            loaded, failures = await self._bring_up_all(model, reading, changed)
+            if failures and model.live:
+                # All or nothing, so that what served before is not half replaced.
+                self._discard(loaded)
+                loaded = []
+            failures |= self._attach(loaded)
+            for each in loaded:
+                if each.version not in failures:
+                    model.live[each.version] = _Live(each, signatures[each.version])
+            self._settle(model, changed, {each.version for each in loaded}, failures)
+            if failures:
+                raise LoadFailed(_load_failed_text(model.name, failures))
+        for version in dropped:
+            self._retire(model, version, UNLOADED)
+        if config is not None:
+            model.override = config
+
+    async def _bring_up_all(
+        self, model: _Model, reading: Reading, versions: Sequence[int]
+    ) -> tuple[list[ModelVersion], dict[int, str]]:
+        """Bring versions up side by side; gives those that are, and why the others are not."""
+        served = self._served(member_names(reading.config))
+        for version in versions:
+            model.tell(version, Loading())
+        results = await asyncio.gather(
+            *(self._bring_up(reading, version, served) for version in versions)
+        )
+        loaded = [result for result in results if isinstance(result, ModelVersion)]
+        failures = {
+            version: result.text
+            for version, result in zip(versions, results, strict=True)
+            if isinstance(result, ModelportError)
+        }
+        return loaded, failures
+
+    async def _bring_up(
+        self, reading: Reading, version: int, served: Served
+    ) -> ModelVersion | ModelportError:
+        async with self._loading:
+            try:
+                loaded: ModelVersion = await self._run_blocking(
+                    bring_up, reading, version, served, self._host, self._options.load
+                )
+            except ModelportError as exc:
+                return exc
+        return loaded
+
+    def _attach(self, loaded: Sequence[ModelVersion]) -> dict[int, str]:
+        """Hand versions over; gives why the listener does not want them, if so."""
+        if not loaded:
+            return {}
+        try:
+            self._listener.attach(loaded)
+        except Exception as exc:
+            self._discard(loaded)
+            reason = as_model_failure(exc).text
+            return {version.version: reason for version in loaded}
+        for version in loaded:
+            text = f"version {version.version} is ready after {version.load_s:.3f} s"
+            self._host.log("info", text, model=version.name)
+        return {}
+
+    def _settle(
+        self,
+        model: _Model,
+        versions: Iterable[int],
+        attached: Collection[int],
+        failures: Mapping[int, str],
+    ) -> None:
+        """Note down how each version's load ended."""
+        culprits = ", ".join(str(version) for version in failures)
+        for version in versions:
+            if version in failures:
+                model.tell(version, Failed(failures[version]))
+            elif version in attached:
+                model.tell(version, Loaded())
+            else:
+                model.tell(version, Failed(f"not served, because version {culprits} failed"))
+
+    # Ensembles.
+
+    def _served(self, names: Iterable[str]) -> Served:
+        return {
+            name: {version: live.version.config for version, live in model.live.items()}
+            for name in names
+            if (model := self._models.get(name)) is not None
+        }
+
+    def _dependents(self, name: str) -> list[_Model]:
+        return [model for model in self._models.values() if name in model.members]
+
+    async def _recheck_ensembles(self) -> None:
+        """Take down the ensembles that members which have changed do not fit any more."""
+        for model in list(self._models.values()):
+            for version, live in list(model.live.items()):
+                members = member_names(live.version.config)
+                if not members:
+                    continue
+                try:
+                    complete_ensemble(live.version.config, self._served(members))
+                except LoadFailed as exc:
+                    async with model.lock:
+                        if model.live.get(version) is live:
+                            self._retire(model, version, exc.text)
+
+    # Unloading.
+
+    async def _unload(self, name: str, unload_dependents: bool) -> None:
+        model = self._models.get(name)
+        if model is None:
+            return
+        for ensemble in self._dependents(name):
+            await self._unload(ensemble.name, unload_dependents=False)
+        members = model.members
+        await self._take_down(model)
+        if not unload_dependents:
+            return
+        for member in sorted(members):
+            known = self._models.get(member)
+            if known is not None and not known.is_named and not self._dependents(member):
+                await self._unload(member, unload_dependents=True)
+
+    async def _take_down(self, model: _Model) -> None:
+        async with model.lock:
+            for version, state in model.states.items():
+                if version in model.live:
+                    self._retire(model, version, UNLOADED)
+                elif state.reason:
+                    model.tell(version, Retired())
+            model.override = None
+            model.failure = ""
+            model.is_named = False
+
+    def _retire(self, model: _Model, version: int, reason: str) -> None:
+        """Let a version finish what it has begun, in the background."""
+        live = model.live.pop(version)
+        model.tell(version, Retired(reason))
+        drained = self._listener.detach(model.name, version)
+        self._spawn(self._drain(model, live.version, drained))
+
+    async def _drain(self, model: _Model, version: ModelVersion, drained: Awaitable[None]) -> None:
+        try:
+            await drained
+        except Exception as exc:
+            text = f"version {version.version} did not drain: {exc!r}"
+            self._host.log("error", text, model=model.name)
+        await self._unload_version(version)
+        model.tell(version.version, Drained())
+
+    async def _unload_version(self, version: ModelVersion) -> None:
+        try:
+            await self._run_blocking(version.unload)
+        except Exception as exc:
+            text = f"version {version.version} raised while it was unloaded: {exc!r}"
+            self._host.log("error", text, model=version.name)
+        else:
+            text = f"version {version.version} is unloaded"
+            self._host.log("info", text, model=version.name)
+
+    def _discard(self, versions: Iterable[ModelVersion]) -> None:
+        """Unload in the background what was never attached."""
+        for version in versions:
+            self._spawn(self._unload_version(version))
+
+    # Small things.
+
+    def _model(self, name: str) -> _Model:
+        model = self._models.get(name)
+        if model is None:
+            model = self._models[name] = _Model(name)
+        return model
+
+    def _override_in_force(self, name: str) -> str | None:
+        model = self._models.get(name)
+        return model.override if model is not None else None
+
+    def _failed(self, name: str, error: ModelportError) -> ModelportError:
+        self._model(name).failure = error.text
+        self._host.log("error", error.text, model=name)
+        return error
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _finish(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Do something to its end, even if who waits for it is cancelled."""
+        task: asyncio.Task[_T] = self._spawn(work)
+        return await asyncio.shield(task)
+
+
+def _reason(model: _Model, state: VersionState) -> str:
+    if state.phase is not Phase.UNAVAILABLE:
+        return ""
+    # A load that did not get as far as any version says more than how the last one ended.
+    return state.reason if state.has_failed or model.live else model.failure or state.reason
+
+
+class _NotThere(LoadFailed):
+    """No source has a model of this name."""
+
+
+def _list_names(sources: Sequence[Source]) -> list[str]:
+    return sorted({name for source in sources for name in source.names()})
+
+
+def _read_all(
+    sources: Sequence[Source], override_by_name: Mapping[str, str | None], config_name: str
+) -> dict[str, Reading | ModelportError | None]:
+    """Read several models; what cannot be read is told in its place."""
+    read: dict[str, Reading | ModelportError | None] = {}
+    for name, override in override_by_name.items():
+        try:
+            read[name] = read_model(sources, name, config_name=config_name, override=override)
+        except ModelportError as exc:
+            read[name] = exc
+        except OSError as exc:
+            read[name] = LoadFailed(f"the model directory cannot be read: {exc.strerror}")
+    return read
+
+
+def _readable(name: str, reading: Reading | ModelportError | None) -> Reading:
+    text = f"failed to load '{name}', failed to poll from model repository"
+    match reading:
+        case Reading():
+            return reading
+        case None:
+            raise _NotThere(f"{text}; there is no model directory of this name")
+        case _:
+            raise LoadFailed(f"{text}; {reading.text}") from reading
+
+
+def _load_failed_text(name: str, failures: Mapping[int, str]) -> str:
+    versions = "\n".join(
+        f"version {version} is at UNAVAILABLE state: {reason};"
+        for version, reason in sorted(failures.items())
+    )
+    return f"load failed for model '{name}': {versions}"
+
+
+def _given(config: str | None, in_force: str | None) -> str | None:
+    return in_force if config is None else config

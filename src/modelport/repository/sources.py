@@ -1,0 +1,217 @@
+"""What a TARGET of ``modelport serve`` is, and where the models in it lie.
+
+Four kinds: a repository of model directories, one model directory, one model file, and Python
+code. To the rest of the repository they all look alike: a source lists names, and places a name.
+"""
+
+import importlib.util
+import re
+from collections.abc import Container
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Protocol
+
+from modelport.errors import LoadFailed
+from modelport.repository.layout import (
+    check_name,
+    is_model_directory,
+    list_files,
+    model_names,
+)
+from modelport.runtimes.registry import RUNTIMES, models_in_file, runtime_for_file
+from modelport.specs import ModelConfig
+
+__all__ = [
+    "DirectorySource",
+    "FileSource",
+    "Place",
+    "RepositorySource",
+    "Source",
+    "recognise",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one model lies.
+
+    Attributes:
+        directory: Of the model; for a single file the directory that it lies in.
+        config: What the kind of source tells of the model, before any configuration is read.
+        file: The only file that belongs to the model; ``None`` where it has a directory.
+        attribute: The object in ``file`` that is the model; "" where the file is.
+    """
+
+    directory: Path
+    config: ModelConfig = field(default_factory=ModelConfig)
+    file: Path | None = None
+    attribute: str = ""
+
+
+class Source(Protocol):
+    """Something that models come from. Its methods read the disk, so not on the event loop."""
+
+    def names(self, known: Container[str] = ()) -> list[str]:
+        """List the models that are there now; ``known`` ones need not be looked into again."""
+        ...
+
+    def find(self, name: str) -> Place | None:
+        """Place a model; ``None`` if it is not there (any more). ``name`` has been checked."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RepositorySource:
+    """A directory of model directories, in Triton's layout.
+
+    A directory without versions counts too if a model file lies right in it.
+    """
+
+    root: Path
+
+    def names(self, known: Container[str] = ()) -> list[str]:
+        """List the model directories."""
+        return model_names(self.root, _MODEL_FILES, known)
+
+    def find(self, name: str) -> Place | None:
+        """Place a model directory."""
+        directory = self.root / name
+        is_model = directory.is_dir() and is_model_directory(directory, _MODEL_FILES)
+        return Place(directory) if is_model else None
+
+
+@dataclass(frozen=True, slots=True)
+class DirectorySource:
+    """One model directory; it is the model's name."""
+
+    name: str
+    directory: Path
+
+    def names(self, known: Container[str] = ()) -> list[str]:
+        """Name the one model."""
+        return [self.name]
+
+    def find(self, name: str) -> Place | None:
+        """Place the one model."""
+        return Place(self.directory) if name == self.name and self.directory.is_dir() else None
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """One file, which holds one model or, if it is Python, several.
+
+    Attributes:
+        path: Of the file.
+        backend: Of its runtime.
+        attribute_by_name: The models, and the object that each of them is; "" for the whole file.
+    """
+
+    path: Path
+    backend: str
+    attribute_by_name: dict[str, str]
+
+    def names(self, known: Container[str] = ()) -> list[str]:
+        """Name the models of the file."""
+        return sorted(self.attribute_by_name)
+
+    def find(self, name: str) -> Place | None:
+        """Place a model of the file."""
+        attribute = self.attribute_by_name.get(name)
+        if attribute is None or not self.path.is_file():
+            return None
+        config = ModelConfig(backend=self.backend, default_model_filename=self.path.name)
+        return Place(self.path.parent, config, self.path, attribute)
+
+
+def recognise(target: str) -> Source:
+    """Tell what a target is. No code of it is run, and no framework imported.
+
+    Args:
+        target: A path, ``path.py:object`` or ``module:object``.
+
+    Raises:
+        LoadFailed: If it does not exist, or is nothing that could be served; the text says what
+            was looked for.
+    """
+    path = Path(target)
+    if path.is_dir():
+        return _recognise_directory(target, path.resolve())
+    if path.is_file():
+        return _recognise_file(path.resolve())
+    module, colon, attribute = target.rpartition(":")
+    if not colon:
+        module, attribute = target, ""
+    file = _python_file(module)
+    if file is not None and (not colon or attribute.isidentifier()):
+        return _python_source(target, file, attribute)
+    if colon and attribute.isidentifier():
+        raise LoadFailed(f"'{target}': there is no Python file or module '{module}'")
+    raise LoadFailed(
+        f"'{target}' does not exist; give a model repository, a model directory, a model file, "
+        "a .py file or module:object"
+    )
+
+
+def _recognise_directory(target: str, directory: Path) -> Source:
+    if is_model_directory(directory, _MODEL_FILES):
+        return DirectorySource(directory.name, directory)
+    # An empty directory is a repository whose models have yet to come.
+    if model_names(directory, _MODEL_FILES) or not list_files(directory):
+        return RepositorySource(directory)
+    raise LoadFailed(
+        f"'{target}' is neither a model repository nor a model: no directory in it, nor itself, "
+        "has a config.pbtxt, config.json or config.yaml, a version directory such as 1/, or one "
+        f"of {', '.join(sorted(_MODEL_FILES))}"
+    )
+
+
+def _recognise_file(path: Path) -> Source:
+    if path.suffix == ".py":
+        return _python_source(path.name, path, "")
+    return FileSource(path, runtime_for_file(path).backend, {_file_model_name(path): ""})
+
+
+def _python_source(target: str, path: Path, attribute: str) -> Source:
+    models = models_in_file(path)
+    backend = runtime_for_file(path).backend
+    if attribute:
+        # An object that was not declared in the file itself may still be a model.
+        names = [model.name for model in models if model.attribute == attribute] or [attribute]
+        return FileSource(path, backend, dict.fromkeys(names, attribute))
+    if any(model.runtime == "triton_python" for model in models):
+        return FileSource(path, backend, {_file_model_name(path): ""})
+    names = [model.name for model in models]
+    for name in names:
+        check_name(name)
+        if names.count(name) > 1:
+            raise LoadFailed(f"'{target}' declares two models of the name '{name}'; rename one")
+    return FileSource(path, backend, {model.name: model.attribute for model in models})
+
+
+def _python_file(name: str) -> Path | None:
+    """Find the file of ``path.py`` or of an importable module."""
+    path = Path(name)
+    if path.is_file():
+        return path.resolve()
+    if not _MODULE.fullmatch(name):
+        return None
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or not spec.has_location or not spec.origin:
+        return None
+    return Path(spec.origin).resolve() if spec.origin.endswith(".py") else None
+
+
+def _file_model_name(path: Path) -> str:
+    """Name a single file's model: by its stem, or by its directory if it is called ``model``."""
+    if path.stem != "model":
+        return path.stem
+    parent = path.parent
+    # <model>/<version>/model.py
+    return parent.parent.name if parent.name.isdecimal() and parent.parent.name else parent.name
+
+
+_MODEL_FILES: Final = frozenset(filename for row in RUNTIMES for filename in row.filenames)
+_MODULE: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
