@@ -79,7 +79,7 @@ TRITONSERVER_MEMORY_CPU = MemoryType.TRITONSERVER_MEMORY_CPU
 
 def get_input_tensor_by_name(inference_request: InferenceRequest, name: str) -> Tensor | None:
     """The input of that name, or ``None`` where the caller left it out."""
-    for tensor in inference_request.inputs():
+    for tensor in inference_request._inputs:
         if tensor._name == name:
             return tensor
     return None
@@ -94,7 +94,7 @@ def get_output_tensor_by_name(inference_response: InferenceResponse, name: str) 
     error = inference_response.error()
     if error is not None:
         raise TritonModelException(f"the response has no outputs, it is an error: {error}")
-    for tensor in inference_response.output_tensors():
+    for tensor in inference_response._output_tensors:
         if tensor._name == name:
             return tensor
     return None

@@ -60,7 +60,7 @@ class InferenceRequest:
     ) -> None:
         self._model_name = model_name
         self._requested_output_names = list(requested_output_names)
-        self._inputs: list[Tensor] = list(inputs)
+        self._inputs: Sequence[Tensor] = inputs
         self._request_id = request_id
         self._correlation_id = correlation_id
         self._model_version = model_version
@@ -74,7 +74,7 @@ class InferenceRequest:
 
     def inputs(self) -> list[Tensor]:
         """The tensors, in the order in which they were sent."""
-        return self._inputs
+        return list(self._inputs)
 
     def request_id(self) -> str:
         """The caller's own id, or "" where it gave none."""
@@ -142,27 +142,17 @@ class InferenceRequest:
 
 
 class ServedRequest(InferenceRequest):
-    """A request that a caller made of this model: everything is looked up when it is asked for."""
+    """A request made of this model; all but its inputs is looked up when it is asked for."""
 
     __slots__ = ("_interface", "_sender", "_work")
-
-    _inputs: list[Tensor]
 
     def __init__(self, work: Work, interface: Interface) -> None:
         self._work = work
         self._interface = interface
         self._sender: InferenceResponseSender | None = None
-
-    def inputs(self) -> list[Tensor]:
-        """The tensors, in the order in which they were sent."""
-        try:
-            return self._inputs
-        except AttributeError:
-            tensors = self._work.request.payload.tensors
-            as_input = self._interface.as_input
-            inputs: list[Tensor] = [as_input(t.name, t.datatype, t.array) for t in tensors]
-            self._inputs = inputs
-            return inputs
+        as_input = interface.as_input
+        tensors = work.request.payload.tensors
+        self._inputs = [as_input(t.name, t.datatype, t.array) for t in tensors]
 
     def request_id(self) -> str:
         """The caller's own id, or "" where it gave none."""

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, ClassVar
 
 from modelport.errors import LoadFailed, ModelportError
-from modelport.runtimes.base import Batch, Host, LoadContext, ModelSource, Outcome, Work
+from modelport.runtimes.base import Batch, Host, LoadContext, ModelSource, Outcome
 from modelport.runtimes.triton_python.interface import Interface
 from modelport.runtimes.triton_python.modules import Home, import_model
 from modelport.runtimes.triton_python.request import ServedRequest
@@ -53,9 +53,8 @@ class TritonPythonRuntime:
         self, batch: Batch
     ) -> Sequence[Outcome] | Awaitable[Sequence[Outcome] | None] | None:
         """Give the model a batch as a list of requests, and read what it returns."""
-        works = batch.works
         interface = self._interface
-        requests = [ServedRequest(work, interface) for work in works]
+        requests = [ServedRequest(work, interface) for work in batch.works]
         if interface.is_decoupled:
             for request in requests:
                 request.get_response_sender()
@@ -64,8 +63,8 @@ class TritonPythonRuntime:
         except (Exception, SystemExit) as exc:
             return self._fail(requests, exc)
         if returned.__class__ is not list and inspect.isawaitable(returned):
-            return self._execute_async(works, requests, returned)
-        return self._read(works, requests, returned)
+            return self._execute_async(requests, returned)
+        return self._read(requests, returned)
 
     def is_ready(self) -> bool:
         """What the model says of itself, if it says anything."""
@@ -84,18 +83,16 @@ class TritonPythonRuntime:
             self._model = self._execute = None
 
     async def _execute_async(
-        self, works: Sequence[Work], requests: list[ServedRequest], awaitable: Awaitable[Any]
+        self, requests: list[ServedRequest], awaitable: Awaitable[Any]
     ) -> Sequence[Outcome] | None:
         try:
             returned = await awaitable
         except (Exception, SystemExit) as exc:
             return self._fail(requests, exc)
-        return self._read(works, requests, returned)
+        return self._read(requests, returned)
 
-    def _read(
-        self, works: Sequence[Work], requests: list[ServedRequest], returned: Any
-    ) -> Sequence[Outcome] | None:
-        """Judge what ``execute`` returned, and pair it with the works."""
+    def _read(self, requests: list[ServedRequest], returned: Any) -> Sequence[Outcome] | None:
+        """Judge what ``execute`` returned, and pair it with the requests."""
         interface = self._interface
         if interface.is_decoupled:
             if returned is None:
@@ -120,10 +117,11 @@ class TritonPythonRuntime:
                 f"size is:{len(returned)}",
             )
         outcomes: list[Outcome] = []
-        for work, request, response in zip(works, requests, returned, strict=True):
+        for index, response in enumerate(returned):
+            request = requests[index]
             sender = request._sender
             if sender is None or (response is not None and sender.claim()):
-                outcomes.append(interface.read(work, response))
+                outcomes.append(interface.read(request._work, response))
             else:
                 outcomes.append(None)
         return outcomes
