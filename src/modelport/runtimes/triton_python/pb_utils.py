@@ -15,6 +15,7 @@ from modelport.dtypes import DATATYPE_BY_CONFIG_NAME, DATATYPE_BY_NUMPY
 from modelport.runtimes.triton_python.errors import TritonError, TritonModelException
 from modelport.runtimes.triton_python.logger import Logger
 from modelport.runtimes.triton_python.memory import InferenceTrace, MemoryType, PreferredMemory
+from modelport.runtimes.triton_python.model_config import ModelConfig
 from modelport.runtimes.triton_python.modules import nearest_home
 from modelport.runtimes.triton_python.request import (
     REQUEST_FLAG_SEQUENCE_END,
@@ -47,6 +48,7 @@ __all__ = [
     "Logger",
     "MemoryType",
     "MetricFamily",
+    "ModelConfig",
     "PreferredMemory",
     "ResponseIterator",
     "Tensor",

@@ -1,13 +1,18 @@
 """One instance of a model file written for Triton's Python backend."""
 
+import asyncio
+import contextlib
 import inspect
+import threading
 import traceback
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar
 
 from modelport.errors import LoadFailed, ModelportError
 from modelport.runtimes.base import Batch, Host, LoadContext, ModelSource, Outcome
 from modelport.runtimes.triton_python.interface import Interface
+from modelport.runtimes.triton_python.model_config import ModelConfig as FillableConfig
+from modelport.runtimes.triton_python.model_config import completed
 from modelport.runtimes.triton_python.modules import Home, import_model
 from modelport.runtimes.triton_python.request import ServedRequest
 from modelport.specs import ModelConfig
@@ -20,8 +25,9 @@ class TritonPythonRuntime:
 
     default_filename: ClassVar[str] = "model.py"
 
-    _model: Any
-    _execute: Any
+    _model: Any = None
+    _execute: Any = None
+    _is_ready: Callable[[], object] | None = None
     _home: Home
     _host: Host
     _interface: Interface
@@ -29,12 +35,26 @@ class TritonPythonRuntime:
     @classmethod
     def complete(cls, source: ModelSource, config: ModelConfig) -> ModelConfig:
         """Ask the model's own ``auto_complete_config``; without one nothing is added."""
-        return config
+        _refuse_unsupported(config)
+        model_class, home = _model_class(source, config, None)
+        auto_complete = getattr(model_class, "auto_complete_config", None)
+        try:
+            if auto_complete is None:
+                return config
+            filled_in = auto_complete(FillableConfig(config))
+            if not isinstance(filled_in, FillableConfig):
+                raise TypeError(f"expected a ModelConfig back, got {type(filled_in).__name__}")
+            return completed(config, filled_in)
+        except (Exception, SystemExit) as exc:
+            raise _load_failure(source, "auto_complete_config", exc, None) from exc
+        finally:
+            home.forget()
 
     def load(self, context: LoadContext) -> None:
         """Import the file afresh, make the model and call its ``initialize``."""
         source, config = context.source, context.config
         self._host = context.host
+        _refuse_unsupported(config)
         self._interface = Interface(
             config, version=source.version, instance_name=context.instance_name
         )
@@ -42,6 +62,7 @@ class TritonPythonRuntime:
         try:
             self._model = model_class()
             self._execute = self._model.execute
+            self._is_ready = getattr(self._model, "is_ready", None)
             initialize = getattr(self._model, "initialize", None)
             if initialize is not None:
                 initialize(_arguments(context))
@@ -67,8 +88,8 @@ class TritonPythonRuntime:
         return self._read(requests, returned)
 
     def is_ready(self) -> bool:
-        """What the model says of itself, if it says anything."""
-        return True
+        """What the model says of itself, if it says anything; silence of 5 s is a no."""
+        return self._model is not None and (self._is_ready is None or _answers_yes(self._is_ready))
 
     def unload(self) -> None:
         """Call the model's ``finalize`` and forget its modules."""
@@ -170,6 +191,33 @@ def _model_class(
     return model_class, home
 
 
+def _refuse_unsupported(config: ModelConfig) -> None:
+    if config.parameter("EXECUTION_ENV_PATH"):
+        raise LoadFailed(
+            f"model '{config.name}' has the parameter EXECUTION_ENV_PATH: a "
+            "Python environment of its own is not offered yet; install what it needs beside "
+            "Modelport and take the parameter out"
+        )
+
+
+def _answers_yes(is_ready: Callable[[], object]) -> bool:
+    """Ask a model whether it is ready, on a thread that may be given up."""
+    answers: list[object] = []
+
+    def ask() -> None:
+        # A model that cannot say so is not ready, whatever the reason.
+        with contextlib.suppress(Exception):
+            answer = is_ready()
+            if inspect.iscoroutine(answer):
+                answer = asyncio.run(answer)
+            answers.append(answer)
+
+    thread = threading.Thread(target=ask, name="is_ready", daemon=True)
+    thread.start()
+    thread.join(_IS_READY_TIMEOUT_S)
+    return bool(answers and answers[0])
+
+
 def _load_failure(
     source: ModelSource, what: str, exc: BaseException, host: Host | None
 ) -> LoadFailed:
@@ -194,3 +242,7 @@ def _arguments(context: LoadContext) -> dict[str, str]:
         "model_version": str(source.version),
         "model_name": source.name,
     }
+
+
+# As Triton has it; a model that is asked every few seconds may be slow, not hang.
+_IS_READY_TIMEOUT_S = 5.0
