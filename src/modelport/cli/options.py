@@ -122,8 +122,9 @@ def parse(
             texts.setdefault(flag.name, []).append(text)
         else:
             texts[flag.name] = [text]
-    if not words[0] <= len(found) <= words[1]:
-        problems.append(f"expected other arguments, got {len(found)} beside options; {usage}")
+    # The value of an option that is not known looks like an argument: one complaint is enough.
+    if not problems and not words[0] <= len(found) <= words[1]:
+        problems.append(f"got {len(found)} arguments beside options; usage: {usage}")
     if problems:
         raise UsageError("\n".join(problems))
     for option in options:

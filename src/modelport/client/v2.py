@@ -27,6 +27,9 @@ class Refused(ModelportError):
         super().__init__(text)
         self.status = status
 
+    def __str__(self) -> str:
+        return f"[{self.status}] {self.text}"
+
 
 class BadReply(ModelportError):
     """What came back is not what the V2 protocol says."""

@@ -1,0 +1,62 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from modelport.cli import main
+from modelport.server.settings import SETTINGS
+
+
+def lines(text: str) -> dict[str, list[str]]:
+    return {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
+
+
+def test_every_setting_is_shown_with_value_and_source(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("modelport.toml").write_text("max_json_depth = 7\n")
+    monkeypatch.setenv("MODELPORT_QUIET", "1")
+    assert main(["config", "models", "--http-port=9000"]) == 0
+    line_by_name = lines(capsys.readouterr().out)
+    assert {setting.name for setting in SETTINGS} <= set(line_by_name)
+    assert line_by_name["host"] == ["host", "default", "127.0.0.1"]
+    assert line_by_name["targets"] == ["targets", "flag:", "TARGET", "models"]
+    assert line_by_name["http_port"] == ["http_port", "flag:", "--http-port", "9000"]
+    assert line_by_name["quiet"] == ["quiet", "environment:", "MODELPORT_QUIET", "true"]
+    assert line_by_name["max_json_depth"] == [
+        "max_json_depth", "file:", "modelport.toml:", "max_json_depth", "7",
+    ]  # fmt: skip
+
+
+def test_json_has_the_same_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "--json", "--api-key=hush", "--metrics-port=off", "m"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert list(told) == [setting.name for setting in SETTINGS]
+    assert told["api_key"] == {"value": ["***"], "origin": "flag", "where": "--api-key"}
+    assert told["metrics_port"]["value"] is None
+    assert told["http_port"] == {"value": 8000, "origin": "default", "where": "http_port"}
+    assert told["metrics_config"]["value"]["histogram_latencies"] is True
+
+
+def test_keys_are_masked(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("keys").write_text("hush1\nhush2\n")
+    assert main(["config", "--api-key=@keys", "--http-restricted-api=health:k=hush3"]) == 0
+    told = capsys.readouterr().out
+    assert "hush" not in told
+    assert lines(told)["api_key"][-2:] == ["***", "***"]
+    assert lines(told)["http_restricted_api"][-1] == "health:k=***"
+
+
+def test_variables_that_are_no_setting_are_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELPORT_HTP_PORT", "1")
+    assert main(["config"]) == 0
+    assert capsys.readouterr().err == (
+        "MODELPORT_HTP_PORT is set in the environment, and is no setting\n"
+    )
+
+
+def test_a_contradiction_is_an_error_here_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "--host", "0.0.0.0"]) == 2
+    assert "--allow-insecure-bind" in capsys.readouterr().err

@@ -1,0 +1,150 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from modelport._version import __version__
+from modelport.cli import VERBS, main
+
+HEAVY = ("numpy", "rich", "click", "google.protobuf", "yaml", "msgspec", "uvloop", "http.client")
+
+
+def modules_after(code: str) -> set[str]:
+    """Names of all modules that a fresh interpreter has loaded after running the code."""
+    script = textwrap.dedent(code) + "\nimport sys; print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    )
+    return set(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import modelport.cli",
+        "import modelport.cli as c; c.main(['--help'])",
+        "import modelport.cli as c; c.main(['serve', '--help'])",
+        "import modelport.cli as c; c.main(['config'])",
+        "import modelport.cli as c; c.main(['serve', '--http-port=x'])",
+    ],
+)
+def test_help_settings_and_mistakes_load_nothing_heavy(code: str) -> None:
+    assert not modules_after(code).intersection(HEAVY)
+
+
+def test_help_of_the_calling_verbs_loads_no_numpy() -> None:
+    code = "import modelport.cli as c; c.main(['infer', '--help']); c.main(['models', '--help'])"
+    assert not modules_after(code).intersection({"numpy", "rich", "google.protobuf"})
+
+
+def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    told = capsys.readouterr().out
+    for verb, summary in VERBS.items():
+        assert f"  {verb.ljust(10)}  {summary}" in told
+
+
+def test_without_a_verb_the_overview_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert capsys.readouterr().out.startswith("Usage: modelport VERB")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_in_both_forms(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "--help"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith(f"Usage: modelport {verb}")
+    assert main(["help", verb]) == 0
+    assert capsys.readouterr().out == told
+
+
+@pytest.mark.parametrize("arguments", [["version"], ["--version"], ["-V"]])
+def test_version_is_printed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.startswith(f"modelport {__version__} (Python 3.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["serv"], 'modelport: "serv" is no verb; did you mean serve?\n'),
+        (["version", "x"], "modelport version: takes no arguments, got x; leave it out\n"),
+        (["models", "--jsn"], "modelport models: --jsn: is no option; did you mean --json?\n"),
+        (["models", "--url"], "modelport models: --url: needs a value; write --url URL\n"),
+        (
+            ["models", "a", "b"],
+            "modelport models: got 2 arguments beside options;"
+            " usage: modelport models [NAME] [options]\n",
+        ),
+        (
+            ["models", "--timeout", "0"],
+            'modelport models: --timeout: expected a number of seconds above 0, got "0"\n',
+        ),
+        (
+            ["models", "--json=maybe"],
+            'modelport models: --json: expected true or false, got "maybe"; leave it out\n',
+        ),
+        (
+            ["serve"],
+            "modelport serve: TARGET: nothing to serve;"
+            " name a model repository, a model file or a .py file\n",
+        ),
+        (
+            ["serve", "m", "--htp-port=1", "--grpc-port=1", "--max-json-depth=x"],
+            "modelport serve: --htp-port: is no option; did you mean --http-port?\n"
+            "modelport serve: --max-json-depth: expected a whole number, 1 or more,"
+            ' got "x"; see modelport serve --help\n',
+        ),
+    ],
+)
+def test_mistakes_are_told_on_stderr_with_exit_code_2(
+    arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", text)
+
+
+def test_an_unknown_verb_without_a_near_one_lists_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["zzzz"]) == 2
+    assert "verbs are serve, models" in capsys.readouterr().err
+
+
+def test_interrupting_exits_with_130_and_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from modelport.cli import version
+
+    def interrupt(argv: list[str]) -> int:
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the signal did not arrive")
+
+    monkeypatch.setattr(version, "run", interrupt)
+    assert main(["version"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_reader_that_goes_away_is_no_error_of_ours() -> None:
+    """As in ``modelport config | head -0``; buffered output meets the closed pipe at the end."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "modelport", "config"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_the_module_runs_like_the_script(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "modelport", "serve"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("modelport serve: TARGET")
