@@ -381,7 +381,7 @@ class Repository:
     ) -> dict[str, Reading | ModelportError | None]:
         """Read models, the models they are made of, and so on."""
         readings: dict[str, Reading | ModelportError | None] = {}
-        wanted = set(config_by_name)
+        wanted = list(config_by_name)
         while wanted:
             asked = {
                 name: _given(config_by_name.get(name), self._override_in_force(name))
@@ -391,12 +391,13 @@ class Repository:
                 _read_all, self._sources, asked, self._options.config_name
             )
             readings.update(read)
-            wanted = {
+            members = dict.fromkeys(
                 member
                 for reading in read.values()
                 if isinstance(reading, Reading)
                 for member in member_names(reading.config)
-            }.difference(readings)
+            )
+            wanted = [member for member in members if member not in readings]
         # A member that is nowhere to be found is the ensemble's fault, and told as such.
         return {
             name: reading
