@@ -15,7 +15,7 @@ import orjson
 
 from modelport.errors import InvalidRequest
 
-__all__ = ["MAX_DEPTH", "check_depth", "decode", "decode_pairs", "encode"]
+__all__ = ["MAX_DEPTH", "Pairs", "check_depth", "decode", "decode_pairs", "encode"]
 
 MAX_DEPTH = 100
 """Triton's limit; below every recursion limit of the parsers behind us."""

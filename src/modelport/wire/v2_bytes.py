@@ -109,7 +109,7 @@ def encode_array(array: Array, datatype: DataType) -> Buffer:
         array = np.ascontiguousarray(array)
     if array.size == 0:
         return b""
-    return memoryview(array.reshape(-1).view(np.uint8))
+    return array.reshape(-1).view(np.uint8).data
 
 
 def encode_strings(elements: Sequence[Any]) -> bytes:

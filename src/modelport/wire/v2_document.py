@@ -124,7 +124,10 @@ def members_of(value: Any, where: str) -> dict[str, Any]:
         InvalidRequest: If it is none.
     """
     if type(value) is not dict:
-        raise wrong_type(where, "object", where, value)
+        raise InvalidRequest(
+            f"attempt to get members for non-object. {where[0].upper()}{where[1:]} must be a "
+            "JSON object."
+        )
     return value
 
 

@@ -87,9 +87,10 @@ class Inference:
         request: For the engine.
         is_binary: Whether outputs without a form go behind the JSON as bytes.
         forms: By name of the output; ``None`` where the caller listed no outputs.
+        has_classes: Whether any output is wanted as classes.
     """
 
-    __slots__ = ("forms", "is_binary", "request")
+    __slots__ = ("forms", "has_classes", "is_binary", "request")
 
     def __init__(
         self, request: Request, is_binary: bool = False, forms: Mapping[str, Form] | None = None
@@ -97,6 +98,7 @@ class Inference:
         self.request = request
         self.is_binary = is_binary
         self.forms = forms
+        self.has_classes = forms is not None and any(form.classes for form in forms.values())
 
 
 # --- requests, read by the server -----------------------------------------------------------
@@ -131,12 +133,22 @@ def split_body(body: Buffer, header_length: int | None, options: CodecOptions) -
     else:
         raise _bad_header_length(len(body), str(header_length))
     if len(text) > options.max_json_bytes:
+        check_json_size(len(text), options)
+    return text
+
+
+def check_json_size(size: int, options: CodecOptions) -> None:
+    """Refuse JSON that is too long to be parsed.
+
+    Raises:
+        InvalidRequest: If it is longer than ``options`` say.
+    """
+    if size > options.max_json_bytes:
         raise InvalidRequest(
-            f"request JSON size of {len(text)} bytes exceeds the maximum allowed input size of "
+            f"request JSON size of {size} bytes exceeds the maximum allowed input size of "
             f"{options.max_json_bytes} bytes. Use --http-max-input-size to increase the limit, "
             "or send tensors as binary data."
         )
-    return text
 
 
 def decode_infer_request(
@@ -196,8 +208,11 @@ def bind(
         _check_unique("input", [part.name for part in document.inputs])
     request = Request(Tensors(tensors), id=document.id)
     inference = Inference(request)
-    if document.parameters is not UNSET:
-        _bind_parameters(document.parameters, inference)
+    parameters = document.parameters
+    if parameters is not UNSET:
+        if "binary_data_output" in parameters:
+            inference.is_binary = _boolean(parameters, "binary_data_output", "the parameters")
+        bind_parameters(parameters, request)
     if document.outputs is not UNSET and document.outputs:
         _bind_outputs(document.outputs, inference)
     return inference
@@ -305,15 +320,16 @@ def _check_unique(kind: str, names: Sequence[str]) -> None:
         raise InvalidInference(f"{kind} '{name}' already exists in request")
 
 
-def _bind_parameters(parameters: Mapping[str, Any], inference: Inference) -> None:
-    """Hand on the parameters that are the model's, and act on the others."""
-    request = inference.request
+def bind_parameters(parameters: Mapping[str, Any], request: Request) -> None:
+    """Act on the reserved parameters of a request, and leave it the others for its model.
+
+    Raises:
+        InvalidRequest: If a value is of the wrong type, or a name is nobody's to use.
+    """
     kept: dict[str, ParameterValue] = {}
-    where = "the request's parameters"
+    where = "the parameters"
     for key, value in parameters.items():
         match key:
-            case "binary_data_output":
-                inference.is_binary = _boolean(parameters, key, where)
             case "sequence_id":
                 request.sequence_id = (
                     value if type(value) is str else _unsigned(parameters, key, where)
@@ -326,20 +342,15 @@ def _bind_parameters(parameters: Mapping[str, Any], inference: Inference) -> Non
                 request.priority = _unsigned(parameters, key, where)
             case "timeout":
                 request.timeout_us = _unsigned(parameters, key, where)
-            case "headers":
+            case "headers" | "binary_data_output":
                 pass
             case _:
-                kept[key] = model_parameter(key, value)
+                kept[key] = _model_parameter(key, value)
     if kept:
         request.parameters = kept
 
 
-def model_parameter(key: str, value: Any) -> ParameterValue:
-    """Check a parameter that is for the model.
-
-    Raises:
-        InvalidRequest: If its name is reserved, or its value no scalar.
-    """
+def _model_parameter(key: str, value: Any) -> ParameterValue:
     if key.startswith("triton_"):
         raise InvalidRequest(
             "parameter keys starting with 'triton_' are reserved for Triton usage and should not "
@@ -360,7 +371,9 @@ def _bind_outputs(outputs: Sequence[Output], inference: Inference) -> None:
     if len(names) > 1:
         _check_unique("output", names)
     inference.request.outputs = names
-    inference.forms = {output.name: _form(output) for output in outputs}
+    forms = {output.name: _form(output) for output in outputs}
+    inference.forms = forms
+    inference.has_classes = any(form.classes for form in forms.values())
 
 
 def _form(output: Output) -> Form:

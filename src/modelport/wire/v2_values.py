@@ -28,7 +28,7 @@ from modelport.errors import InvalidRequest
 from modelport.tensors import Array
 from modelport.wire import json as exact_json
 
-__all__ = ["MAX_DIMENSIONS", "decode_values", "encode_values", "lay_out", "shape_text"]
+__all__ = ["MAX_DIMENSIONS", "array_of", "decode_values", "encode_values", "lay_out", "shape_text"]
 
 MAX_DIMENSIONS = 32
 """What every numpy can hold."""
@@ -60,17 +60,27 @@ def decode_values(
         InvalidRequest: If a value is of the wrong type or out of range, or their number is not
             that of the shape.
     """
+    if isinstance(raw, list):
+        return array_of(_flat(raw), datatype, shape, name)
     codec = _CODECS[datatype]
-    if type(raw) is list:
-        values = codec.check(_flat(raw, name), datatype, name)
-    else:
-        try:
-            values = codec.decode(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            values = _decode_nested(raw, codec, datatype, name)
-    count = len(values)
-    if count != math.prod(shape):
-        raise _wrong_count(count, shape, name)
+    try:
+        values = codec.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        values = _decode_nested(raw, codec, datatype, name)
+    return _packed(values, codec, datatype, shape, name)
+
+
+def array_of(values: list[Any], datatype: DataType, shape: tuple[int, ...], name: str) -> Array:
+    """Make an array of parsed values, flat ones; otherwise like :func:`decode_values`."""
+    checked = _check_types(values, datatype, name)
+    return _packed(checked, _CODECS[datatype], datatype, shape, name)
+
+
+def _packed(
+    values: Sequence[Any], codec: "_Codec", datatype: DataType, shape: tuple[int, ...], name: str
+) -> Array:
+    if len(values) != math.prod(shape):
+        raise _wrong_count(len(values), shape, name)
     try:
         return lay_out(codec.pack(values), datatype, shape, name)
     except (OverflowError, FloatingPointError, struct.error):
@@ -165,11 +175,11 @@ def _decode_nested(
             pass
     value = exact_json.decode(text)
     if type(value) is not list:
-        raise wrong_type("data", "array", f"input '{name}'", value)
-    return codec.check(_flat(value, name), datatype, name)
+        raise wrong_type("data", "array", f"'data' of input '{name}'", value)
+    return _check_types(_flat(value), datatype, name)
 
 
-def _flat(values: list[Any], name: str) -> list[Any]:
+def _flat(values: list[Any]) -> list[Any]:
     """Take lists out of lists; the depth is bounded, because the text's was."""
     if not any(type(value) is list for value in values):
         return values
@@ -308,16 +318,14 @@ class _Codec:
 
     Attributes:
         decode: JSON text to a list of values, refusing what is not flat or of another type.
-        check: The same for values that are parsed already, with an error that says what is wrong.
         pack: Values to a buffer, or an array with one dimension; raises ``OverflowError``,
             ``FloatingPointError`` or ``struct.error`` for what the datatype cannot hold.
     """
 
-    __slots__ = ("check", "decode", "pack")
+    __slots__ = ("decode", "pack")
 
     def __init__(self, type_: Any, pack: Pack) -> None:
         self.decode: Callable[[Any], Sequence[Any]] = msgspec.json.Decoder(type_).decode
-        self.check = _check_types
         self.pack = pack
 
 

@@ -1,0 +1,195 @@
+"""Health, metadata, configuration, statistics and the model repository over V2 REST."""
+
+import asyncio
+from collections.abc import Coroutine
+
+from modelport.errors import InvalidRequest, ModelportError, NotFound, Unavailable, Unsupported
+from modelport.protocols.base import Exchange, Handler
+from modelport.protocols.v2_rest.options import RestOptions
+from modelport.protocols.v2_rest.ports import DeploymentPort, EnginePort, IndexRow
+from modelport.protocols.v2_rest.replies import JSON_HEADERS, fail, respond_empty, respond_json
+from modelport.wire import v2_admin
+
+__all__ = [
+    "Admin",
+    "no_regions",
+    "nothing_to_unregister",
+    "refusing",
+    "reporting",
+    "repository_named",
+]
+
+
+def reporting(handler: Handler) -> Handler:
+    """Make errors that a handler raises its answer."""
+
+    def handle(exchange: Exchange) -> None:
+        try:
+            handler(exchange)
+        except ModelportError as exc:
+            fail(exchange, exc)
+
+    return handle
+
+
+class Admin:
+    """The handlers, over one engine."""
+
+    def __init__(self, engine: EnginePort, options: RestOptions) -> None:
+        self._engine = engine
+        self._options = options
+        # Loads under way; the loop itself keeps only weak references to its tasks.
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def server_live(self, exchange: Exchange) -> None:
+        """Say whether the process is up."""
+        self._check_not_exiting()
+        respond_json(exchange, {"live": True})
+
+    def server_ready(self, exchange: Exchange) -> None:
+        """Say whether what should be served is."""
+        self._check_not_exiting()
+        is_ready = self._engine.is_ready(strict=self._options.is_readiness_strict)
+        respond_json(exchange, {"ready": is_ready}, 200 if is_ready else 400)
+
+    def server_metadata(self, exchange: Exchange) -> None:
+        """Say what the server is."""
+        options = self._options
+        respond_json(
+            exchange,
+            {
+                "name": options.server_name,
+                "version": options.server_version,
+                "extensions": v2_admin.EXTENSIONS,
+            },
+        )
+
+    def model_ready(self, exchange: Exchange) -> None:
+        """Say whether a model, or one version of it, answers."""
+        name = exchange.params["model"]
+        try:
+            is_ready = self._resolve(exchange).is_ready()
+        except Unavailable:
+            is_ready = False
+        if not is_ready:
+            raise InvalidRequest("Model version not ready")
+        respond_json(exchange, {"name": name, "ready": True})
+
+    def model_metadata(self, exchange: Exchange) -> None:
+        """Say what a model takes and gives."""
+        deployment = self._resolve(exchange)
+        if "version" in exchange.params:
+            versions = [deployment.version]
+        else:
+            versions = sorted(d.version for d in self._engine.deployments(deployment.name))
+        respond_json(exchange, v2_admin.model_metadata(deployment.config, versions))
+
+    def model_config(self, exchange: Exchange) -> None:
+        """Give a model's configuration, completed."""
+        exchange.respond(200, JSON_HEADERS, [self._resolve(exchange).config_json.encode()])
+
+    def all_statistics(self, exchange: Exchange) -> None:
+        """Say what all models have done."""
+        self._respond_statistics(exchange, list(self._engine.deployments()))
+
+    def model_statistics(self, exchange: Exchange) -> None:
+        """Say what a model, or one version of it, has done."""
+        name = exchange.params["model"]
+        version = exchange.params.get("version")
+        deployments = list(self._engine.deployments(name))
+        if not deployments:
+            raise InvalidRequest(f"requested model '{name}' is not available")
+        if version is not None:
+            deployments = [d for d in deployments if str(d.version) == version.lstrip("0")]
+            if not deployments:
+                raise InvalidRequest(
+                    f"requested model version is not available for model '{name}'. "
+                    f"Version {version[:40]} was asked for."
+                )
+        self._respond_statistics(exchange, deployments)
+
+    def index(self, exchange: Exchange) -> None:
+        """List what the repository has."""
+        only_ready = v2_admin.decode_index_request(exchange.body)
+        rows = [_row(row) for row in self._engine.index() if not only_ready or row.state == "READY"]
+        respond_json(exchange, rows)
+
+    def load(self, exchange: Exchange) -> None:
+        """Load a model, and answer when that is done."""
+        name = exchange.params["model"]
+        request = v2_admin.decode_load_request(exchange.body, name)
+        files = request.files or None
+        self._start(exchange, self._engine.load(name, config=request.config, files=files))
+
+    def unload(self, exchange: Exchange) -> None:
+        """Take a model out of service."""
+        name = exchange.params["model"]
+        dependents = v2_admin.decode_unload_request(exchange.body)
+        self._start(exchange, self._engine.unload(name, unload_dependents=dependents))
+
+    def _check_not_exiting(self) -> None:
+        if self._engine.is_exiting:
+            raise Unavailable("Server exiting")
+
+    def _resolve(self, exchange: Exchange) -> DeploymentPort:
+        return self._engine.resolve(exchange.params["model"], exchange.params.get("version"))
+
+    def _respond_statistics(self, exchange: Exchange, deployments: list[DeploymentPort]) -> None:
+        deployments.sort(key=lambda d: (d.name, d.version))
+        stats = [v2_admin.statistics(d.name, d.version, d.statistics) for d in deployments]
+        respond_json(exchange, {"model_stats": stats})
+
+    def _start(self, exchange: Exchange, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(_answer(exchange, work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _answer(exchange: Exchange, work: Coroutine[None, None, None]) -> None:
+    try:
+        await work
+    except ModelportError as exc:
+        fail(exchange, exc)
+    else:
+        respond_empty(exchange)
+
+
+def _row(row: IndexRow) -> dict[str, str]:
+    shown = {
+        "name": row.name,
+        "version": row.version,
+        "state": row.state,
+        "reason": row.reason,
+    }
+    return {key: value for key, value in shown.items() if value}
+
+
+def repository_named(exchange: Exchange) -> None:
+    """Refuse to load from one of several repositories: nobody could ever name one."""
+    raise Unsupported(
+        "'repository_name' specification is not supported. Leave "
+        f"'{exchange.params['repository']}' out of the path."
+    )
+
+
+def refusing(text: str) -> Handler:
+    """Make a handler for what is known and not offered."""
+
+    def handle(exchange: Exchange) -> None:
+        raise Unsupported(text)
+
+    return handle
+
+
+def no_regions(exchange: Exchange) -> None:
+    """List the regions of shared memory: there are none."""
+    region = exchange.params.get("region")
+    if region is not None:
+        kind = "system" if exchange.path.startswith("/v2/system") else "cuda"
+        raise NotFound(f"Unable to find {kind} shared memory region: '{region}'")
+    respond_json(exchange, [])
+
+
+def nothing_to_unregister(exchange: Exchange) -> None:
+    """Forget regions of shared memory, known or not."""
+    respond_empty(exchange)

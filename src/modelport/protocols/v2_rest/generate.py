@@ -1,0 +1,195 @@
+"""``generate`` and ``generate_stream``: any model by one flat JSON object."""
+
+from modelport.errors import InvalidRequest, ModelportError, Unavailable
+from modelport.messages import Request, Response, Ticket
+from modelport.protocols.base import Buffer, Exchange, Headers
+from modelport.protocols.v2_rest.options import RestOptions
+from modelport.protocols.v2_rest.ports import DeploymentPort, EnginePort
+from modelport.protocols.v2_rest.replies import (
+    JSON_HEADERS,
+    error_body,
+    error_text,
+    fail,
+    status_of,
+)
+from modelport.wire.v2_generate import (
+    decode_generate_request,
+    encode_event,
+    encode_generate_response,
+)
+
+__all__ = ["GenerateHandler"]
+
+_EVENT_HEADERS: Headers = (
+    ("Content-Type", "text/event-stream; charset=utf-8"),
+    ("Cache-Control", "no-cache"),
+)
+
+
+class GenerateHandler:
+    """Answers with one object, or with a stream of them."""
+
+    def __init__(self, engine: EnginePort, options: RestOptions, *, is_stream: bool) -> None:
+        self._engine = engine
+        self._options = options
+        self._make_sink = _StreamSink if is_stream else _OneSink
+
+    def __call__(self, exchange: Exchange) -> None:
+        """Decode, submit, and leave the rest to the sink."""
+        request_id = ""
+        try:
+            coding = exchange.headers.get("content-encoding", "identity").strip().lower()
+            if coding not in ("identity", ""):
+                raise InvalidRequest("Unsupported content-encoding, only 'identity' is supported.")
+            params = exchange.params
+            if self._engine.is_exiting:
+                raise Unavailable("Server exiting")
+            deployment = self._engine.resolve(params["model"], params.get("version"))
+            request = decode_generate_request(exchange.body, deployment.config, self._options.codec)
+            request_id = request.id
+            request.received_ns = exchange.received_ns
+            request.principal = exchange.principal
+            forwarded = self._options.forwarded_headers(exchange.headers)
+            if forwarded:
+                request.parameters = {**request.parameters, **forwarded}
+            sink = self._make_sink(exchange, deployment, request)
+            ticket = deployment.submit(request, sink)
+        except ModelportError as exc:
+            fail(exchange, exc, request_id)
+            return
+        sink.submitted(ticket)
+
+
+class _Sink:
+    """What both sinks have in common: whom they answer, and how to write a response."""
+
+    __slots__ = ("_deployment", "_exchange", "_request", "_ticket", "is_over")
+
+    def __init__(self, exchange: Exchange, deployment: DeploymentPort, request: Request) -> None:
+        self._exchange = exchange
+        self._deployment = deployment
+        self._request = request
+        self._ticket: Ticket | None = None
+        self.is_over = False
+
+    def submitted(self, ticket: Ticket) -> None:
+        """Learn the ticket. By then, all may be over."""
+        self._ticket = ticket
+        if self.is_over:
+            ticket.cancel()
+        else:
+            self._exchange.on_disconnect = ticket.cancel
+            self._exchange.on_writable = ticket.resume
+
+    def _encoded(self, response: Response) -> list[Buffer]:
+        deployment = self._deployment
+        version = str(deployment.version)
+        return encode_generate_response(response, deployment.name, version, self._request.id)
+
+    def _give_up(self) -> None:
+        self.is_over = True
+        if self._ticket is not None:
+            self._ticket.cancel()
+
+
+class _OneSink(_Sink):
+    """Waits until it is certain that there is exactly one response."""
+
+    __slots__ = ("_response",)
+
+    def __init__(self, exchange: Exchange, deployment: DeploymentPort, request: Request) -> None:
+        super().__init__(exchange, deployment, request)
+        self._response: Response | None = None
+
+    def push(self, response: Response, final: bool) -> bool:
+        """Keep the first response; a second one is one too many."""
+        if self.is_over:
+            return False
+        if self._response is not None:
+            self.fail(_not_exactly_one())
+            return False
+        self._response = response
+        if final:
+            self.end()
+        return True
+
+    def end(self) -> None:
+        """Answer, now that there will be no more."""
+        if self.is_over:
+            return
+        if self._response is None:
+            self.fail(_not_exactly_one())
+            return
+        try:
+            pieces = self._encoded(self._response)
+        except ModelportError as exc:
+            self.fail(exc)
+            return
+        self.is_over = True
+        self._exchange.respond(200, JSON_HEADERS, pieces)
+
+    def fail(self, error: ModelportError) -> None:
+        """Answer with the error."""
+        if not self.is_over:
+            self._give_up()
+            fail(self._exchange, error, self._request.id)
+
+
+class _StreamSink(_Sink):
+    """Writes each response as an event, as soon as it is there.
+
+    The status is decided by what comes first; an error after that is an event like the others.
+    """
+
+    __slots__ = ("_is_started",)
+
+    def __init__(self, exchange: Exchange, deployment: DeploymentPort, request: Request) -> None:
+        super().__init__(exchange, deployment, request)
+        self._is_started = False
+
+    def push(self, response: Response, final: bool) -> bool:
+        """Send one event.
+
+        Returns:
+            Whether the client keeps up.
+        """
+        if self.is_over:
+            return False
+        try:
+            event = encode_event(self._encoded(response))
+        except ModelportError as exc:
+            self.fail(exc)
+            return False
+        self._start(200)
+        keeps_up = self._exchange.write(event)
+        if final:
+            self.end()
+        return keeps_up
+
+    def end(self) -> None:
+        """End the stream; one without any response is empty."""
+        if not self.is_over:
+            self._start(200)
+            self.is_over = True
+            self._exchange.finish()
+
+    def fail(self, error: ModelportError) -> None:
+        """Send the error as the last event."""
+        if self.is_over:
+            return
+        self._start(status_of(error))
+        self._exchange.write(encode_event(error_body(error_text(error, self._request.id))))
+        self._give_up()
+        self._exchange.finish()
+
+    def _start(self, status: int) -> None:
+        if not self._is_started:
+            self._is_started = True
+            self._exchange.start(status, _EVENT_HEADERS)
+
+
+def _not_exactly_one() -> ModelportError:
+    return InvalidRequest(
+        "generate expects model to produce exactly 1 response, use generate stream for model that "
+        "generates various number of responses"
+    )

@@ -1,0 +1,177 @@
+"""``POST /v2/models/{model}[/versions/{version}]/infer``: the hot path.
+
+All that follows from the head of a request alone is found out once and kept with it, and what
+follows from a model's configuration is kept with the deployment.
+"""
+
+from collections.abc import Mapping
+
+from modelport.errors import ModelFailed, ModelportError, Unavailable, Unsupported
+from modelport.messages import Request, Response
+from modelport.protocols.base import Exchange
+from modelport.protocols.v2_rest.options import RestOptions
+from modelport.protocols.v2_rest.ports import DeploymentPort, EnginePort
+from modelport.protocols.v2_rest.replies import JSON_HEADERS, fail
+from modelport.wire.compression import check_coding, choose_coding, compress, decompress
+from modelport.wire.v2_classes import classify
+from modelport.wire.v2_document import decode_document
+from modelport.wire.v2_rest import (
+    HEADER_LENGTH,
+    Buffer,
+    CodecOptions,
+    Inference,
+    ResponseEncoder,
+    bind,
+    bind_raw,
+    parse_header_length,
+    split_body,
+)
+
+__all__ = ["InferHandler", "encoder_of"]
+
+_BINARY_TYPE = ("Content-Type", "application/octet-stream")
+
+
+class InferHandler:
+    """Answers inference requests with one response each."""
+
+    def __init__(self, engine: EnginePort, options: RestOptions) -> None:
+        self._engine = engine
+        self._options = options
+        self._codec: CodecOptions = options.codec
+
+    def __call__(self, exchange: Exchange) -> None:
+        """Decode, submit, and leave the rest to the sink."""
+        request_id = ""
+        try:
+            head: _Head | None = exchange.memo
+            if head is None:
+                head = exchange.memo = _Head(exchange, self._options)
+            if self._engine.is_exiting:
+                raise Unavailable("Server exiting")
+            deployment = self._engine.resolve(head.model, head.version)
+            if deployment.is_decoupled:
+                raise Unsupported(
+                    "HTTP end point doesn't support models with decoupled transaction policy. "
+                    "Call generate_stream instead, or the gRPC stream."
+                )
+            body = exchange.body
+            if head.coding is not None:
+                body = decompress(body, head.coding, self._options.max_body_bytes)
+            if head.header_length == 0:
+                inference = bind_raw(body, deployment.config)
+            else:
+                text = split_body(body, head.header_length, self._codec)
+                document = decode_document(text)
+                request_id = document.id
+                inference = bind(document, body, len(text), deployment.name, self._codec)
+            request = inference.request
+            request.received_ns = exchange.received_ns
+            request.principal = exchange.principal
+            if head.forwarded:
+                request.parameters = {**request.parameters, **head.forwarded}
+            sink = _InferSink(exchange, deployment, inference, head.accepted, self._codec)
+            ticket = deployment.submit(request, sink)
+        except ModelportError as exc:
+            fail(exchange, exc, request_id)
+            return
+        if not sink.is_over:
+            exchange.on_disconnect = ticket.cancel
+
+
+class _Head:
+    """What the head of a request says, for this and all requests with the same head."""
+
+    __slots__ = ("accepted", "coding", "forwarded", "header_length", "model", "version")
+
+    def __init__(self, exchange: Exchange, options: RestOptions) -> None:
+        headers = exchange.headers
+        self.model = exchange.params["model"]
+        self.version = exchange.params.get("version")
+        self.coding = check_coding(headers.get("content-encoding"))
+        self.accepted = choose_coding(headers.get("accept-encoding"))
+        self.header_length = parse_header_length(headers.get(HEADER_LENGTH.lower()))
+        self.forwarded: Mapping[str, str] = options.forwarded_headers(headers)
+
+
+class _InferSink:
+    """Writes the one response to one exchange."""
+
+    __slots__ = ("_accepted", "_codec", "_deployment", "_exchange", "_inference", "is_over")
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        deployment: DeploymentPort,
+        inference: Inference,
+        accepted: str | None,
+        codec: CodecOptions,
+    ) -> None:
+        self._codec = codec
+        self._exchange = exchange
+        self._deployment = deployment
+        self._inference = inference
+        self._accepted = accepted
+        self.is_over = False
+
+    def push(self, response: Response, final: bool) -> bool:
+        """Answer with the response."""
+        inference = self._inference
+        request: Request = inference.request
+        try:
+            if inference.has_classes:
+                response = _classified(response, inference, self._deployment)
+            length, pieces = encoder_of(self._deployment, self._codec).encode(
+                response, request.id, inference.is_binary, inference.forms
+            )
+        except ModelportError as exc:
+            self.fail(exc)
+            return False
+        self.is_over = True
+        if length is None and self._accepted is None:
+            self._exchange.respond(200, JSON_HEADERS, pieces)
+        else:
+            self._respond(length, pieces)
+        return False
+
+    def end(self) -> None:
+        """There was none."""
+        if not self.is_over:
+            self.fail(ModelFailed(f"model '{self._deployment.name}' gave no response"))
+
+    def fail(self, error: ModelportError) -> None:
+        """Answer with the error."""
+        self.is_over = True
+        fail(self._exchange, error, self._inference.request.id)
+
+    def _respond(self, length: int | None, pieces: list[Buffer]) -> None:
+        headers = (
+            list(JSON_HEADERS) if length is None else [_BINARY_TYPE, (HEADER_LENGTH, str(length))]
+        )
+        if self._accepted is not None:
+            headers.append(("Content-Encoding", self._accepted))
+            pieces = compress(pieces, self._accepted)
+        self._exchange.respond(200, headers, pieces)
+
+
+def encoder_of(deployment: DeploymentPort, codec: CodecOptions) -> ResponseEncoder:
+    """The encoder of a version, made when it is first needed."""
+    encoder: ResponseEncoder | None = deployment.memo.get("v2_rest")
+    if encoder is None:
+        version = str(deployment.version)
+        encoder = ResponseEncoder(deployment.name, version, is_strict=codec.is_strict)
+        deployment.memo["v2_rest"] = encoder
+    return encoder
+
+
+def _classified(response: Response, inference: Inference, deployment: DeploymentPort) -> Response:
+    forms = inference.forms or {}
+    is_batching = deployment.config.max_batch_size > 0
+    outputs = []
+    for tensor in response.outputs:
+        form = forms.get(tensor.name)
+        if form is not None and form.classes:
+            labels = deployment.labels.get(tensor.name, ())
+            tensor = classify(tensor, form.classes, labels, is_batching=is_batching)
+        outputs.append(tensor)
+    return Response(outputs, response.parameters)

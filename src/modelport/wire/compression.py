@@ -1,0 +1,113 @@
+"""gzip and deflate bodies, both ways, and which of them a client takes.
+
+``deflate`` is the zlib format, as RFC 9110 §8.4.1.2 has it. A body may be tiny and unfold to
+gigabytes, so the size is watched while it is unfolded, not afterwards.
+"""
+
+import zlib
+from collections.abc import Sequence
+
+from modelport.errors import InvalidRequest, TooLarge, Unsupported
+
+__all__ = ["CODINGS", "check_coding", "choose_coding", "compress", "decompress"]
+
+Buffer = bytes | bytearray | memoryview
+
+CODINGS = ("gzip", "deflate")
+
+_WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+
+_LEVEL = 1
+"""Tensors gain little from more effort, and the caller waits."""
+
+
+def check_coding(header: str | None) -> str | None:
+    """Read ``Content-Encoding`` of a request; ``None`` for a body as it is.
+
+    Raises:
+        Unsupported: For a coding that is not ours; answers then say which are.
+    """
+    if header is None:
+        return None
+    coding = header.strip().lower()
+    if coding in _WINDOW_BITS:
+        return coding
+    if coding in ("", "identity"):
+        return None
+    raise Unsupported(
+        f"Unsupported compression type. Got content-encoding '{coding[:40]}', accepted are "
+        f"{', '.join(CODINGS)} and identity."
+    )
+
+
+def choose_coding(header: str | None) -> str | None:
+    """Read ``Accept-Encoding``: the coding that is liked best, the first of equals.
+
+    Source: RFC 9110 §12.5.3. ``*`` names nothing that we know, so it gets the body as it is.
+    """
+    if header is None:
+        return None
+    best: str | None = None
+    best_quality = 0.0
+    for item in header.split(","):
+        name, _, parameters = item.partition(";")
+        coding = name.strip().lower()
+        quality = _quality(parameters)
+        if coding in (*CODINGS, "identity") and quality > best_quality:
+            best, best_quality = coding, quality
+    return best if best in _WINDOW_BITS else None
+
+
+def decompress(body: Buffer, coding: str, max_bytes: int) -> bytes:
+    """Unfold a whole body.
+
+    Raises:
+        InvalidRequest: If it is not what ``coding`` says, or ends too early.
+        TooLarge: If there would be more than ``max_bytes``.
+    """
+    pieces: list[bytes] = []
+    total = 0
+    rest = bytes(body)
+    try:
+        while True:
+            member = zlib.decompressobj(_WINDOW_BITS[coding])
+            piece = member.decompress(rest, max_bytes - total + 1)
+            total += len(piece)
+            if total > max_bytes:
+                raise TooLarge(
+                    f"request body exceeds the maximum of {max_bytes} bytes after decompression"
+                )
+            pieces.append(piece)
+            if not member.eof:
+                raise InvalidRequest(f"failed to decompress the {coding} body: it ends too early")
+            rest = member.unused_data
+            # RFC 1952 §2.2: a gzip body is one or more members.
+            if not rest or coding != "gzip":
+                break
+    except zlib.error as exc:
+        reason = str(exc).partition(": ")[2] or "not in this format"
+        raise InvalidRequest(f"failed to decompress the {coding} body: {reason}") from None
+    if rest:
+        raise InvalidRequest(
+            f"failed to decompress the {coding} body: {len(rest)} bytes follow its end"
+        )
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def compress(pieces: Sequence[Buffer], coding: str) -> list[Buffer]:
+    """Fold the pieces of a body into one stream."""
+    stream = zlib.compressobj(_LEVEL, zlib.DEFLATED, _WINDOW_BITS[coding])
+    folded: list[Buffer] = [stream.compress(piece) for piece in pieces]
+    folded.append(stream.flush())
+    return [piece for piece in folded if len(piece)]
+
+
+def _quality(parameters: str) -> float:
+    name, _, value = parameters.partition("=")
+    if name.strip().lower() != "q":
+        return 1.0
+    try:
+        quality = float(value)
+    except ValueError:
+        return 0.0
+    return quality if 0.0 <= quality <= 1.0 else 0.0

@@ -1,0 +1,76 @@
+"""The classification extension: an output as its best classes, ``"0.912345:7:seven"``.
+
+Source: Triton's classification extension, and the reference for what its texts look like.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from modelport import dtypes
+from modelport.errors import InvalidRequest
+from modelport.tensors import Array, Tensor
+
+__all__ = ["classify"]
+
+MAX_ELEMENTS = 1_000_000
+
+
+def classify(tensor: Tensor, classes: int, labels: Sequence[str], *, is_batching: bool) -> Tensor:
+    """Give the best classes of each row, best first, ties by index.
+
+    Args:
+        tensor: ``[batch, ...]`` if the model batches, else one row; all dimensions but the batch
+            are taken for one.
+        classes: How many, at least 1; there are never more than values.
+        labels: By index; an index beyond them has none.
+        is_batching: Whether the first axis is the batch.
+
+    Returns:
+        BYTES ``[batch?, min(classes, n)]``.
+
+    Raises:
+        InvalidRequest: If the datatype has no order, or the tensor is too large for this.
+    """
+    datatype = tensor.datatype
+    if datatype in (dtypes.BYTES, dtypes.BOOL, dtypes.FP16, dtypes.BF16):
+        raise InvalidRequest(
+            "class result not available for output due to unsupported type "
+            f"'{datatype}' (output '{tensor.name}')"
+        )
+    array = tensor.array
+    if array.size > MAX_ELEMENTS:
+        raise InvalidRequest(
+            f"classification output tensor too large: output '{tensor.name}' has {array.size} "
+            f"elements, and at most {MAX_ELEMENTS} are sorted"
+        )
+    batch = array.shape[0] if is_batching and array.ndim else 1
+    width = math.prod(array.shape[1:] if is_batching else array.shape)
+    kept = min(classes, width)
+    result = np.empty((batch, kept), object)
+    for row, values in enumerate(array.reshape(batch, width)):
+        for column, index in enumerate(_best(values, kept)):
+            label = labels[index] if index < len(labels) else None
+            result[row, column] = _named(values[index], index, label)
+    if not is_batching:
+        result = result.reshape(kept)
+    return Tensor(tensor.name, dtypes.BYTES, result)
+
+
+def _best(values: Array, kept: int) -> list[int]:
+    """Indexes of the largest values; NaN comes last."""
+    # Negating integers overflows at their smallest; reversing twice keeps ties in their order.
+    order = np.argsort(values[::-1], kind="stable")[::-1]
+    indexes: list[int] = (len(values) - 1 - order).tolist()
+    if values.dtype.kind == "f":
+        numbers = [i for i in indexes if not math.isnan(values[i])]
+        if len(numbers) != len(indexes):
+            indexes = numbers + sorted(set(indexes) - set(numbers))
+    return indexes[:kept]
+
+
+def _named(value: Any, index: int, label: str | None) -> bytes:
+    text = f"{value:f}:{index}" if value.dtype.kind == "f" else f"{value}:{index}"
+    return (text if label is None else f"{text}:{label}").encode()
