@@ -112,8 +112,8 @@ def test_numpy_files_are_arrays(server: EchoServer, capsys: pytest.CaptureFixtur
 def test_short_floats_go_as_bytes_because_triton_has_no_json_for_them(
     server: EchoServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert infer(server, "halves", "--input=h=0.1,65504", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["outputs"][0]["data"] == [0.1, 65504.0]
+    assert infer(server, "halves", "--input=h=0.25,65504", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["outputs"][0]["data"] == [0.25, 65504.0]
     assert "inference-header-content-length" in server.calls[-1][2]
 
 

@@ -158,8 +158,9 @@ def tensor_to_json(tensor: Tensor) -> dict[str, Any]:
     if tensor.datatype is dtypes.BYTES:
         values = [_json_of(each) for each in values]
     elif tensor.datatype in (dtypes.FP16, dtypes.BF16, dtypes.FP32):
-        # 0.1 and not 0.10000000149011612: numpy knows the shortest text of its narrow floats.
-        values = [float(str(each)) for each in array]
+        # 0.1 and not 0.10000000149011612. FP16 as float32, whose shortest text is still exact:
+        # its own would turn 65504 into 65500.
+        values = [float(str(each)) for each in array.astype(np.float32)]
     return {
         "name": tensor.name,
         "datatype": tensor.datatype.name,
