@@ -28,7 +28,7 @@ from modelport.wire.model_config.schema import (
     failed,
     fields_of,
     meant,
-    refuse_long,
+    refuse_unreadable,
     shown,
     single,
 )
@@ -42,7 +42,7 @@ def decode_json(data: bytes | str) -> ModelConfig:
     Raises:
         LoadFailed: If it is no JSON, or has unknown fields, wrong types or unknown values.
     """
-    refuse_long(data)
+    refuse_unreadable(data)
     try:
         text = data if isinstance(data, str) else data.decode("utf-8-sig")
         value = json.loads(text, object_pairs_hook=_object)

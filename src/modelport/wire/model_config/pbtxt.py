@@ -17,7 +17,7 @@ from modelport.wire.model_config.schema import (
     failed,
     fields_of,
     meant,
-    refuse_long,
+    refuse_unreadable,
     shown,
     single,
 )
@@ -38,13 +38,19 @@ def decode_pbtxt(text: str) -> ModelConfig:
 
     from modelport.wire.proto import model_config_pb2
 
-    refuse_long(text)
+    refuse_unreadable(text)
+    if _MANY_BACKSLASHES in text:
+        raise failed("", "hundreds of backslashes in a row are no configuration")
     message = model_config_pb2.ModelConfig()
     try:
         text_format.Parse(text, message)
     except text_format.ParseError as exc:
         line, column = exc.GetLine() or 1, exc.GetColumn() or 1
         raise failed(f"line {line}, column {column}", _in_our_words(exc)) from exc
+    except ValueError as exc:
+        # What the parser lets through and the message does not take: an enumeration's number
+        # of more than 32 bits (protobuf 6.33).
+        raise failed("", f"a number does not fit its field: {_readable(str(exc))}") from exc
     return from_proto(message)
 
 
@@ -175,6 +181,8 @@ def _readable(text: str) -> str:
     return text if text.isprintable() else ascii(text)[1:-1]
 
 
+# protobuf 6.33 needs time in the square of their number: seconds for some ten thousand.
+_MANY_BACKSLASHES: Final = 200 * "\\"
 _UNKNOWN_FIELD: Final = re.compile(r'Message type "([\w.]+)" has no field named "(.*)"\.$', re.S)
 _UNKNOWN_VALUE: Final = re.compile(r'Enum type "([\w.]+)" has no value named (.*)\.$', re.S)
 _TWICE: Final = re.compile(r'should not have multiple "(\w+)" fields')

@@ -34,13 +34,16 @@ __all__ = [
     "failed",
     "fields_of",
     "meant",
-    "refuse_long",
+    "refuse_unreadable",
     "shown",
     "single",
 ]
 
-MOST_CHARACTERS: Final = 1 << 20
-"""Longest text that is read; the longest real ones, of large ensembles, have some ten thousand."""
+MOST_CHARACTERS: Final = 1 << 18
+"""Longest text that is read; the longest real ones, of large ensembles, have some ten thousand.
+
+The libraries that parse pbtxt and YAML are slow, and on hostile text worse than linear.
+"""
 
 Record = type
 """A dataclass of ``specs``."""
@@ -94,14 +97,20 @@ def failed(path: str, text: str) -> LoadFailed:
     return LoadFailed(f"{where}: {text}")
 
 
-def refuse_long(text: str | bytes) -> None:
-    """Stop before a parser spends minutes on what cannot be a configuration.
+def refuse_unreadable(text: str | bytes) -> None:
+    """Keep from the parsers what makes them slow, or fail in ways of their own.
 
     Raises:
-        LoadFailed: Above ``MOST_CHARACTERS``.
+        LoadFailed: Above ``MOST_CHARACTERS``, or if a text is no Unicode.
     """
     if len(text) > MOST_CHARACTERS:
         raise failed("", f"{len(text)} characters are more than the {MOST_CHARACTERS} it may have")
+    # A lone surrogate makes protobuf 6.33 raise a SystemError.
+    if isinstance(text, str) and not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as exc:
+            raise failed(f"character {exc.start}", "half a character (a lone surrogate)") from exc
 
 
 def meant(name: str, names: Iterable[str]) -> str:

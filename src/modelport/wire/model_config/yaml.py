@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from modelport.specs import ModelConfig
 from modelport.wire.model_config.json import decode_dict
-from modelport.wire.model_config.schema import failed, refuse_long, shown
+from modelport.wire.model_config.schema import failed, refuse_unreadable, shown
 
 if TYPE_CHECKING:
     import yaml
@@ -27,7 +27,7 @@ def decode_yaml(text: str) -> ModelConfig:
     """
     import yaml
 
-    refuse_long(text)
+    refuse_unreadable(text)
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as exc:

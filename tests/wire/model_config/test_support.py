@@ -1,0 +1,144 @@
+"""No field is read and then silently ignored."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from modelport.errors import LoadFailed
+from modelport.specs import ModelConfig
+from modelport.wire.model_config import (
+    complete,
+    decode_pbtxt,
+    refuse_unsupported,
+    unsupported,
+)
+from modelport.wire.model_config.schema import dotted, fields_of
+from modelport.wire.model_config.support import ACTED_ON, HINTS, NOT_YET
+
+
+def _decided(record: type = ModelConfig, path: str = "") -> Iterator[str]:
+    """The paths at which a walk down the schema has to stop: listed, or without fields."""
+    for name, field in fields_of(record).items():
+        place = dotted(path, name)
+        if place in ACTED_ON | HINTS | NOT_YET.keys() or not field.is_record:
+            yield place
+        else:
+            assert isinstance(field.item, type)
+            yield from _decided(field.item, place)
+
+
+def test_every_field_of_the_schema_stands_in_exactly_one_table() -> None:
+    listed = [*ACTED_ON, *HINTS, *NOT_YET]
+    assert len(listed) == len(set(listed))
+    assert set(_decided()) == set(listed)
+
+
+SUPPORTED = """
+name: "m" platform: "onnxruntime_onnx" backend: "onnxruntime" max_batch_size: 8
+version_policy { specific { versions: [1, 2] } }
+input {
+  name: "x" data_type: TYPE_FP32 format: FORMAT_NCHW dims: [3, 2, 2] optional: true
+  reshape { shape: 12 }
+}
+output { name: "y" data_type: TYPE_FP32 dims: 1 reshape {} label_filename: "labels.txt" }
+instance_group [ { name: "g" kind: KIND_CPU count: 2 }, { kind: KIND_MODEL }, { gpus: 0 } ]
+optimization {
+  graph { level: 1 } priority: PRIORITY_MAX eager_batching: true
+  gather_kernel_buffer_threshold: 3 input_pinned_memory { enable: true }
+  cuda { busy_wait_events: true }
+}
+dynamic_batching {
+  preferred_batch_size: 4 max_queue_delay_microseconds: 1 preserve_ordering: true
+  default_queue_policy {
+    timeout_action: REJECT default_timeout_microseconds: 1 allow_timeout_override: true
+    max_queue_size: 1
+  }
+}
+default_model_filename: "m.onnx"
+metric_tags { key: "a" value: "b" }
+parameters { key: "a" value { string_value: "b" } }
+model_transaction_policy { decoupled: true }
+response_cache { enable: false }
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        SUPPORTED,
+        "version_policy { all {} }",
+        "ensemble_scheduling { step { model_name: 'a' model_version: 2 input_map { key: 'a' "
+        "value: 'b' } output_map { key: 'a' value: 'b' } } }",
+    ],
+)
+def test_what_is_acted_on_passes_as_read_and_completed(text: str) -> None:
+    config = decode_pbtxt(text)
+    refuse_unsupported(config)
+    refuse_unsupported(complete(config, name="m"))
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('runtime: "x"', "runtime: "),
+        ("input {} input { is_shape_tensor: true }", "input[1].is_shape_tensor: "),
+        ("input { allow_ragged_batch: true }", "input[0].allow_ragged_batch: "),
+        ("input { is_non_linear_format_io: true }", "input[0].is_non_linear_format_io: "),
+        ("output { is_shape_tensor: true }", "output[0].is_shape_tensor: "),
+        ("batch_input {}", "batch_input: "),
+        ("batch_output {}", "batch_output: "),
+        ("optimization { cuda { graphs: true } }", "optimization.cuda.graphs: "),
+        ("optimization { execution_accelerators {} }", "optimization.execution_accelerators: "),
+        ("dynamic_batching { priority_levels: 1 }", "dynamic_batching.priority_levels: "),
+        (
+            "dynamic_batching { priority_queue_policy { key: 1 value {} } }",
+            "dynamic_batching.priority_queue_policy: ",
+        ),
+        (
+            "dynamic_batching { default_queue_policy { timeout_action: DELAY } }",
+            "dynamic_batching.default_queue_policy.timeout_action: ",
+        ),
+        ("sequence_batching {}", "sequence_batching: "),
+        ("sequence_batching { oldest {} }", "sequence_batching: "),
+        (
+            "ensemble_scheduling { max_inflight_requests: 1 }",
+            "ensemble_scheduling.max_inflight_requests: ",
+        ),
+        (
+            'ensemble_scheduling { step {} step { model_namespace: "n" } }',
+            "ensemble_scheduling.step[1].model_namespace: ",
+        ),
+        ("instance_group { kind: KIND_GPU }", "instance_group[0].kind KIND_GPU: "),
+        ("instance_group { rate_limiter {} }", "instance_group[0].rate_limiter: "),
+        ("instance_group { secondary_devices {} }", "instance_group[0].secondary_devices: "),
+        ('instance_group { profile: "0" }', "instance_group[0].profile: "),
+        ("instance_group { passive: true }", "instance_group[0].passive: "),
+        ('instance_group { host_policy: "x" }', "instance_group[0].host_policy: "),
+        ('cc_model_filenames { key: "7.5" value: "m" }', "cc_model_filenames: "),
+        ("model_warmup {}", "model_warmup: "),
+        ("model_operations {}", "model_operations: "),
+        ("model_repository_agents { agents {} }", "model_repository_agents: "),
+        ("response_cache { enable: true }", "response_cache.enable: "),
+        ("model_metrics { metric_control {} }", "model_metrics: "),
+    ],
+)
+def test_what_is_not_acted_on_is_refused_by_name(text: str, place: str) -> None:
+    config = complete(decode_pbtxt(text), name="m")
+    found = list(unsupported(config))
+    assert len(found) == 1
+    assert found[0].startswith(place)
+    with pytest.raises(LoadFailed) as caught:
+        refuse_unsupported(config)
+    start = 'model "m": the configuration asks for what Modelport does not do yet: '
+    assert str(caught.value) == start + found[0]
+
+
+def test_all_of_it_is_told_at_once() -> None:
+    config = decode_pbtxt('runtime: "x" model_warmup {} response_cache { enable: true }')
+    assert len(list(unsupported(config))) == 3
+
+
+def test_every_refusal_says_what_to_do() -> None:
+    for path, text in NOT_YET.items():
+        assert any(word in text for word in ("remove", "use ", "set ", "let ")), path
