@@ -13,10 +13,10 @@ import numpy as np
 
 from modelport import dtypes
 from modelport.client.v2 import TensorMetadata
+from modelport.client.v2_infer import tensor_of
 from modelport.dtypes import DATATYPE_BY_NAME, DataType
 from modelport.errors import ModelportError
 from modelport.tensors import Array, Tensor
-from modelport.wire.v2_values import decode_values
 
 __all__ = [
     "fit",
@@ -55,10 +55,9 @@ def tensor_from_text(text: str, declared: TensorMetadata) -> Tensor:
         ) from exc
     shape = fit(_nested_shape(values), declared.shape)
     try:
-        array = decode_values(list(_leaves(values)), datatype, shape, declared.name)
+        return tensor_of(declared.name, datatype, shape, values)
     except ModelportError as exc:
         raise ValueError(str(exc)) from exc
-    return Tensor(declared.name, datatype, array)
 
 
 def tensor_from_bytes(content: bytes, declared: TensorMetadata) -> Tensor:

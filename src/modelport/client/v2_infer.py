@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelport.client.v2 import BadReply, Reply
-from modelport.dtypes import DATATYPE_BY_NAME
+from modelport.dtypes import DATATYPE_BY_NAME, DataType
 from modelport.errors import ModelportError
 from modelport.tensors import Tensor
 from modelport.wire.v2_bytes import decode_bytes, encode_array
 from modelport.wire.v2_values import decode_values, encode_values
 
-__all__ = ["Call", "Outcome", "decode_outcome", "encode_call"]
+__all__ = ["Call", "Outcome", "decode_outcome", "encode_call", "tensor_of"]
 
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 
@@ -47,6 +47,17 @@ class Outcome:
 
     document: Mapping[str, Any]
     outputs: Sequence[Tensor]
+
+
+def tensor_of(
+    name: str, datatype: DataType, shape: tuple[int, ...], values: Sequence[Any]
+) -> Tensor:
+    """Make a tensor of Python values, flat or nested, as strictly as a server reads them.
+
+    Raises:
+        InvalidRequest: If a value does not fit the datatype, or their number the shape.
+    """
+    return Tensor(name, datatype, decode_values(list(values), datatype, shape, name))
 
 
 def encode_call(call: Call) -> tuple[dict[str, str], list[bytes | memoryview]]:
@@ -112,8 +123,7 @@ def _output(part: Mapping[str, Any], body: bytes, offset: int) -> tuple[Tensor, 
     shape = tuple(int(size) for size in part["shape"])
     size = part.get("parameters", {}).get("binary_data_size")
     if size is None:
-        array = decode_values(list(part["data"]), datatype, shape, name)
-        return Tensor(name, datatype, array), offset
+        return tensor_of(name, datatype, shape, part["data"]), offset
     if not 0 <= size <= len(body) - offset:
         raise ValueError(f'output "{name}" has {len(body) - offset} bytes left of {size}')
     tensor = decode_bytes(name, datatype, shape, body, offset, size, "")
