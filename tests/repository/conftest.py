@@ -27,6 +27,7 @@ _LIMIT_S = 5.0
 
 class FakeRuntime:
     default_filename: ClassVar[str] = "model.fake"
+    loaded: ClassVar[list[str]] = []
     unloaded: ClassVar[list[str]] = []
 
     @classmethod
@@ -51,6 +52,7 @@ class FakeRuntime:
         if found.get("fail") in ("all", context.instance_name):
             raise LoadFailed("the weights are torn")
         self.name = f"{context.instance_name} v{context.source.version}"
+        self.loaded.append(self.name)
 
     def execute(self, batch: Batch) -> Sequence[Outcome]:
         raise NotImplementedError
@@ -99,7 +101,10 @@ class FakeListener:
             raise self.refusal
         for version in versions:
             self.told.append(f"+{version.name} v{version.version}")
+            replaced = self.live.get((version.name, version.version))
             self.live[version.name, version.version] = version
+            if replaced is not None:
+                replaced.unload()
 
     def detach(self, name: str, version: int) -> Awaitable[None]:
         self.told.append(f"-{name} v{version}")
@@ -120,14 +125,19 @@ class Bench:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._ticks = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything but the files."""
+        FakeRuntime.loaded, FakeRuntime.unloaded = [], []
         self.host = FakeHost()
         self.listener = FakeListener()
-        self.unloaded = FakeRuntime.unloaded
+        self.loaded, self.unloaded = FakeRuntime.loaded, FakeRuntime.unloaded
         self.calls: list[str] = []
         self.gates: dict[str, asyncio.Event] = {}
         self.most_at_once = 0
         self._at_once = 0
-        self._ticks = 0
 
     def write(self, path: str, content: object = "") -> Path:
         """Write a file; anything but text becomes JSON. Its time differs from all before it."""
@@ -213,7 +223,6 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
-    FakeRuntime.unloaded.clear()
     return Bench(tmp_path)
 
 

@@ -6,11 +6,12 @@ model file; defaults; checks; labels; instances.
 """
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from modelport.errors import LoadFailed
 from modelport.repository.ensembles import complete_ensemble
@@ -131,14 +132,14 @@ def bring_up(
             loaded = _bring_up_ensemble(reading, version, served)
         else:
             loaded = _bring_up_model(reading, version, host, options)
-    except LoadFailed:
-        raise
+    except LoadFailed as exc:
+        raise LoadFailed(_without_paths(exc.text, reading)) from exc
     except SystemExit as exc:
         # A script that was never meant to be imported; it must not take the server with it.
         raise LoadFailed("the model's code ended the process (SystemExit) while loading") from exc
     except Exception as exc:
         # Frameworks and models raise what they like; their authors' words are the best we have.
-        raise LoadFailed(as_model_failure(exc).text) from exc
+        raise LoadFailed(_without_paths(as_model_failure(exc).text, reading)) from exc
     loaded.load_s = time.perf_counter() - started_s
     return loaded
 
@@ -246,6 +247,17 @@ def _no_tensors(config: ModelConfig, options: LoadOptions) -> str:
     return f"the model has neither inputs nor outputs: no configuration lists them, {told}; {how}"
 
 
+def _without_paths(text: str, reading: Reading) -> str:
+    """Leave of paths what a client may see: inside the model all of it, elsewhere the last part.
+
+    Texts of frameworks and models are full of them.
+    """
+    directory = reading.place.directory
+    for inside in {str(directory), str(directory.resolve())}:
+        text = text.replace(f"{inside}/", "")
+    return _ABSOLUTE_PATH.sub(r"\1", text)
+
+
 def _title(source: ModelSource) -> str:
     if source.version_directory == source.directory:
         return "the model directory"
@@ -257,3 +269,7 @@ def _listed(names: Sequence[str]) -> str:
         return "nothing"
     shown = ", ".join(names[:8])
     return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown
+
+
+# Not the path of a URL, nor what follows a word as in "and/or".
+_ABSOLUTE_PATH: Final = re.compile(r"(?<![\w/:.])/(?:[^/\s'\"]+/)+([^/\s'\"]*)")
