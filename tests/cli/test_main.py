@@ -36,6 +36,11 @@ def test_help_settings_and_mistakes_load_nothing_heavy(code: str) -> None:
     assert not modules_after(code).intersection(HEAVY)
 
 
+def test_serving_starts_without_what_only_help_needs() -> None:
+    loaded = modules_after("import modelport.cli as c; c.main(['serve'])")
+    assert not loaded.intersection({"textwrap", "argparse", "pathlib", "json", "tomllib"})
+
+
 def test_help_of_the_calling_verbs_loads_no_numpy() -> None:
     code = "import modelport.cli as c; c.main(['infer', '--help']); c.main(['models', '--help'])"
     assert not modules_after(code).intersection({"numpy", "rich", "google.protobuf"})

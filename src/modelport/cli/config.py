@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from modelport.cli.options import asks_for_help
-from modelport.cli.server_settings import print_help, read_settings
+from modelport.cli.server_settings import read_settings
 from modelport.cli.terminal import is_coloured, paint, table
 from modelport.server.config import Origin, Resolved
 from modelport.server.settings import SETTINGS, Group
@@ -24,6 +24,8 @@ SUMMARY = (
 def run(argv: Sequence[str]) -> int:
     """Print the settings."""
     if asks_for_help(argv):
+        from modelport.cli.settings_help import print_help
+
         print_help(USAGE, SUMMARY, ())
         return 0
     is_json = "--json" in argv

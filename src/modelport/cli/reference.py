@@ -10,7 +10,7 @@ from pathlib import Path
 from modelport.cli import config as config_verb
 from modelport.cli import infer, models, serve
 from modelport.cli.help import options_section, render
-from modelport.cli.server_settings import sections
+from modelport.cli.settings_help import sections
 from modelport.server.setting_values import SWITCH
 from modelport.server.settings import SETTINGS, Group, Setting
 from modelport.server.shown import shown_default

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from modelport.cli.options import UsageError, asks_for_help
-from modelport.cli.server_settings import print_help, read_settings
+from modelport.cli.server_settings import read_settings
 
 __all__ = ["NOTES", "SUMMARY", "USAGE", "run"]
 
@@ -25,6 +25,8 @@ NOTES = (
 def run(argv: Sequence[str]) -> int:
     """Serve until asked to stop."""
     if asks_for_help(argv):
+        from modelport.cli.settings_help import print_help
+
         print_help(USAGE, SUMMARY, NOTES)
         return 0
     resolved = read_settings(argv)
