@@ -152,27 +152,27 @@ def _in_our_words(error: Exception) -> str:
     from modelport.wire.proto import model_config_pb2
 
     text = error.args[0]
-    if found := _UNKNOWN_FIELD.search(text):
+    if found := re.search(_UNKNOWN_FIELD, text, re.S):
         message = model_config_pb2.DESCRIPTOR.pool.FindMessageTypeByName(found[1])
         names = [field.name for field in message.fields]
         return f"there is no field {shown(found[2])} in {message.name}; {meant(found[2], names)}"
-    if found := _UNKNOWN_VALUE.search(text):
+    if found := re.search(_UNKNOWN_VALUE, text, re.S):
         enum = model_config_pb2.DESCRIPTOR.pool.FindEnumTypeByName(found[1])
         names = [value.name for value in enum.values]
         return f"{shown(found[2])} is no value of {enum.name}; {meant(found[2], names)}"
-    if found := _TWICE.search(text):
+    if found := re.search(_TWICE, text, re.S):
         return f"{found[1]} is given twice; keep one"
-    if found := _EXCLUDED.search(text):
+    if found := re.search(_EXCLUDED, text, re.S):
         return f"{found[2]} and {found[1]} exclude one another; keep one"
-    if found := _NO_INTEGER.search(text):
+    if found := re.search(_NO_INTEGER, text, re.S):
         return f"expected an integer, got {_readable(found[1])}"
-    if found := _OUT_OF_RANGE.search(text):
+    if found := re.search(_OUT_OF_RANGE, text, re.S):
         return f"{_readable(found[1])} is too large or too small for this field"
-    if found := _NO_TEXT.search(text):
+    if found := re.search(_NO_TEXT, text, re.S):
         return f"expected a text in quotes, got {_readable(found[1])}"
     if "missing ending quote" in text:
         return "a text has no closing quote"
-    found = _OWN_WORDS.search(text)
+    found = re.search(_OWN_WORDS, text, re.S)
     return f"no protobuf text: {_readable(found[1] if found else text)}"
 
 
@@ -183,11 +183,11 @@ def _readable(text: str) -> str:
 
 # protobuf 6.33 needs time in the square of their number: seconds for some ten thousand.
 _MANY_BACKSLASHES: Final = 200 * "\\"
-_UNKNOWN_FIELD: Final = re.compile(r'Message type "([\w.]+)" has no field named "(.*)"\.$', re.S)
-_UNKNOWN_VALUE: Final = re.compile(r'Enum type "([\w.]+)" has no value named (.*)\.$', re.S)
-_TWICE: Final = re.compile(r'should not have multiple "(\w+)" fields')
-_EXCLUDED: Final = re.compile(r'Field "(\w+)" is specified along with field "(\w+)"')
-_NO_INTEGER: Final = re.compile(r"Couldn't parse integer: (.*)$", re.S)
-_OUT_OF_RANGE: Final = re.compile(r"(?:Value|Integer) out of range: (.*)$", re.S)
-_OWN_WORDS: Final = re.compile(r"^[0-9:]+ : (?:'.*': )?(.*)$", re.S)
-_NO_TEXT: Final = re.compile(r"Expected string but found: '(.*)'$", re.S)
+_UNKNOWN_FIELD: Final = r'Message type "([\w.]+)" has no field named "(.*)"\.$'
+_UNKNOWN_VALUE: Final = r'Enum type "([\w.]+)" has no value named (.*)\.$'
+_TWICE: Final = r'should not have multiple "(\w+)" fields'
+_EXCLUDED: Final = r'Field "(\w+)" is specified along with field "(\w+)"'
+_NO_INTEGER: Final = r"Couldn't parse integer: (.*)$"
+_OUT_OF_RANGE: Final = r"(?:Value|Integer) out of range: (.*)$"
+_OWN_WORDS: Final = r"^[0-9:]+ : (?:'.*': )?(.*)$"
+_NO_TEXT: Final = r"Expected string but found: '(.*)'$"

@@ -3,7 +3,6 @@
 Readers and writers of every form walk these tables, so none of them lists a field itself.
 """
 
-import difflib
 import json
 import struct
 import types
@@ -115,6 +114,8 @@ def refuse_unreadable(text: str | bytes) -> None:
 
 def meant(name: str, names: Iterable[str]) -> str:
     """Say which of ``names`` was probably meant, or which there are."""
+    import difflib  # only a mistake needs it
+
     known = list(names)
     close = difflib.get_close_matches(name[:100], known, n=1, cutoff=0.6)
     if close:
