@@ -111,14 +111,14 @@ def print_digit(digit: int, stroke: int) -> Floats:
     square = Image.new("L", (side, side))
     offset = ((side - (right - left)) // 2, (side - (bottom - top)) // 2)
     square.paste(sheet.crop(box), offset)
-    cells = np.asarray(square.resize((8, 8), Image.Resampling.BOX), np.float32)
-    return (cells * (INK / cells.max())).ravel()
+    cells: Floats = np.asarray(square.resize((8, 8), Image.Resampling.BOX), np.float32)
+    return cells.ravel() * np.float32(INK / cells.max())
 
 
 def to_onnx(network: MLPClassifier) -> onnx.ModelProto:
     """Write ``network`` as a graph from ``pixels`` to ``label`` and ``probabilities``."""
     nodes = [helper.make_node("Mul", ["pixels", "scale"], ["layer0"])]
-    weights = [numpy_helper.from_array(np.float32(1 / INK), "scale")]
+    weights = [numpy_helper.from_array(np.array(1 / INK, np.float32), "scale")]
     last = len(network.coefs_) - 1
     for i, (matrix, bias) in enumerate(zip(network.coefs_, network.intercepts_, strict=True)):
         weights.append(numpy_helper.from_array(matrix.astype(np.float32), f"matrix{i}"))

@@ -18,6 +18,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -97,8 +98,19 @@ def build(staging: Path) -> dict[str, str]:
     for model_name, module_name in BUILDERS.items():
         progress(f"building {model_name}")
         builder = importlib.import_module(module_name)
-        measured[model_name] = builder.build(staging / model_name / "1")
+        # The matrices are small: two threads are no faster, and take three times as long
+        # where something else runs on this machine (OpenBLAS spins while it waits).
+        with one_thread():
+            measured[model_name] = builder.build(staging / model_name / "1")
     return measured
+
+
+def one_thread() -> AbstractContextManager[object]:
+    # Not at the top: a run that finds everything up to date has no use for it.
+    from threadpoolctl import threadpool_limits
+
+    limits: AbstractContextManager[object] = threadpool_limits(limits=1)
+    return limits
 
 
 def publish(staging: Path, out: Path, old: Stamp | None, new: Stamp) -> None:

@@ -1,11 +1,11 @@
 """Encoded image to pixels, for bytes that a stranger sent."""
 
 import io
-import warnings
 
 import numpy as np
-import triton_python_backend_utils as pb_utils
 from PIL import Image, ImageOps
+
+import triton_python_backend_utils as pb_utils
 
 FORMATS = ("PNG", "JPEG")
 MAX_PIXELS = 16_000_000
@@ -36,16 +36,14 @@ def decode(encoded):
         ValueError: If the bytes are no complete PNG or JPEG, or hold more than MAX_PIXELS.
     """
     try:
-        with warnings.catch_warnings():
-            # Pillow warns about large pictures; the limit here is lower than Pillow's.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(encoded), formats=FORMATS)
+        picture = Image.open(io.BytesIO(encoded), formats=FORMATS)
         if picture.width * picture.height <= MAX_PIXELS:
             return flatten(ImageOps.exif_transpose(picture))
     except Image.UnidentifiedImageError:
         size = len(encoded)
         raise ValueError(f'input "encoded": {size} bytes that are no PNG or JPEG file') from None
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        # From twice Pillow's own limit the error, below that a warning, which may be fatal too.
         raise ValueError(too_large("far more")) from None
     except (OSError, SyntaxError, ValueError) as exc:
         # Pillow reports a broken PNG as SyntaxError, a broken JPEG as OSError.
