@@ -23,7 +23,7 @@ from modelport.errors import InvalidInference
 from modelport.tensors import Array, Tensor
 from modelport.wire.v2_values import lay_out
 
-__all__ = ["decode_bytes", "decode_strings", "encode_array", "encode_strings"]
+__all__ = ["IncompleteStrings", "decode_bytes", "decode_strings", "encode_array", "encode_strings"]
 
 Buffer = bytes | bytearray | memoryview
 
@@ -70,6 +70,22 @@ def decode_bytes(
     return Tensor(name, datatype, array)
 
 
+class IncompleteStrings(Exception):
+    """BYTES end in the middle of a length or of an element.
+
+    Attributes:
+        count: Elements that are whole.
+        left: Bytes that are left for the one that is not.
+        length: Of that one; ``None`` if its length is cut off itself.
+    """
+
+    def __init__(self, count: int, left: int, length: int | None) -> None:
+        super().__init__(count, left, length)
+        self.count = count
+        self.left = left
+        self.length = length
+
+
 def decode_strings(view: Buffer, limit: int = sys.maxsize) -> list[bytes]:
     """Cut elements, each after its 4-byte length, out of a buffer.
 
@@ -78,8 +94,7 @@ def decode_strings(view: Buffer, limit: int = sys.maxsize) -> list[bytes]:
         limit: Stop after so many; the rest is left alone.
 
     Raises:
-        ValueError: With the number of elements read, ``True`` if a length is cut off, its bytes
-            left, and the length if an element is cut off.
+        IncompleteStrings: If the last length or element is cut off.
     """
     data = bytes(view)
     end = len(data)
@@ -89,11 +104,11 @@ def decode_strings(view: Buffer, limit: int = sys.maxsize) -> list[bytes]:
     while position < end and len(elements) < limit:
         start = position + 4
         if start > end:
-            raise ValueError(len(elements), True, end - position, 0)
+            raise IncompleteStrings(len(elements), end - position, None)
         (length,) = unpack(data, position)
         position = start + length
         if position > end:
-            raise ValueError(len(elements), False, end - start, length)
+            raise IncompleteStrings(len(elements), end - start, length)
         elements.append(data[start:position])
     if position < end:
         # One more than allowed: enough to know that there are too many.
@@ -143,10 +158,9 @@ def _decode_strings(name: str, shape: tuple[int, ...], view: memoryview, model: 
     wanted = math.prod(shape)
     try:
         elements = decode_strings(view, wanted)
-    except ValueError as exc:
-        count, in_length, left, length = exc.args
-        text = _incomplete(name, model, in_length, left, length)
-        return _faulty(name, shape, f"{text} ({count} of {wanted} elements are whole)")
+    except IncompleteStrings as exc:
+        text = _incomplete(name, model, exc.left, exc.length)
+        return _faulty(name, shape, f"{text} ({exc.count} of {wanted} elements are whole)")
     if len(elements) > wanted:
         return _faulty(
             name,
@@ -164,8 +178,8 @@ def _decode_strings(name: str, shape: tuple[int, ...], view: memoryview, model: 
     return Tensor(name, dtypes.BYTES, string_array(elements, shape, name))
 
 
-def _incomplete(name: str, model: str, in_length: bool, left: int, length: int) -> str:
-    if in_length:
+def _incomplete(name: str, model: str, left: int, length: int | None) -> str:
+    if length is None:
         return (
             f"incomplete string length indicator for inference input '{name}' for model "
             f"'{model}', expecting 4 bytes but only {left} bytes available. Each element of a "

@@ -14,7 +14,17 @@ from modelport.errors import InvalidRequest
 from modelport.wire import json
 from modelport.wire.v2_values import wrong_type
 
-__all__ = ["Document", "Input", "Output", "ParsedInput", "decode_document"]
+__all__ = [
+    "Document",
+    "Input",
+    "Output",
+    "ParsedInput",
+    "decode_document",
+    "member",
+    "members_of",
+    "optional",
+    "parse_tensors",
+]
 
 Parameters = dict[str, Any]
 Dimension = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -71,16 +81,25 @@ def decode_document(text: bytes | bytearray) -> Document:
 
 def _document(value: Any) -> Document:
     members = members_of(value, "the request")
-    inputs = member(members, "inputs", "array", "the request")
     outputs = optional(members, "outputs", "array", "the request", UNSET)
     return Document(
-        inputs=[_input(one, f"inputs[{index}]") for index, one in enumerate(inputs)],
+        inputs=parse_tensors(members, "inputs", "the request"),
         id=optional(members, "id", "string", "the request", ""),
         outputs=outputs
         if outputs is UNSET
         else [_output(one, f"outputs[{index}]") for index, one in enumerate(outputs)],
         parameters=_parameters(members, "the request"),
     )
+
+
+def parse_tensors(members: dict[str, Any], key: str, where: str) -> list[Input]:
+    """Take ``inputs``, or a response's ``outputs``, out of a parsed object.
+
+    Raises:
+        InvalidRequest: If something is missing or of the wrong type.
+    """
+    parts = member(members, key, "array", where)
+    return [_input(one, f"{key}[{index}]") for index, one in enumerate(parts)]
 
 
 def _input(value: Any, where: str) -> Input:
