@@ -648,6 +648,26 @@ def test_an_ensemble_with_a_missing_member_names_the_step(bench: Bench, run: Run
     run(main())
 
 
+def test_a_step_cannot_reach_out_of_the_repository(bench: Bench, run: Run) -> None:
+    bench.root = bench.root / "inside"
+    bench.ensemble("e", "a")
+    outside = bench.write("../outside/1/model.fake", {"outputs": {"Y": "TYPE_FP32"}})
+    config = json.loads((bench.root / "e/config.json").read_text())
+    config["ensemble_scheduling"]["step"][0]["model_name"] = "../outside"
+    assert (bench.root / "../outside").exists()
+    assert outside.exists()
+
+    async def main() -> None:
+        repository = bench.repository()
+        await repository.open()
+        with pytest.raises(LoadFailed, match=r"step 0 needs model '\.\./outside'"):
+            await repository.load("e", config=json.dumps(config))
+        assert [row.name for row in repository.index()] == ["e"]
+
+    run(main())
+    assert bench.listener.told == []
+
+
 def test_ensembles_in_a_circle_are_refused(bench: Bench, run: Run) -> None:
     bench.ensemble("e", "f")
     bench.ensemble("f", "e")
@@ -715,7 +735,12 @@ def test_an_ensemble_that_a_changed_member_does_not_fit_is_taken_down(
         await repository.load("a")
         assert list(bench.listener.live) == [("a", 1)]
         assert not repository.is_ready(strict=True)
-        assert "output_map names 'Y'" in repository.states("e")[1].reason
+        await asyncio.sleep(0)
+        await bench.reach("unload")
+        await asyncio.sleep(0)
+        (row,) = repository.rows("e")
+        assert row.state is Phase.UNAVAILABLE
+        assert "output_map names 'Y'" in row.reason
 
     run(main())
 

@@ -31,6 +31,7 @@ __all__ = [
     "check_name",
     "find_config",
     "is_model_directory",
+    "is_name",
     "list_files",
     "list_versions",
     "model_names",
@@ -75,11 +76,16 @@ def check_name(name: str) -> None:
     Raises:
         InvalidRequest: If it could lead anywhere else.
     """
-    if not name or name in (".", "..") or _UNSAFE.search(name):
+    if not is_name(name):
         raise InvalidRequest(
             f"invalid model name '{_printable(name)}', model name must not contain path traversal "
             "characters; it is one directory's name, without '/' and '\\'"
         )
+
+
+def is_name(name: str) -> bool:
+    """Whether this can be the name of a model, so of a directory."""
+    return name not in ("", ".", "..") and _UNSAFE.search(name) is None
 
 
 def check_filename(field: str, filename: str) -> None:

@@ -15,6 +15,7 @@ from modelport.repository.ensembles import is_ensemble
 from modelport.repository.layout import (
     Signature,
     find_config,
+    is_name,
     list_files,
     list_versions,
     read_text,
@@ -60,13 +61,15 @@ def read_model(
 
     Args:
         sources: Where to look; a name may be in one of them only.
-        name: Has been checked.
+        name: May come from anywhere, also from the steps of an inline configuration.
         config_name: Picks one of several configurations, see ``layout.find_config``.
         override: JSON whose fields replace those of the file.
 
     Raises:
         LoadFailed: If it is there twice, or its configuration cannot be read.
     """
+    if not is_name(name):
+        return None
     places = [place for source in sources if (place := source.find(name)) is not None]
     if not places:
         return None

@@ -208,9 +208,10 @@ class Repository:
         names = set(self._models)
         for source in self._sources:
             names.update(source.names(self._models))
-        return [row for name in sorted(names) for row in self._rows(name)]
+        return [row for name in sorted(names) for row in self.rows(name)]
 
-    def _rows(self, name: str) -> list[IndexRow]:
+    def rows(self, name: str) -> list[IndexRow]:
+        """Give the index's lines for one model, without looking whether it is there."""
         model = self._models.get(name)
         if model is None:
             return [IndexRow(name)]
@@ -232,15 +233,6 @@ class Repository:
     def failures(self) -> dict[str, str]:
         """What the last load of each model failed with, for those whose last load failed."""
         return {name: model.failure for name, model in self._models.items() if model.failure}
-
-    def knows(self, name: str) -> bool:
-        """Whether this model is, or was, loaded, or failed to."""
-        return name in self._models
-
-    def states(self, name: str) -> dict[int, VersionState]:
-        """The versions of a model that were ever loaded, or were to be; empty for none."""
-        model = self._models.get(name)
-        return dict(model.states) if model is not None else {}
 
     # What is asked for.
 
