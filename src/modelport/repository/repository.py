@@ -244,13 +244,14 @@ class Repository:
         await self._finish(self._open())
 
     async def _open(self) -> None:
-        names = self._options.load_models
-        if self._options.control_mode is ControlMode.NONE or "*" in names:
-            listed = await self._run_blocking(_list_names, self._sources)
-            names = tuple(dict.fromkeys((*listed, *(name for name in names if name != "*"))))
-        for name in names:
+        is_explicit = self._options.control_mode is ControlMode.EXPLICIT
+        asked = dict.fromkeys(self._options.load_models if is_explicit else ("*",))
+        if "*" in asked:
+            del asked["*"]
+            asked |= dict.fromkeys(await self._run_blocking(_list_names, self._sources))
+        for name in asked:
             self._model(name).is_named = True
-        await self._load_all(dict.fromkeys(names))
+        await self._load_all(asked)
         self._is_open = True
 
     async def load(
@@ -289,11 +290,16 @@ class Repository:
         outcomes = await self._load_all({name: config})
         error = outcomes[name] or next((each for each in outcomes.values() if each), None)
         if error is None:
-            self._models[name].is_named = True
+            self._model(name).is_named = True
         elif is_new and isinstance(error, _NotThere):
-            # A name that somebody made up is nothing to remember.
-            self._models.pop(name, None)
+            self._forget(name)
         return error
+
+    def _forget(self, name: str) -> None:
+        """Keep nothing of a name that somebody made up, unless it has come true meanwhile."""
+        model = self._models.get(name)
+        if model is not None and not model.states and not model.lock.locked():
+            del self._models[name]
 
     async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
         """Take a model out of service; ensembles that need it go with it.
