@@ -12,6 +12,7 @@ from typing import cast
 
 from modelport.errors import LoadFailed
 from modelport.runtimes.base import Runtime
+from modelport.runtimes.pickles import PICKLE_SUFFIXES, pickle_refusal
 from modelport.runtimes.python_files import PythonModel, models_in_file
 from modelport.specs import ModelConfig
 
@@ -135,7 +136,7 @@ def runtime_for_file(path: Path) -> RuntimeRow:
         if row.suffixes and path.name.endswith(row.suffixes):
             return _python_row(row, path) if row.backend == "python" else row
     suffix = path.suffix.lower()
-    if suffix in _PICKLE_SUFFIXES:
+    if suffix in PICKLE_SUFFIXES:
         raise LoadFailed(pickle_refusal(path.name))
     if suffix in _LATER_SUFFIXES:
         backend = _LATER_SUFFIXES[suffix]
@@ -169,15 +170,6 @@ def import_runtime(row: RuntimeRow) -> type[Runtime]:
             f"pip install --force-reinstall 'modelport[{row.extra or 'all'}]'"
         ) from exc
     return cast(type[Runtime], getattr(module, class_name))
-
-
-def pickle_refusal(filename: str) -> str:
-    """The text for a model file that can run any code while it is read."""
-    return (
-        f"'{filename}' is a pickle, which can run any code while it is read, and is refused; save "
-        "the model with skops (skops.io.dump(model, 'model.skops')), or export it to ONNX; reading "
-        "pickles of your own will need --allow-pickle-models, which comes in a later release"
-    )
 
 
 def _usual_filename(row: RuntimeRow, directory: Path) -> str:
@@ -223,7 +215,7 @@ def _entry_point(backend: str) -> RuntimeRow | None:
 def _undecided(config: ModelConfig, directory: Path) -> str:
     names = sorted(_names(directory))
     for name in names:
-        if Path(name).suffix.lower() in _PICKLE_SUFFIXES:
+        if Path(name).suffix.lower() in PICKLE_SUFFIXES:
             return pickle_refusal(name)
     for name in names:
         backend = _LATER_SUFFIXES.get(Path(name).suffix.lower())
@@ -272,7 +264,6 @@ _PLATFORMS_OF_OTHERS = {
     "tensorflow_savedmodel": "tensorflow",
 }
 
-_PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib")
 _LATER_SUFFIXES = {
     ".pt": "pytorch",
     ".pth": "pytorch",

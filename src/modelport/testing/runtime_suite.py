@@ -376,7 +376,8 @@ class RuntimeSuite:
     ) -> None:
         if case.row is None or not case.framework:
             pytest.skip("this runtime needs nothing")
-        monkeypatch.setitem(sys.modules, case.framework, None)
+        for name in [name for name in sys.modules if name.partition(".")[0] == case.framework]:
+            monkeypatch.setitem(sys.modules, name, None)
         module = case.row.target.partition(":")[0]
         for name in [name for name in sys.modules if name.startswith(module)]:
             monkeypatch.delitem(sys.modules, name)

@@ -1,0 +1,14 @@
+"""What is said about files that can run any code while they are read."""
+
+__all__ = ["PICKLE_SUFFIXES", "pickle_refusal"]
+
+PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib")
+
+
+def pickle_refusal(filename: str) -> str:
+    """The text for a model file that is a pickle."""
+    return (
+        f"'{filename}' is a pickle, which can run any code while it is read, and is refused; save "
+        "the model with skops (skops.io.dump(model, 'model.skops')), or export it to ONNX; reading "
+        "pickles of your own will need --allow-pickle-models, which comes in a later release"
+    )
