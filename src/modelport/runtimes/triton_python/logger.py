@@ -5,8 +5,8 @@ import sys
 from types import FrameType
 from typing import ClassVar
 
+from modelport.runtimes.model_code import nearest_home
 from modelport.runtimes.triton_python.errors import TritonModelException
-from modelport.runtimes.triton_python.modules import nearest_home
 
 __all__ = ["Logger"]
 

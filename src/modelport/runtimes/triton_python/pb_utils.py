@@ -12,11 +12,11 @@ from typing import Any, NoReturn
 import numpy as np
 
 from modelport.dtypes import DATATYPE_BY_CONFIG_NAME, DATATYPE_BY_NUMPY
+from modelport.runtimes.model_code import nearest_home
 from modelport.runtimes.triton_python.errors import TritonError, TritonModelException
 from modelport.runtimes.triton_python.logger import Logger
 from modelport.runtimes.triton_python.memory import InferenceTrace, MemoryType, PreferredMemory
 from modelport.runtimes.triton_python.model_config import ModelConfig
-from modelport.runtimes.triton_python.modules import nearest_home
 from modelport.runtimes.triton_python.request import (
     REQUEST_FLAG_SEQUENCE_END,
     REQUEST_FLAG_SEQUENCE_START,

@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 
 from modelport.errors import LoadFailed, ModelportError
 from modelport.runtimes.base import Batch, Host, LoadContext, ModelSource, Outcome
+from modelport.runtimes.model_code import Home, import_model
 from modelport.runtimes.triton_python.interface import Interface
 from modelport.runtimes.triton_python.model_config import ModelConfig as FillableConfig
 from modelport.runtimes.triton_python.model_config import completed
-from modelport.runtimes.triton_python.modules import Home, import_model
 from modelport.runtimes.triton_python.request import ServedRequest
 from modelport.specs import ModelConfig
 
@@ -176,7 +176,7 @@ def _model_class(
 ) -> tuple[type[Any], Home]:
     """Import the model file and find the class in it."""
     file = source.file(config, TritonPythonRuntime.default_filename)
-    home = Home(source.version_directory, model_name=source.name, host=host)
+    home = Home(source.version_directory, model_name=source.name, host=host, stand_ins=_STAND_INS)
     if not file.is_file():
         raise LoadFailed(f"model '{source.name}' version {source.version} has no '{file.name}'")
     try:
@@ -244,5 +244,6 @@ def _arguments(context: LoadContext) -> dict[str, str]:
     }
 
 
+_STAND_INS = {"triton_python_backend_utils": "modelport.runtimes.triton_python.pb_utils"}
 # As Triton has it; a model that is asked every few seconds may be slow, not hang.
 _IS_READY_TIMEOUT_S = 5.0
