@@ -1,0 +1,105 @@
+import math
+import time
+
+import pytest
+
+from modelport.errors import InvalidRequest
+from modelport.wire import json
+
+
+def nested(depth: int) -> bytes:
+    return b"[" * depth + b"]" * depth
+
+
+def test_a_hundred_levels_are_read_and_one_more_is_refused() -> None:
+    json.check_depth(nested(100))
+    assert json.decode(nested(100))
+    with pytest.raises(InvalidRequest, match=r"^JSON nesting depth exceeds .* limit \(100\)"):
+        json.check_depth(nested(101))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"a":"' + b"[" * 500 + b'"}',
+        b'["' + b"{" * 200 + b'\\"' + b"[" * 200 + b'"]',
+        b"[" + b"[]," * 300 + b"[]]",
+        b'["\\\\",' + b"[]," * 300 + b'"]]]]]"]',
+        b'["\\\\\\"' + b"[" * 200 + b'"]',
+    ],
+)
+def test_brackets_in_strings_and_side_by_side_are_no_depth(text: bytes) -> None:
+    json.check_depth(text)
+    json.decode(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"a":' * 101 + b"1" + b"}" * 101,
+        b'["\\\\",' + nested(101) + b"]",
+        b'["\\"]",' + nested(101) + b"]",
+    ],
+)
+def test_depth_is_seen_behind_escapes(text: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="nesting depth"):
+        json.check_depth(text)
+
+
+def test_looking_for_depth_takes_linear_time() -> None:
+    hostile = [
+        b"[" * 2_000_000,
+        b'["' * 1_000_000,
+        b'"' * 2_000_000,
+        b"\\" * 2_000_000 + b"[" * 101,
+        b"[]" * 1_000_000,
+    ]
+    for text in hostile:
+        started = time.perf_counter()
+        try:
+            json.check_depth(text)
+        except InvalidRequest:
+            pass
+        assert time.perf_counter() - started < 1.0
+
+
+def test_the_words_for_no_number_are_read_and_written() -> None:
+    assert json.decode(b"[NaN,Infinity,-Infinity,1]")[1:] == [math.inf, -math.inf, 1]
+    assert math.isnan(json.decode(b"NaN"))
+    assert json.encode([math.nan, math.inf, -math.inf]) == b"[NaN,Infinity,-Infinity]"
+    assert json.encode({"a": None, "b": math.inf}) == b'{"a":null,"b":Infinity}'
+
+
+def test_integers_keep_all_their_digits() -> None:
+    assert json.decode(b"[18446744073709551615,-9223372036854775808]") == [2**64 - 1, -(2**63)]
+    assert json.encode([2**64 - 1, 2**70]) == b"[18446744073709551615,1180591620717411303424]"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b"", r"Expecting value at 0"),
+        (b"{", r"at 1"),
+        (b'{"a":1,}', r"at \d+"),
+        (b'{"a":"\xff"}', r"invalid UTF-8 at 6"),
+        ('{"é":}'.encode(), r"Expecting value at 6"),
+        (b"[1e400]", r"number out of range: 1e400 at 1"),
+        (b"[-" + b"9" * 5000 + b"]", r"number out of range"),
+        (b'["\\ud800"]', r"half of a surrogate pair at 2"),
+        (b"[1] 2", r"Extra data at 4"),
+        (b'["\x01"]', r"Invalid control character"),
+    ],
+)
+def test_what_is_no_json_is_said_with_its_offset_in_bytes(text: bytes, reason: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"^failed to parse the request JSON buffer: .*{reason}"):
+        json.decode(text)
+
+
+def test_pairs_of_surrogates_are_characters() -> None:
+    assert json.decode(b'"\\ud83d\\ude00"') == "😀"
+
+
+def test_pairs_keep_order_and_repetition() -> None:
+    pairs = json.decode_pairs(b'{"b":1,"a":{"c":2},"b":3}')
+    assert pairs == [("b", 1), ("a", [("c", 2)]), ("b", 3)]
+    assert type(pairs[1][1]) is json.Pairs
