@@ -55,6 +55,7 @@ class Home:
         self.model_name = model_name
         self.host = host
         self.package = ""
+        self._found: dict[str, str] = {}
         self.builtins: dict[str, Any] = {**vars(builtins), "__import__": self._import}
 
     def _import(
@@ -83,11 +84,16 @@ class Home:
         return module if fromlist else sys.modules[f"{self.package}.{top}"]
 
     def _has(self, top: str, *, as_directory: bool = False) -> bool:
-        full = f"{self.package}.{top}"
-        if full in sys.modules:
-            return True
-        spec = importlib.util.find_spec(full)
-        return spec is not None and (spec.origin is not None or as_directory)
+        """Whether it lies beside the model: as a module, or at least as a directory.
+
+        Looked up once: models import inside ``execute`` too, and a load is a snapshot anyway.
+        """
+        found = self._found.get(top)
+        if found is None:
+            spec = importlib.util.find_spec(f"{self.package}.{top}")
+            found = "" if spec is None else "module" if spec.origin else "directory"
+            self._found[top] = found
+        return found == "module" or (as_directory and found == "directory")
 
     def forget(self) -> None:
         """Drop the modules; those that still run keep what they have."""
