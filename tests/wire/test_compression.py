@@ -27,7 +27,7 @@ def test_codings_of_requests(header: str | None, coding: str | None) -> None:
 
 @pytest.mark.parametrize("header", ["br", "gzip, deflate", "zstd"])
 def test_other_codings_are_not_supported(header: str) -> None:
-    with pytest.raises(Unsupported, match="^Unsupported compression type"):
+    with pytest.raises(Unsupported, match=r"^Unsupported compression type"):
         check_coding(header)
 
 

@@ -91,7 +91,9 @@ def test_integers_keep_all_their_digits() -> None:
     ],
 )
 def test_what_is_no_json_is_said_with_its_offset_in_bytes(text: bytes, reason: str) -> None:
-    with pytest.raises(InvalidRequest, match=f"^failed to parse the request JSON buffer: .*{reason}"):
+    with pytest.raises(
+        InvalidRequest, match=f"^failed to parse the request JSON buffer: .*{reason}"
+    ):
         json.decode(text)
 
 

@@ -66,7 +66,7 @@ def test_bodies_are_objects() -> None:
         for text in (b"[]", b"1", b"{", b"\xff"):
             with pytest.raises(InvalidRequest):
                 decode(text)
-    with pytest.raises(InvalidRequest, match="^failed to get request params"):
+    with pytest.raises(InvalidRequest, match=r"^failed to get request params"):
         decode_unload_request(b'{"parameters":[]}')
 
 
@@ -81,9 +81,7 @@ def test_an_index_may_list_only_what_is_ready() -> None:
     assert decode_index_request(b"") is False
     assert decode_index_request(b"{}") is False
     assert decode_index_request(b'{"ready":true}') is True
-    with pytest.raises(
-        InvalidRequest, match="^Invalid value for 'ready': expected a boolean$"
-    ):
+    with pytest.raises(InvalidRequest, match=r"^Invalid value for 'ready': expected a boolean$"):
         decode_index_request(b'{"ready":1}')
 
 

@@ -61,5 +61,5 @@ def test_datatypes_without_an_order_are_refused(name: str) -> None:
 
 def test_very_large_outputs_are_refused() -> None:
     tensor = Tensor("O", dtypes.INT8, np.zeros(1_000_001, np.int8))
-    with pytest.raises(InvalidRequest, match="^classification output tensor too large"):
+    with pytest.raises(InvalidRequest, match=r"^classification output tensor too large"):
         classify(tensor, 1, (), is_batching=False)

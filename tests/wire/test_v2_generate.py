@@ -84,7 +84,7 @@ def test_shapes_are_filled_from_the_configuration(
 )
 def test_values_that_do_not_fill_the_shape_are_refused(dims: tuple[int, ...], values: Any) -> None:
     with pytest.raises(
-        InvalidRequest, match="^The schema can not convert input 'I' to tensor with proper shape"
+        InvalidRequest, match=r"^The schema can not convert input 'I' to tensor with proper shape"
     ):
         decode({"I": values}, config(I=("FP32", dims)))
 
@@ -129,14 +129,14 @@ def test_bad_calls_are_refused_in_the_order_of_their_members(body: Any, text: st
 
 
 def test_the_same_input_twice_is_refused() -> None:
-    with pytest.raises(InvalidInference, match="^input 'n' already exists in request$"):
+    with pytest.raises(InvalidInference, match=r"^input 'n' already exists in request$"):
         decode(b'{"n":1,"n":2}')
 
 
 def test_short_floats_are_refused_only_when_strict() -> None:
     model = config(I=("FP16", (1,)))
     assert decode({"I": 0.5}, model).payload.tensors[0].array.tolist() == [0.5]
-    with pytest.raises(InvalidRequest, match="^receiving FP16 data via JSON is not supported"):
+    with pytest.raises(InvalidRequest, match=r"^receiving FP16 data via JSON is not supported"):
         decode({"I": 0.5}, model, strict=True)
 
 

@@ -176,6 +176,8 @@ def test_reserved_parameters_are_acted_on_and_not_handed_to_the_model() -> None:
 
 UNSIGNED = "attempt to access JSON non-unsigned-integer as unsigned-integer"
 
+NOT_SCALAR: tuple[Any, ...] = ({}, [], None)
+
 REFUSED: list[tuple[bytes, str]] = [
     (b"", "failed to parse the request JSON buffer: Expecting value at 0"),
     (b"{", "failed to parse the request JSON buffer: "),
@@ -260,7 +262,7 @@ REFUSED: list[tuple[bytes, str]] = [
             document(parameters={"p": value}),
             "parameter 'p' has invalid type. It should be either 'int', 'bool', or 'string'.",
         )
-        for value in ({}, [], None)
+        for value in NOT_SCALAR
     ),
     (
         document(
@@ -272,7 +274,9 @@ REFUSED: list[tuple[bytes, str]] = [
     ),
     (
         document(
-            outputs=[{"name": "O", "parameters": {"shared_memory_region": "r", "binary_data": True}}]
+            outputs=[
+                {"name": "O", "parameters": {"shared_memory_region": "r", "binary_data": True}}
+            ]
         ),
         "Output can't set both 'shared_memory_region' and 'binary_data'",
     ),
@@ -305,10 +309,10 @@ def test_bad_requests_are_refused_with_the_text_that_clients_know(body: bytes, t
 
 def test_bytes_that_no_input_takes_are_refused() -> None:
     body = document()
-    with pytest.raises(InvalidRequest, match="^unexpected additional input data for model 'm'"):
+    with pytest.raises(InvalidRequest, match=r"^unexpected additional input data for model 'm'"):
         decode(body + b"x", len(body))
     sized = input_with(data=..., parameters={"binary_data_size": 8})
-    with pytest.raises(InvalidRequest, match="^unexpected size for input 'I', expecting 1 addit"):
+    with pytest.raises(InvalidRequest, match=r"^unexpected size for input 'I', expecting 1 addit"):
         decode(sized + bytes(7), len(sized))
 
 
@@ -327,14 +331,14 @@ def test_header_lengths_are_numbers() -> None:
     assert parse_header_length("17") == 17
     assert parse_header_length("-1") == -1
     for text in ("x", "", "1.0", "9" * 5000):
-        with pytest.raises(InvalidRequest, match="^inference header size should be in range"):
+        with pytest.raises(InvalidRequest, match=r"^inference header size should be in range"):
             parse_header_length(text)
 
 
 def test_names_are_unique() -> None:
-    with pytest.raises(InvalidInference, match="^input 'I' already exists in request$"):
+    with pytest.raises(InvalidInference, match=r"^input 'I' already exists in request$"):
         decode(document(inputs=[ONE, ONE]))
-    with pytest.raises(InvalidInference, match="^output 'O' already exists in request$"):
+    with pytest.raises(InvalidInference, match=r"^output 'O' already exists in request$"):
         decode(document(outputs=[{"name": "O"}, {"name": "P"}, {"name": "O"}]))
 
 
@@ -344,7 +348,7 @@ def test_shared_memory_is_off() -> None:
         input_with(data=..., parameters=memory),
         document(outputs=[{"name": "O", "parameters": memory}]),
     ):
-        with pytest.raises(Unsupported, match="^Client shared memory is disabled"):
+        with pytest.raises(Unsupported, match=r"^Client shared memory is disabled"):
             decode(body)
 
 
@@ -383,9 +387,7 @@ def raw(
     body: bytes, dims: tuple[int, ...], datatype: str = "TYPE_FP32", max_batch_size: int = 0
 ) -> Tensor:
     inputs = (ModelInput(name="I", data_type=datatype, dims=dims),)
-    inference = bind_raw(
-        body, ModelConfig(name="m", max_batch_size=max_batch_size, input=inputs)
-    )
+    inference = bind_raw(body, ModelConfig(name="m", max_batch_size=max_batch_size, input=inputs))
     assert inference.is_binary
     return inference.request.payload.tensors[0]
 
@@ -420,7 +422,7 @@ def test_raw_requests_need_one_input_whose_shape_follows() -> None:
     )
     with pytest.raises(
         InvalidRequest,
-        match="^The shape of the raw input 'I' can not be deduced because there are more than one "
+        match=r"^The shape of the raw input 'I' can not be deduced because there are more than one "
         "variable-sized dimension",
     ):
         raw(b"", (-1, -1))

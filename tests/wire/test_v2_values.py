@@ -131,7 +131,7 @@ def test_values_of_other_types_are_refused(datatype: DataType, value: str, sente
 
 @pytest.mark.parametrize("text", ["1", "null", '"x"', "{}", '{"a":[1]}'])
 def test_data_is_an_array(text: str) -> None:
-    with pytest.raises(InvalidRequest, match="^Unable to parse 'data': .* non-array as array"):
+    with pytest.raises(InvalidRequest, match=r"^Unable to parse 'data': .* non-array as array"):
         decode(text, dtypes.FP32, 1)
 
 
@@ -166,7 +166,7 @@ def test_numbers_that_no_double_holds_are_malformed(text: str) -> None:
 def test_the_number_of_values_is_that_of_the_shape(text: str, shape: tuple[int, ...]) -> None:
     with pytest.raises(
         InvalidRequest,
-        match="^Unable to parse 'data': Shape does not match true shape of 'data' field",
+        match=r"^Unable to parse 'data': Shape does not match true shape of 'data' field",
     ):
         decode(text, dtypes.FP32, *shape)
 
@@ -220,13 +220,15 @@ def test_every_16_bit_float_comes_back_with_the_same_bits(datatype: DataType) ->
 
 def test_bytes_that_are_no_text_ask_for_binary() -> None:
     array = np.array([b"\xff\xfe"], object)
-    with pytest.raises(InvalidRequest, match="cannot be sent as JSON.*binary_data_output"):
+    with pytest.raises(InvalidRequest, match=r"cannot be sent as JSON.*binary_data_output"):
         encode_values(array, dtypes.BYTES, "O")
 
 
 def test_arrays_that_are_not_contiguous_are_written_in_row_major_order() -> None:
     array = np.arange(12, dtype=np.int32).reshape(3, 4)
-    assert standard_json.loads(encode_values(array.T, dtypes.INT32, "O")) == array.T.ravel().tolist()
+    assert (
+        standard_json.loads(encode_values(array.T, dtypes.INT32, "O")) == array.T.ravel().tolist()
+    )
     assert standard_json.loads(encode_values(array[::2, 0], dtypes.INT32, "O")) == [0, 8]
 
 
