@@ -1,4 +1,6 @@
+import asyncio
 import gc
+import inspect
 import json
 import sys
 from dataclasses import replace
@@ -805,6 +807,21 @@ class TestSenderOfDecoupledModel:
         gc.collect()
         assert asked.is_ended
         assert "TRITONSERVER_RESPONSE_COMPLETE_FINAL" in str(asked.sent[-1])
+
+    def test_on_a_loop_the_caller_is_told_at_its_next_turn(self, serve: Serve) -> None:
+        """What is let go of by the garbage collector must not reach into the engine's work."""
+        model = serve("async def execute(self, requests): return None", DECOUPLED)
+        asked = work()
+
+        async def execute() -> None:
+            running = model.instance.execute(_batch(asked))
+            assert inspect.isawaitable(running)
+            await running
+            assert asked.sent == []
+            await asyncio.sleep(0)
+
+        asyncio.run(execute())
+        assert asked.is_ended
 
 
 def _batch(*works: FakeWork) -> Batch:

@@ -1,5 +1,7 @@
 """Responses of a Triton Python model, and the sender through which it gives them itself."""
 
+import asyncio
+import contextlib
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -164,11 +166,36 @@ class InferenceResponseSender:
 
     def __del__(self) -> None:
         # Constructing may have failed, and interpreters go down in any order.
-        try:
+        with contextlib.suppress(Exception):
             if self.close():
-                self._work.send(_ABANDONED, final=True)
-        except Exception:
-            pass
+                _tell_abandoned(self._work)
+
+
+def _tell_abandoned(work: Work) -> None:
+    """Fail a request, from a place that may be in the middle of anything.
+
+    Garbage is collected wherever an object is made, the engine's own code included: where a loop
+    runs, the news waits for its next turn.
+    """
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        _send_abandoned(work)
+    else:
+        loop.call_soon(_send_abandoned, work)
+
+
+def _send_abandoned(work: Work) -> None:
+    with contextlib.suppress(Cancelled, ModelFailed):
+        work.send(_abandoned(), final=True)
+
+
+def _abandoned() -> ModelFailed:
+    return ModelFailed(
+        "the model let go of the request without answering it to the end: every stream needs the "
+        "flag TRITONSERVER_RESPONSE_COMPLETE_FINAL, and every request of an ordinary model a "
+        "response"
+    )
 
 
 def _check_parameters(parameters: Mapping[Any, Any]) -> None:
@@ -181,7 +208,3 @@ def _check_parameters(parameters: Mapping[Any, Any]) -> None:
 
 
 _CLOSED = "Unable to send response. Response sender has been closed."
-_ABANDONED = ModelFailed(
-    "the model let go of the request without answering it to the end: every stream needs the flag "
-    "TRITONSERVER_RESPONSE_COMPLETE_FINAL, and every request of an ordinary model a response"
-)
