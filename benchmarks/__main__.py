@@ -20,14 +20,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     machine.raise_open_files_limit()
     plan = Plan(options.rounds, options.seconds)
+    rows: list[report.Row] = []
     try:
         wrk_path()
-        rows = [row for name in options.only for row in _measure(name, plan)]
+        for name in options.only:
+            rows += _measure(name, plan)
     except BenchmarkError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("benchmarks: interrupted; all servers have been ended", file=sys.stderr)
+        _print(rows, options.only)
         return 130
     _print(rows, options.only)
     if options.json is not None:
@@ -48,6 +51,8 @@ def _measure(name: str, plan: Plan) -> list[report.Row]:
 
 
 def _print(rows: Sequence[report.Row], names: Sequence[str]) -> None:
+    if not rows:
+        return
     print("\n".join(f"{name}: {value}" for name, value in machine.description().items()))
     print()
     print(report.table(rows))

@@ -1,4 +1,4 @@
-"""Throughput and its latencies, measured with wrk replaying recorded requests."""
+"""Throughput and its latencies: wrk replays recorded requests, our own client sends images."""
 
 import json
 import resource
@@ -8,7 +8,10 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from benchmarks import inputs, machine
+from benchmarks.clients.launch import client
 from benchmarks.exchange import Exchange, answers_rightly
 from benchmarks.servers import BenchmarkError, Server
 
@@ -19,10 +22,11 @@ _CHECKED_ANSWERS = 64
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one run of the generator measured.
+    """What one run of a generator measured.
 
     Latencies count from a request's first byte; ``generator_busy`` is the share of one core
-    that wrk itself used.
+    that the generator itself used (near 1 it is the generator that was measured), and
+    ``others_busy`` what neither it nor the server used.
     """
 
     requests: int
@@ -30,24 +34,17 @@ class Load:
     p50_ms: float
     p99_ms: float
     max_ms: float
-    refused: int
-    broken: int
-    late: int
-    bad_status: int
     server_cpu_us: float
     generator_busy: float
+    others_busy: float
 
     @property
     def requests_per_s(self) -> float:
         return self.requests / self.seconds
 
-    @property
-    def errors(self) -> int:
-        return self.refused + self.broken + self.late + self.bad_status
-
 
 def press(server: Server, exchanges: Sequence[Exchange], *, connections: int, seconds: int) -> Load:
-    """Check answers, warm the server up, then load it for some seconds.
+    """Check answers, warm the server up, then load it for some seconds with wrk.
 
     Raises:
         BenchmarkError: If wrk is missing, or any answer was wrong, late or absent: a rate
@@ -58,14 +55,22 @@ def press(server: Server, exchanges: Sequence[Exchange], *, connections: int, se
         recording = Path(folder) / "requests"
         recording.write_bytes(b"".join(_records(exchanges, server.port)))
         _wrk(server, recording, connections, _WARM_UP_S)
-        load = _wrk(server, recording, connections, seconds)
-    if load.errors:
-        raise BenchmarkError(
-            f"{server.name} failed under load: {load.refused} connections refused, "
-            f"{load.broken} broken, {load.late} answers late, {load.bad_status} with an error "
-            f"status, of {load.requests} requests; it wrote: {server.log_tail() or 'nothing'}"
-        )
-    return load
+        return _wrk(server, recording, connections, seconds)
+
+
+def press_with_images(server: Server, *, connections: int, seconds: int) -> Load:
+    """Check answers, warm the server up, then send it images with a client of our own.
+
+    Raises:
+        BenchmarkError: If any answer was wrong or absent.
+    """
+    check(server, inputs.image_identity())
+    with client("benchmarks.clients.bulk", server.port, connections, seconds) as generator:
+        generator.report()
+        use = _Use(server)
+        figures = generator.report()
+        generator_s = figures.pop("cpu_s")
+        return use.load(figures, generator_s)
 
 
 def check(server: Server, exchanges: Sequence[Exchange]) -> None:
@@ -100,19 +105,41 @@ def _wrk(server: Server, recording: Path, connections: int, seconds: int) -> Loa
     command = [wrk_path(), "--threads", "1", "--connections", str(connections)]
     command += ["--duration", f"{seconds}s", "--timeout", "10s", "--script", str(_SCRIPT)]
     command += [f"http://127.0.0.1:{server.port}/", "--", str(recording)]
-    cpu_before_s = server.cpu_seconds()
+    use = _Use(server)
     generator_before_s = _children_cpu_seconds()
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
-    cpu_s = server.cpu_seconds() - cpu_before_s
-    measured = [line for line in finished.stdout.splitlines() if line.startswith("{")]
-    if finished.returncode != 0 or not measured:
+    generator_s = _children_cpu_seconds() - generator_before_s
+    printed = [line for line in finished.stdout.splitlines() if line.startswith("{")]
+    if finished.returncode != 0 or not printed:
         raise BenchmarkError(f"wrk failed: {finished.stderr.strip() or finished.stdout.strip()}")
-    figures = json.loads(measured[-1])
-    return Load(
-        **figures,
-        server_cpu_us=cpu_s * 1e6 / max(1, figures["requests"]),
-        generator_busy=(_children_cpu_seconds() - generator_before_s) / figures["seconds"],
-    )
+    figures = json.loads(printed[-1])
+    failures = figures.pop("failures")
+    if any(failures.values()):
+        raise BenchmarkError(
+            f"{server.name} failed under load: {failures}, of {figures['requests']} requests; "
+            f"it wrote: {server.log_tail() or 'nothing'}"
+        )
+    return use.load(figures, generator_s)
+
+
+class _Use:
+    """Who used the processor since this was made."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._server_before_s = server.cpu_seconds()
+        self._all_before_s = machine.busy_seconds()
+
+    def load(self, figures: dict[str, Any], generator_s: float) -> Load:
+        """Complete what a generator measured."""
+        server_s = self._server.cpu_seconds() - self._server_before_s
+        others_s = machine.busy_seconds() - self._all_before_s - server_s - generator_s
+        return Load(
+            **figures,
+            server_cpu_us=server_s * 1e6 / max(1, figures["requests"]),
+            generator_busy=generator_s / figures["seconds"],
+            others_busy=max(0.0, others_s) / figures["seconds"],
+        )
 
 
 def _children_cpu_seconds() -> float:

@@ -30,6 +30,14 @@ def cpu_seconds(pid: int) -> float:
     return sum(_own_cpu_seconds(member) for member in _family(pid))
 
 
+def busy_seconds() -> float:
+    """Give the processor time that everybody on this machine has used, over all cores."""
+    user, nice, system, _idle, _wait, *interrupts = (
+        int(ticks) for ticks in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:8]
+    )
+    return (user + nice + system + sum(interrupts)) / _TICKS_PER_S
+
+
 def raise_open_files_limit() -> int:
     """Allow this process and its children as many open files as the system lets them have.
 

@@ -27,7 +27,7 @@ function done(summary, latency)
   local errors = summary.errors
   io.write(string.format(
     '{"requests":%d,"seconds":%.6f,"p50_ms":%.3f,"p99_ms":%.3f,"max_ms":%.3f,' ..
-    '"refused":%d,"broken":%d,"late":%d,"bad_status":%d}\n',
+    '"failures":{"refused":%d,"broken":%d,"late":%d,"error status":%d}}\n',
     summary.requests, summary.duration / 1e6,
     latency:percentile(50) / 1e3, latency:percentile(99) / 1e3, latency.max / 1e3,
     errors.connect, errors.read + errors.write, errors.timeout, errors.status))

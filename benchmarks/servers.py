@@ -104,7 +104,9 @@ def child(
             process = subprocess.Popen(
                 _pinned(command, core),
                 cwd=_ROOT,
-                env={**os.environ, **(environment or {})},
+                env={**_inherited_environment(), **(environment or {})},
+                # Unbuffered, so that waiting for a line and reading it see the same bytes.
+                bufsize=0,
                 stdin=subprocess.DEVNULL,
                 stdout=sink if output is None else output,
                 stderr=sink,
@@ -169,6 +171,12 @@ def _server(
     started_at = time.perf_counter()
     with child(name, command, environment=environment, core=core) as started:
         yield Server(started.process, name, started.log, port, started_at)
+
+
+def _inherited_environment() -> dict[str, str]:
+    # Installed packages have compiled modules; a source tree gets them on its first start
+    # unless this is set, and START would time the compiler.
+    return {name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def _pinned(command: Sequence[str], core: int | None) -> list[str]:

@@ -1,6 +1,7 @@
 """Run a client process and read what it found."""
 
 import json
+import select
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 from benchmarks.servers import BenchmarkError, Child, child
 
-_RESULT_TIMEOUT_S = 120.0
+_REPORT_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +22,12 @@ class Client(Child):
         """Wait for the next report.
 
         Raises:
-            BenchmarkError: If the client ended without one.
+            BenchmarkError: If the client ended without one, or gave none in a minute.
         """
         assert self.process.stdout is not None
+        ready, _, _ = select.select([self.process.stdout], [], [], _REPORT_TIMEOUT_S)
+        if not ready:
+            raise BenchmarkError(f"{self.name} reported nothing for {_REPORT_TIMEOUT_S:.0f} s")
         line = self.process.stdout.readline()
         if not line:
             raise BenchmarkError(
@@ -47,11 +51,9 @@ def client(module: str, *arguments: object, core: int | None = None) -> Iterator
 
 
 def measured_by(module: str, *arguments: object, core: int | None = None) -> dict[str, Any]:
-    """Run a client to its end and give its one report."""
+    """Run a client that ends by itself and give its one report."""
     with client(module, *arguments, core=core) as running:
-        found = running.report()
-        running.process.wait(_RESULT_TIMEOUT_S)
-        return found
+        return running.report()
 
 
 def _last_words(log: str) -> str:

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import inputs, servers
-from benchmarks.load import check, press
+from benchmarks.load import Load, check, press_with_images
 from benchmarks.plan import Plan
 from benchmarks.report import Bar, Row, at_least, at_most, value
 from benchmarks.servers import GENEROUS_MALLOC
@@ -22,31 +22,37 @@ _SETTINGS: tuple[tuple[str, dict[str, str], Bar], ...] = (
 
 def throughput(plan: Plan) -> Iterator[Row]:
     """Compare requests per second on 8 connections, then see what memory the load leaves."""
-    exchanges = inputs.image_identity()
     with servers.repository("identity") as repository:
         for variant, environment, bar in _SETTINGS:
             yield from turns.throughput(
                 plan,
                 "W2",
                 variant,
-                turns.Side(
-                    partial(servers.bare_uvicorn, "echo", environment=environment), exchanges
+                baseline=partial(
+                    _pressed,
+                    partial(servers.bare_uvicorn, "echo", environment=environment),
+                    plan,
                 ),
-                turns.Side(
-                    partial(servers.modelport, repository, environment=environment), exchanges
+                ours=partial(
+                    _pressed,
+                    partial(servers.modelport, repository, environment=environment),
+                    plan,
                 ),
-                connections=_CONNECTIONS,
                 bar=bar,
             )
         yield _memory(plan, repository)
 
 
+def _pressed(start: turns.Start, plan: Plan) -> Load:
+    with start() as server:
+        return press_with_images(server, connections=_CONNECTIONS, seconds=plan.seconds)
+
+
 def _memory(plan: Plan, repository: Path) -> Row:
-    exchanges = inputs.image_identity()
     with servers.modelport(repository) as server:
-        check(server, exchanges[:1])
+        check(server, inputs.image_identity(1))
         idle_bytes = server.resident_bytes()
-        press(server, exchanges, connections=_CONNECTIONS, seconds=plan.seconds)
+        press_with_images(server, connections=_CONNECTIONS, seconds=plan.seconds)
         plan.tell(f"W2: {_SETTLE_S} s of rest before the memory is read")
         time.sleep(_SETTLE_S)
         grown_mb = (server.resident_bytes() - idle_bytes) / 1e6

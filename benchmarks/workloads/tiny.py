@@ -7,7 +7,7 @@ from functools import partial
 from benchmarks import inputs, servers
 from benchmarks.baselines.fixed_reply import BODY_VARIABLE
 from benchmarks.clients.launch import measured_by
-from benchmarks.load import check
+from benchmarks.load import Load, check, press
 from benchmarks.machine import server_and_client_cores
 from benchmarks.plan import Plan
 from benchmarks.report import Row, at_least, at_most, compared
@@ -27,15 +27,20 @@ def fixed_reply(*, core: int | None = None) -> AbstractContextManager[Server]:
 def throughput(plan: Plan) -> Iterator[Row]:
     """Compare requests per second on 32 connections."""
     exchanges = inputs.affine()
+    anything = inputs.unchecked(exchanges)
+
+    def baseline() -> Load:
+        with fixed_reply() as server:
+            return press(server, anything, connections=CONNECTIONS, seconds=plan.seconds)
+
     with servers.repository("affine") as repository:
+
+        def ours() -> Load:
+            with servers.modelport(repository) as server:
+                return press(server, exchanges, connections=CONNECTIONS, seconds=plan.seconds)
+
         yield from turns.throughput(
-            plan,
-            "W1",
-            "32 connections",
-            turns.Side(fixed_reply, inputs.unchecked(exchanges)),
-            turns.Side(partial(servers.modelport, repository), exchanges),
-            connections=CONNECTIONS,
-            bar=at_least(1.1),
+            plan, "W1", "32 connections", baseline=baseline, ours=ours, bar=at_least(1.1)
         )
 
 

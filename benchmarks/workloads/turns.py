@@ -1,12 +1,11 @@
 """Two servers measured in turn, round by round, in one run."""
 
-from collections.abc import Callable, Iterator, Sequence
+import statistics
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import TypeVar
 
-from benchmarks.exchange import Exchange
-from benchmarks.load import Load, press
+from benchmarks.load import Load
 from benchmarks.plan import Plan
 from benchmarks.report import Bar, Row, compared
 from benchmarks.servers import Server
@@ -14,18 +13,8 @@ from benchmarks.servers import Server
 Start = Callable[[], AbstractContextManager[Server]]
 Figure = TypeVar("Figure")
 
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """A way to start a server, and the requests with the answers expected from it."""
-
-    start: Start
-    exchanges: Sequence[Exchange]
-
-    def press(self, connections: int, seconds: int) -> Load:
-        """Start the server, load it, and end it."""
-        with self.start() as server:
-            return press(server, self.exchanges, connections=connections, seconds=seconds)
+# What a quiet machine uses beside the two: the harness itself and the kernel's own threads.
+_QUIET = 0.15
 
 
 def in_turn(
@@ -47,18 +36,16 @@ def throughput(
     plan: Plan,
     workload: str,
     variant: str,
-    baseline: Side,
-    ours: Side,
     *,
-    connections: int,
+    baseline: Callable[[], Load],
+    ours: Callable[[], Load],
     bar: Bar,
 ) -> Iterator[Row]:
     """Compare requests per second, with processor time and p99 beside them."""
-    theirs, mine = in_turn(
-        plan.rounds,
-        lambda: baseline.press(connections, plan.seconds),
-        lambda: ours.press(connections, plan.seconds),
-    )
+    theirs, mine = in_turn(plan.rounds, baseline, ours)
+    others = statistics.median(load.others_busy for load in (*theirs, *mine))
+    if others > _QUIET:
+        plan.tell(f"{workload}: beware, other processes used {others:.0%} of a core meanwhile")
     name = f"{workload} {variant}"
     plan.tell_figures(f"{name}, uvicorn", [load.requests_per_s for load in theirs], "req/s")
     plan.tell_figures(f"{name}, modelport", [load.requests_per_s for load in mine], "req/s")
@@ -66,7 +53,7 @@ def throughput(
         ("throughput", "req/s", lambda load: load.requests_per_s, bar),
         ("server CPU", "µs", lambda load: load.server_cpu_us, None),
         ("p99", "ms", lambda load: load.p99_ms, None),
-        ("wrk busy", "%", lambda load: 100 * load.generator_busy, None),
+        ("generator busy", "%", lambda load: 100 * load.generator_busy, None),
     )
     for subject, unit, figure, figure_bar in figures:
         yield compared(

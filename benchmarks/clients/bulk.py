@@ -1,0 +1,134 @@
+"""Send large binary requests on a few connections and count the answers.
+
+Run as ``python -m benchmarks.clients.bulk PORT CONNECTIONS SECONDS``; prints one
+JSON line after its warm-up and one at the end.
+
+wrk reads 8 KB at a time and parses every byte, so with answers of 602 KB it needs as much
+time as the server and would be what is measured. Here a reply costs a few large reads: the
+head is parsed, the body counted and left behind in one buffer that all connections share.
+"""
+
+import json
+import re
+import selectors
+import socket
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+
+from benchmarks import inputs
+
+_BUFFER = bytearray(1 << 20)
+_VIEW = memoryview(_BUFFER)
+_LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
+_WARM_UP_S = 1.0
+_STATUS_OK = b"HTTP/1.1 200"
+
+
+class ReplyError(Exception):
+    """The server gave an error status, or closed in the middle of a reply."""
+
+
+@dataclass(slots=True)
+class Exchanging:
+    """One connection: what is left to send, then what is left to receive."""
+
+    peer: socket.socket
+    unsent: memoryview = _VIEW[:0]
+    unread_bytes: int | None = None
+    started_at: float = 0.0
+
+    def start(self, request: memoryview) -> None:
+        """Begin the next exchange; nothing is sent yet."""
+        self.unsent = request
+        self.unread_bytes = None
+        self.started_at = time.perf_counter()
+
+    def send(self) -> bool:
+        """Send what the kernel takes; true when the request has gone out whole."""
+        try:
+            self.unsent = self.unsent[self.peer.send(self.unsent) :]
+        except BlockingIOError:
+            return False
+        return not self.unsent
+
+    def receive(self) -> bool:
+        """Take what has arrived; true when the reply is whole."""
+        received_bytes = self.peer.recv_into(_VIEW)
+        if not received_bytes:
+            raise ReplyError("the connection was closed in the middle of a reply")
+        if self.unread_bytes is None:
+            # The head is short and sent at once: it does not arrive in pieces.
+            self.unread_bytes = _whole_bytes(received_bytes)
+        self.unread_bytes -= received_bytes
+        return self.unread_bytes == 0
+
+
+class Press:
+    """Connections that ask without pause, and how long each answer took."""
+
+    def __init__(self, port: int, connections: int) -> None:
+        self.taken_s: list[float] = []
+        self._requests = [
+            memoryview(exchange.request(port)) for exchange in inputs.image_identity()
+        ]
+        self._selector = selectors.DefaultSelector()
+        for _ in range(connections):
+            peer = socket.create_connection(("127.0.0.1", port))
+            peer.setblocking(False)
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._selector.register(peer, selectors.EVENT_WRITE)
+            self._ask(Exchanging(peer))
+
+    def run(self, seconds: float) -> None:
+        """Ask for some seconds; what is under way then stays so."""
+        self.taken_s.clear()
+        ends_at = time.perf_counter() + seconds
+        while time.perf_counter() < ends_at:
+            for key, _ in self._selector.select(1.0):
+                exchanging: Exchanging = key.data
+                if exchanging.unsent:
+                    if exchanging.send():
+                        self._selector.modify(exchanging.peer, selectors.EVENT_READ, exchanging)
+                elif exchanging.receive():
+                    self.taken_s.append(time.perf_counter() - exchanging.started_at)
+                    self._ask(exchanging)
+
+    def _ask(self, exchanging: Exchanging) -> None:
+        exchanging.start(self._requests[len(self.taken_s) % len(self._requests)])
+        event = selectors.EVENT_READ if exchanging.send() else selectors.EVENT_WRITE
+        self._selector.modify(exchanging.peer, event, exchanging)
+
+
+def _whole_bytes(received_bytes: int) -> int:
+    head_bytes = _BUFFER.find(b"\r\n\r\n", 0, received_bytes)
+    length = _LENGTH.search(_BUFFER, 0, max(0, head_bytes))
+    if not _BUFFER.startswith(_STATUS_OK) or length is None:
+        raise ReplyError(f"no good answer: {bytes(_BUFFER[:200])!r}")
+    return head_bytes + 4 + int(length[1])
+
+
+def main(port: int, connections: int, seconds: int) -> None:
+    """Warm up, measure, print."""
+    press = Press(port, connections)
+    press.run(_WARM_UP_S)
+    cpu_before_s = time.process_time()
+    started_at = time.perf_counter()
+    print(json.dumps({"is_ready": True}), flush=True)
+    press.run(seconds)
+    measured_s = time.perf_counter() - started_at
+    percentiles = statistics.quantiles(press.taken_s, n=100)
+    found = {
+        "requests": len(press.taken_s),
+        "seconds": measured_s,
+        "p50_ms": percentiles[49] * 1e3,
+        "p99_ms": percentiles[98] * 1e3,
+        "max_ms": max(press.taken_s) * 1e3,
+        "cpu_s": time.process_time() - cpu_before_s,
+    }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(*(int(argument) for argument in sys.argv[1:]))
