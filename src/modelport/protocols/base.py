@@ -79,17 +79,27 @@ class Exchange(Protocol):
         on_writable: Called when a stream that was full may be written again.
     """
 
-    method: str
-    path: str
-    query: str
-    headers: Mapping[str, str]
-    params: Mapping[str, str]
     body: Buffer
-    principal: str
     received_ns: int
-    memo: Any
     on_disconnect: Callable[[], None] | None
     on_writable: Callable[[], None] | None
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def query(self) -> str: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def params(self) -> Mapping[str, str]: ...
+    @property
+    def principal(self) -> str: ...
+    @property
+    def memo(self) -> Any: ...
+    @memo.setter
+    def memo(self, value: Any) -> None: ...
 
     def respond(
         self, status: int, headers: Headers, body: Sequence[Buffer], *, close: bool = False

@@ -1,0 +1,105 @@
+"""When to run, and how much of the queue to take: the decision, without the waiting.
+
+The rule is Triton's. An instance is free when ``decide`` is asked, so every moment that the
+decision says "wait" is spent on purpose, for a fuller batch; while all instances are busy nobody
+asks, the queue grows, and the batch is cut from all that has come by then.
+
+Source: Triton, "Dynamic Batcher"; ``ModelDynamicBatching`` in ``model_config.proto``.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from modelport.specs import ModelConfig
+
+__all__ = ["BatchPolicy", "Cut", "Queued", "Wait", "decide"]
+
+
+class Queued(Protocol):
+    """What the decision needs to know of a waiting request."""
+
+    rows: int
+    batch_key: Hashable
+    enqueued_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPolicy:
+    """How batches are formed.
+
+    Attributes:
+        max_rows: Rows a batch may have; a request by itself never has more.
+        preferred_rows: Rising sizes worth waiting for.
+        max_delay_ns: How long the oldest request may be kept waiting for company.
+        joins: Whether requests are put together at all.
+    """
+
+    max_rows: int
+    preferred_rows: tuple[int, ...] = ()
+    max_delay_ns: int = 0
+    joins: bool = False
+
+    @classmethod
+    def from_config(cls, config: ModelConfig) -> "BatchPolicy":
+        """Read the policy from a complete configuration."""
+        dynamic = config.dynamic_batching
+        if dynamic is None or config.max_batch_size <= 0:
+            return cls(max_rows=max(1, config.max_batch_size))
+        preferred = tuple(
+            sorted(rows for rows in dynamic.preferred_batch_size if rows < config.max_batch_size)
+        )
+        return cls(
+            max_rows=config.max_batch_size,
+            preferred_rows=preferred,
+            max_delay_ns=dynamic.max_queue_delay_microseconds * 1000,
+            joins=True,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Run the first ``count`` requests of the queue, ``rows`` rows in all."""
+
+    count: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Ask again at ``until_ns``, or when another request has come."""
+
+    until_ns: int
+
+
+def decide(queue: Sequence[Queued], policy: BatchPolicy, now_ns: int) -> Cut | Wait:
+    """Say what to do with a queue that is not empty while an instance is free.
+
+    Requests are taken from the front and in order; the first one that does not fit, by its rows or
+    because its ``batch_key`` is another, closes the batch.
+    """
+    first = queue[0]
+    if not policy.joins:
+        return Cut(1, first.rows)
+    rows = 0
+    count = 0
+    preferred: Cut | None = None
+    is_closed = False
+    for request in queue:
+        if rows + request.rows > policy.max_rows or request.batch_key != first.batch_key:
+            is_closed = True
+            break
+        rows += request.rows
+        count += 1
+        if rows in policy.preferred_rows:
+            preferred = Cut(count, rows)
+    whole = Cut(count, rows)
+    if rows >= policy.max_rows:
+        return whole
+    if preferred is not None:
+        return preferred
+    due_ns = first.enqueued_ns + policy.max_delay_ns
+    # A closed batch cannot grow any more: nothing to wait for.
+    if is_closed or now_ns >= due_ns:
+        return whole
+    return Wait(due_ns)

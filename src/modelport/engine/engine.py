@@ -1,0 +1,284 @@
+"""The engine: which versions take requests now, and the one place to send requests to.
+
+It listens to the repository: what that has brought up is attached here, what it wants to take down
+is detached and drained. Everything here runs on the event loop.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from modelport.clock import Clock, SystemClock
+from modelport.engine.deployment import Deployment, EngineOptions
+from modelport.engine.executor import Completions
+from modelport.engine.pipeline import Pipeline
+from modelport.errors import InvalidRequest, NotFound, Unavailable
+from modelport.messages import Request, Sink, Ticket
+from modelport.repository.repository import ModelVersion
+
+if TYPE_CHECKING:
+    from modelport.repository.repository import IndexRow, Repository
+
+__all__ = ["Engine", "EngineOptions", "Served"]
+
+Served = Deployment | Pipeline
+"""A version that takes requests."""
+
+_MAX_VERSION = 2**63 - 1
+
+
+class Engine:
+    """Takes requests for every model that is served.
+
+    Args:
+        options: What the operator sets for all models.
+        clock: Where time comes from.
+    """
+
+    def __init__(self, options: EngineOptions | None = None, clock: Clock | None = None) -> None:
+        self.options = options or EngineOptions()
+        self.clock = clock or SystemClock()
+        self.host = LoggingHost()
+        self.is_exiting = False
+        self.is_open = False
+        self._repository: Repository | None = None
+        self._completions: Completions | None = None
+        self._served: dict[str, dict[int, Served]] = {}
+        # (model, version as asked for) → where it goes; rebuilt whenever something changes.
+        self._routes: dict[tuple[str, str], Served] = {}
+        self._closing: set[Served] = set()
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    def __repr__(self) -> str:
+        return f"<Engine {sorted(self._served)}>"
+
+    # Life.
+
+    async def open(self, repository: "Repository") -> None:
+        """Serve what a repository has, and listen to it from now on."""
+        self._completions = Completions(asyncio.get_running_loop())
+        self._repository = repository
+        await repository.open()
+        self.is_open = True
+
+    async def drain(self) -> None:
+        """Take no new requests; return when those in flight are over."""
+        self.is_exiting = True
+        served = [*self.deployments(), *self._closing]
+        await asyncio.gather(*(deployment.drain() for deployment in served))
+
+    async def close(self) -> None:
+        """Fail what is still in flight, and unload everything."""
+        self.is_exiting = True
+        for deployment in (*self.deployments(), *self._closing):
+            deployment.close()
+        if self._repository is not None:
+            await self._repository.close()
+        await asyncio.gather(*self._retiring)
+
+    # Requests.
+
+    def resolve(self, model: str, version: str | None = None) -> Served:
+        """Find who answers for a model.
+
+        Args:
+            model: Its name.
+            version: Decimal digits; ``None`` or "" for the highest that is served.
+
+        Raises:
+            InvalidRequest: The version is not one.
+            NotFound: There is no such model or version.
+            Unavailable: The version exists and does not take requests now.
+        """
+        found = self._routes.get((model, version or ""))
+        if found is None:
+            raise self._why_unresolved(model, version or "")
+        return found
+
+    def submit(self, model: str, version: str | None, request: Request, sink: Sink) -> Ticket:
+        """Send a request to a model; see :meth:`Deployment.submit`."""
+        if self.is_exiting:
+            raise Unavailable("Server exiting")
+        return self.resolve(model, version).submit(request, sink)
+
+    def _why_unresolved(self, model: str, version: str) -> Exception:
+        number: int | None = None
+        if version:
+            if not version.isascii() or not version.isdigit() or int(version) > _MAX_VERSION:
+                return InvalidRequest(
+                    f"failed to get model version from specified version string '{version}' "
+                    "(details: stol), version should be an integral value > 0"
+                )
+            number = int(version)
+            normal = self._routes.get((model, str(number)))
+            if normal is not None:
+                # Written with zeros in front.
+                return InvalidRequest(
+                    f"invalid model version specified '{version}' , version should be an "
+                    "integral value > 0"
+                )
+        rows = [] if self._repository is None else self._repository.rows(model)
+        if not rows or all(row.version is None for row in rows):
+            return NotFound(f"Request for unknown model: '{model}' is not found{self._hint(model)}")
+        if number is None:
+            reasons = "; ".join(
+                f"version {row.version}: {row.reason}" for row in rows if row.reason
+            )
+            more = f" ({reasons})" if reasons else ""
+            return NotFound(f"Request for unknown model: '{model}' has no available versions{more}")
+        if any(row.version == str(number) for row in rows):
+            return Unavailable(
+                f"Request for unknown model: '{model}' version {number} is not at ready state"
+            )
+        served = sorted(self._served.get(model, ()))
+        return NotFound(
+            f"Request for unknown model: '{model}' version {number} is not found; "
+            f"served are the versions {served}"
+        )
+
+    def _hint(self, model: str) -> str:
+        names = sorted(self._served)
+        if not names:
+            return ""
+        import difflib
+
+        close = difflib.get_close_matches(model, names, n=1)
+        return f"; did you mean '{close[0]}'?" if close else ""
+
+    # What there is.
+
+    def deployments(self, model: str | None = None) -> list[Served]:
+        """Everything that is served, or the versions of one model, by name and version."""
+        names = sorted(self._served) if model is None else [model]
+        return [
+            deployment
+            for name in names
+            for _, deployment in sorted(self._served.get(name, {}).items())
+        ]
+
+    def index(self) -> "list[IndexRow]":
+        """All models and versions that are known, with their states."""
+        return [] if self._repository is None else self._repository.index()
+
+    def is_live(self) -> bool:
+        """Whether the server can answer at all."""
+        return True
+
+    def is_ready(self, *, strict: bool = True) -> bool:
+        """Whether all that should be served is; not while exiting.
+
+        Args:
+            strict: ``False`` asks only whether requests are taken.
+        """
+        if self.is_exiting or not self.is_open:
+            return False
+        if not strict:
+            return True
+        repository = self._repository
+        return (repository is None or repository.is_ready(strict=strict)) and all(
+            deployment.is_ready() for deployment in self.deployments()
+        )
+
+    # The repository's side.
+
+    async def load(
+        self,
+        model: str,
+        *,
+        config: str | None = None,
+        files: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Have the repository load a model, or load it again."""
+        await self._open_repository().load(model, config=config, files=files)
+
+    async def unload(self, model: str, *, unload_dependents: bool = False) -> None:
+        """Have the repository take a model down."""
+        await self._open_repository().unload(model, unload_dependents=unload_dependents)
+
+    def _open_repository(self) -> "Repository":
+        if self._repository is None or self.is_exiting:
+            raise Unavailable("Server exiting" if self.is_exiting else "Server not ready")
+        return self._repository
+
+    def attach(self, versions: Sequence[ModelVersion]) -> None:
+        """Serve these from now on, each in place of one with the same name and version.
+
+        What is replaced gets no new requests, and is unloaded after its last one.
+        """
+        deployed = [self._deploy(version) for version in versions]
+        for deployment in deployed:
+            by_version = self._served.setdefault(deployment.name, {})
+            replaced = by_version.get(deployment.version)
+            by_version[deployment.version] = deployment
+            if replaced is not None:
+                self._closing.add(replaced)
+                task = asyncio.get_running_loop().create_task(self._retire(replaced))
+                self._retiring.add(task)
+                task.add_done_callback(self._retiring.discard)
+        self._rebuild_routes()
+
+    def detach(self, name: str, version: int) -> Awaitable[None]:
+        """Send a version no new requests, as of this very call.
+
+        Returns:
+            Completes when its last request is over; unloading it is left to the repository.
+        """
+        by_version = self._served[name]
+        deployment = by_version.pop(version)
+        if not by_version:
+            del self._served[name]
+        self._rebuild_routes()
+        self._closing.add(deployment)
+        return self._finish(deployment)
+
+    async def _finish(self, deployment: Served) -> None:
+        try:
+            await deployment.drain()
+        finally:
+            deployment.close()
+            self._closing.discard(deployment)
+
+    async def _retire(self, deployment: Served) -> None:
+        await self._finish(deployment)
+        try:
+            await asyncio.to_thread(deployment.source.unload)
+        except Exception as exc:
+            text = f"version {deployment.version} raised while it was unloaded: {exc!r}"
+            self.host.log("error", text, model=deployment.name)
+
+    def _deploy(self, version: ModelVersion) -> Served:
+        if version.config.ensemble_scheduling is not None:
+            return Pipeline(version, resolve=self.resolve, clock=self.clock)
+        if self._completions is None:
+            self._completions = Completions(asyncio.get_running_loop())
+        return Deployment(
+            version, options=self.options, completions=self._completions, clock=self.clock
+        )
+
+    def _rebuild_routes(self) -> None:
+        routes: dict[tuple[str, str], Served] = {}
+        for name, by_version in self._served.items():
+            for number, deployment in by_version.items():
+                routes[name, str(number)] = deployment
+            routes[name, ""] = by_version[max(by_version)]
+        self._routes = routes
+
+
+class LoggingHost:
+    """What models may ask of the server: for now, lines in its log."""
+
+    def log(self, level: str, message: str, *, model: str) -> None:
+        """Write a line; ``level`` is error, warning, info or verbose."""
+        with contextlib.suppress(KeyError):
+            _MODEL_LOG.log(_LEVELS[level], "%s", message, extra={"model": model})
+
+
+_MODEL_LOG = logging.getLogger("modelport.model")
+_LEVELS = {
+    "error": logging.ERROR,
+    "warning": logging.WARNING,
+    "info": logging.INFO,
+    "verbose": logging.DEBUG,
+}

@@ -1,0 +1,888 @@
+"""The HTTP/1.1 listener: an ``asyncio.Protocol`` around :mod:`modelport.wire.http`.
+
+This is the one place where the speed of the whole product is decided, and two things make it.
+A handler is a plain call with no task and no coroutine around it. And clients on a kept connection
+send the same head again and again: the last one is kept with its route, its parameters and the
+verdict of the door, and when the next bytes begin with the same bytes, none of that is done again.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+import numpy as np
+
+from modelport.clock import Clock
+from modelport.errors import (
+    ModelportError,
+    NotFound,
+    Overloaded,
+    TimedOut,
+    Unauthenticated,
+)
+from modelport.protocols.base import Buffer, Headers, Reply, Route
+from modelport.server.routing import Router
+from modelport.wire.http import (
+    END_OF_HEAD,
+    LAST_CHUNK,
+    BadMessage,
+    ChunkedReader,
+    HttpLimits,
+    RequestHead,
+    body_too_large,
+    encode_chunk,
+    encode_response_head,
+    parse_request_head,
+)
+
+__all__ = ["AccessRecord", "Connection", "Door", "HttpOptions", "HttpServer"]
+
+log = logging.getLogger("modelport.http")
+
+JOIN_BELOW_BYTES = 65_536
+"""Answers below this are copied into one buffer; above it they are written as they are."""
+HIGH_WATER_BYTES = 262_144
+"""Unread answer bytes above which a connection is not served any further."""
+PENDING_BYTES = 1_048_576
+"""Pipelined requests that may wait in memory while one is answered."""
+BURST_GAP_NS = 40_000
+"""Answers that follow one another more closely than this are written together.
+
+Waking the process at the other end costs several times what the write itself does (15 against 3 µs
+on a virtual machine); when many connections are busy at once, their answers go out in one sweep at
+the end of the loop's turn, and wake it once. A single connection never comes so soon again, so its
+answers are written at once.
+"""
+MOST_HELD = 64
+"""Pieces that one connection holds for the sweep at the most."""
+HALF_CLOSE_GRACE_S = 1.0
+"""How long a request goes on after its client has closed its side.
+
+A client that is gone and one that only said "I have sent everything" look the same until
+something is written to them.
+"""
+
+
+class Door(Protocol):
+    """Decides who may come in, from the head alone and the same each time."""
+
+    def admit(self, head: RequestHead, route: Route, peer: str) -> str:
+        """Give the principal that asks.
+
+        Raises:
+            Unauthenticated: No key or a wrong one.
+            Forbidden: Not from there, or not with this key.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpOptions:
+    """How patient and how large the listener is. Durations in seconds."""
+
+    limits: HttpLimits = field(default_factory=HttpLimits)
+    idle_timeout_s: float = 75.0
+    head_timeout_s: float = 30.0
+    body_timeout_s: float = 60.0
+    write_timeout_s: float = 60.0
+    max_connections: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRecord:
+    """One line of the access log."""
+
+    peer: str
+    principal: str
+    method: str
+    target: str
+    status: int
+    body_bytes: int
+    duration_s: float
+    request_id: str
+
+
+class HttpServer:
+    """What all connections share.
+
+    Args:
+        router: Which request goes where.
+        door: Who may come in.
+        errors: How to say what concerns no route.
+        clock: For timeouts and durations.
+        options: Limits and patience.
+        record_access: Called after each answer, if given.
+        is_draining: Whether connections are to be closed after their answer.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        door: Door,
+        errors: Callable[[ModelportError], Reply],
+        clock: Clock,
+        options: HttpOptions,
+        record_access: Callable[[AccessRecord], None] | None = None,
+    ) -> None:
+        self.router = router
+        self.door = door
+        self.errors = errors
+        self.clock = clock
+        self.options = options
+        self.record_access = record_access
+        self.connections: set[Connection] = set()
+        self.is_draining = False
+        self.last_sent_ns = 0
+        self._holding: list[Connection] = []
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._id_prefix = secrets.token_hex(4)
+        self._ids = itertools.count(1)
+
+    def __call__(self) -> "Connection":
+        """Make the protocol of a new connection."""
+        return Connection(self)
+
+    def open(self) -> None:
+        """Begin to watch the time."""
+        self._sweeper = asyncio.get_running_loop().call_later(1.0, self._sweep)
+
+    def drain(self) -> None:
+        """Answer what has come, close what is idle, and each other connection after its answer."""
+        self.is_draining = True
+        for connection in list(self.connections):
+            connection.close_if_idle()
+
+    def close(self) -> None:
+        """End every connection, answered or not."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for connection in list(self.connections):
+            connection.abort()
+
+    def flush_soon(self, connection: "Connection") -> None:
+        """Have what ``connection`` holds written at the end of this turn of the loop."""
+        if not self._holding:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._holding.append(connection)
+
+    def _flush(self) -> None:
+        holding, self._holding = self._holding, []
+        for connection in holding:
+            connection.flush()
+        self.last_sent_ns = self.clock.now_ns()
+
+    def new_request_id(self) -> str:
+        """An id that ties an answer to the log."""
+        return f"{self._id_prefix}-{next(self._ids):x}"
+
+    def _sweep(self) -> None:
+        now_ns = self.clock.now_ns()
+        for connection in list(self.connections):
+            connection.check_time(now_ns)
+        self._sweeper = asyncio.get_running_loop().call_later(1.0, self._sweep)
+
+
+class _Bound:
+    """A head with all that follows from it: kept for the next request with the same bytes."""
+
+    __slots__ = (
+        "head",
+        "max_body",
+        "memo",
+        "params",
+        "principal",
+        "raw",
+        "refusal",
+        "route",
+        "size",
+    )
+
+    def __init__(
+        self,
+        head: RequestHead,
+        route: Route | None,
+        params: Mapping[str, str],
+        principal: str,
+        max_body: int,
+        refusal: Reply | None,
+    ) -> None:
+        self.head = head
+        self.raw = head.raw
+        self.size = len(head.raw)
+        self.route = route
+        self.params = params
+        self.principal = principal
+        self.max_body = max_body
+        self.refusal = refusal
+        self.memo: Any = None
+
+
+class HttpExchange:
+    """One request on one connection; see :class:`modelport.protocols.base.Exchange`."""
+
+    __slots__ = (
+        "_bound",
+        "_connection",
+        "_is_chunked",
+        "_sent_bytes",
+        "_status",
+        "body",
+        "is_over",
+        "is_started",
+        "on_disconnect",
+        "on_writable",
+        "received_ns",
+    )
+
+    def __init__(
+        self, connection: "Connection", bound: _Bound, body: Buffer, received_ns: int
+    ) -> None:
+        self._connection = connection
+        self._bound = bound
+        self.body = body
+        self.received_ns = received_ns
+        self.is_over = False
+        self.is_started = False
+        self.on_disconnect: Callable[[], None] | None = None
+        self.on_writable: Callable[[], None] | None = None
+
+    @property
+    def method(self) -> str:
+        method = self._bound.head.method
+        return "GET" if method == "HEAD" else method
+
+    @property
+    def path(self) -> str:
+        return self._bound.head.path
+
+    @property
+    def query(self) -> str:
+        return self._bound.head.query
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._bound.head.headers
+
+    @property
+    def params(self) -> Mapping[str, str]:
+        return self._bound.params
+
+    @property
+    def principal(self) -> str:
+        return self._bound.principal
+
+    @property
+    def memo(self) -> Any:
+        return self._bound.memo
+
+    @memo.setter
+    def memo(self, value: Any) -> None:
+        self._bound.memo = value
+
+    def respond(
+        self, status: int, headers: Headers, body: Sequence[Buffer], *, close: bool = False
+    ) -> None:
+        """Answer whole."""
+        if self.is_over:
+            return
+        connection = self._connection
+        server = connection.server
+        if server.record_access is not None or status >= 400:
+            headers = self._with_request_id(status, headers, body)
+        bound = self._bound
+        close = close or not bound.head.keep_alive or server.is_draining or connection.is_closing
+        self.is_over = True
+        self.is_started = True
+        connection.send_whole(
+            status, headers, body, close=close, is_head=bound.head.method == "HEAD"
+        )
+        connection.finished(self, close=close)
+
+    def start(self, status: int, headers: Headers) -> None:
+        """Begin an answer whose length is not known yet."""
+        if self.is_over:
+            return
+        connection = self._connection
+        self.is_started = True
+        self._status = status
+        self._sent_bytes = 0
+        # RFC 9112 §6.1: an HTTP/1.0 client does not know chunks; the end of the connection is the
+        # end of the answer.
+        self._is_chunked = self._bound.head.minor == 1
+        close = connection.server.is_draining or not self._bound.head.keep_alive
+        head = encode_response_head(
+            status,
+            headers,
+            None,
+            close=close or not self._is_chunked,
+        )
+        if not self._is_chunked:
+            head = head.replace(b"Transfer-Encoding: chunked\r\n", b"")
+        connection.write([head])
+
+    def write(self, data: Buffer) -> bool:
+        """Send a piece of the answer at once."""
+        connection = self._connection
+        if self.is_over:
+            return False
+        if len(data):
+            if self._bound.head.method != "HEAD":
+                connection.write(encode_chunk(data) if self._is_chunked else [data])
+            self._sent_bytes += len(data)
+        return not connection.is_full
+
+    def finish(self) -> None:
+        """End the answer that ``start`` began."""
+        if self.is_over:
+            return
+        self.is_over = True
+        connection = self._connection
+        if self._is_chunked and self._bound.head.method != "HEAD":
+            connection.write([LAST_CHUNK])
+        close = (
+            not self._is_chunked
+            or not self._bound.head.keep_alive
+            or connection.server.is_draining
+            or connection.is_closing
+        )
+        if connection.server.record_access is not None:
+            self._record(self._status, self._sent_bytes, connection.server.new_request_id())
+        connection.finished(self, close=close)
+
+    def abort(self) -> None:
+        """Break the answer off so that the client sees that it is not whole."""
+        if not self.is_over:
+            self.is_over = True
+            self._connection.abort()
+
+    def _with_request_id(self, status: int, headers: Headers, body: Sequence[Buffer]) -> Headers:
+        request_id = self.headers.get("x-request-id", "")
+        if not _is_plain(request_id):
+            request_id = self._connection.server.new_request_id()
+        self._record(status, sum(map(_size, body)), request_id)
+        if status >= 500:
+            log.error(
+                "%s %s answered %d",
+                self._bound.head.method,
+                self._bound.head.path,
+                status,
+                extra={"request_id": request_id},
+            )
+        return (*headers, ("X-Request-Id", request_id))
+
+    def _record(self, status: int, body_bytes: int, request_id: str) -> None:
+        connection = self._connection
+        record = connection.server.record_access
+        if record is not None:
+            duration_s = (connection.server.clock.now_ns() - self.received_ns) / 1e9
+            head = self._bound.head
+            record(
+                AccessRecord(
+                    connection.peer,
+                    self.principal,
+                    head.method,
+                    head.target,
+                    status,
+                    body_bytes,
+                    duration_s,
+                    request_id,
+                )
+            )
+
+
+class Connection(asyncio.Protocol):
+    """One connection: at most one request is answered at a time, in the order they came."""
+
+    __slots__ = (
+        "_body",
+        "_bound",
+        "_exchange",
+        "_half_closed_ns",
+        "_held",
+        "_is_advancing",
+        "_is_reading_paused",
+        "_pending",
+        "_since_ns",
+        "_transport",
+        "is_closing",
+        "is_full",
+        "peer",
+        "server",
+    )
+
+    def __init__(self, server: HttpServer) -> None:
+        self.server = server
+        self.peer = ""
+        self.is_full = False
+        self.is_closing = False
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._bound: _Bound | None = None
+        self._exchange: HttpExchange | None = None
+        self._body: _CountedBody | _ChunkedBody | None = None
+        self._pending = bytearray()
+        self._held: list[Buffer] = []
+        self._is_advancing = False
+        self._is_reading_paused = False
+        self._half_closed_ns = 0
+        self._since_ns = 0
+
+    # Called by the transport.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has come."""
+        self._transport = cast(asyncio.Transport, transport)
+        server = self.server
+        self._since_ns = server.clock.now_ns()
+        peer = transport.get_extra_info("peername")
+        self.peer = peer[0] if isinstance(peer, tuple) else ""
+        self._transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
+        server.connections.add(self)
+        if len(server.connections) > server.options.max_connections:
+            error = Overloaded("too many connections are open; try again later")
+            self._refuse(server.errors(error))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone, or we have closed."""
+        self.server.connections.discard(self)
+        self.is_closing = True
+        self._body = None
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.is_over = True
+            if exchange.on_disconnect is not None:
+                exchange.on_disconnect()
+
+    def eof_received(self) -> bool:
+        """The client will send no more; it may still want its answer."""
+        if self._exchange is None and not self._is_advancing:
+            return False
+        self._half_closed_ns = self.server.clock.now_ns()
+        loop = asyncio.get_running_loop()
+        loop.call_later(HALF_CLOSE_GRACE_S, self._give_up_half_closed, self._exchange)
+        return True
+
+    def pause_writing(self) -> None:
+        """The client does not read as fast as we write."""
+        self.is_full = True
+        self._since_ns = self.server.clock.now_ns()
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        self.is_full = False
+        exchange = self._exchange
+        if exchange is not None:
+            if exchange.on_writable is not None:
+                exchange.on_writable()
+        elif self._pending:
+            self._advance_pending()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come."""
+        if self._body is not None:
+            self._feed_body(data)
+        elif self._exchange is not None or self.is_full or self.is_closing:
+            self._keep_for_later(data)
+        elif self._pending:
+            # Look for the end of the head in what is new only: a client may send byte by byte.
+            unseen = max(0, len(self._pending) - 3)
+            self._pending += data
+            if (
+                self._pending.find(END_OF_HEAD, unseen) >= 0
+                or len(self._pending) >= self.server.options.limits.head_bytes
+            ):
+                self._advance_pending()
+        else:
+            self._advance(data)
+
+    # From bytes to handlers.
+
+    def _keep_for_later(self, data: bytes) -> None:
+        if self.is_closing:
+            return
+        self._pending += data
+        if len(self._pending) > PENDING_BYTES and not self._is_reading_paused:
+            self._is_reading_paused = True
+            self._transport.pause_reading()
+
+    def _advance_pending(self) -> None:
+        data = bytes(self._pending)
+        self._pending.clear()
+        if self._is_reading_paused:
+            self._is_reading_paused = False
+            self._transport.resume_reading()
+        self._advance(data)
+
+    def _advance(self, data: bytes) -> None:
+        """Serve the requests in ``data`` until one waits for its answer or is not whole."""
+        self._is_advancing = True
+        try:
+            while data:
+                if self._exchange is not None or self.is_full:
+                    self._pending += data
+                    return
+                if self.is_closing:
+                    return
+                bound = self._bound
+                if bound is None or not data.startswith(bound.raw):
+                    bound = self._bind(data)
+                    if bound is None:
+                        return
+                data = self._begin(bound, data)
+        finally:
+            self._is_advancing = False
+        if self._half_closed_ns and self._exchange is None and not self._pending:
+            self._close()
+
+    def _bind(self, data: bytes) -> _Bound | None:
+        """Read a new head and look up all that follows from it."""
+        limits = self.server.options.limits
+        end = data.find(END_OF_HEAD, 0, limits.head_bytes)
+        try:
+            if end < 0:
+                self._check_partial_head(data)
+                self._since_ns = self.server.clock.now_ns()
+                self._pending += data
+                return None
+            head = parse_request_head(data[: end + 4])
+        except BadMessage as exc:
+            reply = self.server.errors(exc)
+            self._refuse(Reply(exc.status, reply.headers, reply.body))
+            return None
+        self._bound = bound = self._look_up(head)
+        return bound
+
+    def _check_partial_head(self, data: bytes) -> None:
+        limits = self.server.options.limits
+        if len(data) >= limits.head_bytes:
+            raise BadMessage(
+                f"the request line and headers are longer than {limits.head_bytes} bytes",
+                status=431,
+            )
+        # Answer what can be no request at once instead of waiting for its end: a TLS client on
+        # this port, bare line feeds.
+        first = data[:1]
+        if not first.isalpha() and first not in (b"\r", b"\n"):
+            raise BadMessage("this is not HTTP; if the client speaks TLS, this port does not")
+        if b"\n\n" in data or b"\n\r\n" in data.replace(b"\r\n\r\n", b""):
+            raise BadMessage("the lines of the request must end in CRLF")
+
+    def _look_up(self, head: RequestHead) -> _Bound:
+        server = self.server
+        match = server.router.match(head.method, head.path)
+        route = match.route
+        if route is None:
+            error = NotFound("Not Found")
+            reply = server.errors(error)
+            if match.is_known_path:
+                reply = _with_text(server.errors(NotFound("Method Not Allowed")), 405)
+            return _Bound(head, None, {}, "", server.options.limits.body_bytes, reply)
+        most = route.max_body_bytes or server.options.limits.body_bytes
+        try:
+            principal = server.door.admit(head, route, self.peer)
+            if head.content_length > most:
+                raise body_too_large(head.content_length, most)
+        except ModelportError as exc:
+            reply = route.errors(exc)
+            if isinstance(exc, Unauthenticated):
+                reply = Reply(
+                    reply.status, (*reply.headers, ("WWW-Authenticate", "Bearer")), reply.body
+                )
+            return _Bound(head, route, match.params, "", most, reply)
+        return _Bound(head, route, match.params, principal, most, None)
+
+    def _begin(self, bound: _Bound, data: bytes) -> bytes:
+        """Take one request off ``data`` and give back the rest."""
+        head = bound.head
+        size = bound.size
+        if head.is_chunked or head.expects_continue:
+            return self._begin_slowly(bound, data)
+        end = size + head.content_length
+        if len(data) < end:
+            if bound.refusal is not None:
+                return self._refuse_early(bound)
+            self._body = _CountedBody(bound, head.content_length)
+            self._since_ns = self.server.clock.now_ns()
+            self._body.feed(memoryview(data)[size:])
+            return b""
+        self._handle(bound, data[size:end])
+        return data[end:] if len(data) > end else b""
+
+    def _begin_slowly(self, bound: _Bound, data: bytes) -> bytes:
+        head = bound.head
+        if bound.refusal is not None:
+            # The rest of the request cannot be told from the next one without reading it all.
+            return self._refuse_early(bound)
+        rest = data[bound.size :]
+        if head.expects_continue and not rest:
+            self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._since_ns = self.server.clock.now_ns()
+        if head.is_chunked:
+            reader = ChunkedReader(self.server.options.limits, bound.max_body)
+            self._body = _ChunkedBody(bound, reader)
+        else:
+            self._body = _CountedBody(bound, head.content_length)
+        return self._take_body(rest)
+
+    def _refuse_early(self, bound: _Bound) -> bytes:
+        self._refuse(cast(Reply, bound.refusal))
+        return b""
+
+    def _feed_body(self, data: bytes) -> None:
+        rest = self._take_body(data)
+        if rest:
+            if self._exchange is None and not self.is_full and not self.is_closing:
+                self._advance(rest)
+            else:
+                self._keep_for_later(rest)
+
+    def _take_body(self, data: bytes) -> bytes:
+        """Give bytes to the body that is being received; the rest is the next request's."""
+        body = self._body
+        if body is None:
+            return data
+        self._since_ns = self.server.clock.now_ns()
+        try:
+            rest = body.feed(data)
+        except ModelportError as exc:
+            self._body = None
+            errors = body.bound.route.errors if body.bound.route else self.server.errors
+            self._refuse(errors(exc))
+            return b""
+        if body.is_complete:
+            self._body = None
+            self._handle(body.bound, body.take())
+        return rest
+
+    def _handle(self, bound: _Bound, body: Buffer) -> None:
+        received_ns = self.server.clock.now_ns()
+        self._exchange = exchange = HttpExchange(self, bound, body, received_ns)
+        if bound.refusal is not None:
+            refusal = bound.refusal
+            exchange.respond(refusal.status, refusal.headers, refusal.body)
+            return
+        route = cast(Route, bound.route)
+        try:
+            route.handler(exchange)
+        except ModelportError as exc:
+            self._answer_error(exchange, route.errors(exc))
+        except Exception:
+            log.exception("the handler of %s %s failed", route.method, route.pattern)
+            error = ModelportError("internal error; the log of the server tells more")
+            self._answer_error(exchange, _with_text(route.errors(error), 500))
+
+    def _answer_error(self, exchange: HttpExchange, reply: Reply) -> None:
+        if exchange.is_started:
+            exchange.abort()
+        else:
+            exchange.respond(reply.status, reply.headers, reply.body)
+
+    # From answers to bytes.
+
+    def send_whole(
+        self, status: int, headers: Headers, body: Sequence[Buffer], *, close: bool, is_head: bool
+    ) -> None:
+        """Write an answer of known length."""
+        length = sum(map(_size, body))
+        head = _response_head(status, headers, length, close)
+        if is_head or length == 0:
+            self._send(head)
+        elif length < JOIN_BELOW_BYTES:
+            self._send(b"".join([head, *body]))
+        else:
+            self.flush()
+            self._transport.writelines([head, *body])
+
+    def write(self, buffers: Sequence[Buffer]) -> None:
+        """Write pieces of a streamed answer."""
+        self._send(buffers[0] if len(buffers) == 1 else b"".join(buffers))
+
+    def _send(self, data: Buffer) -> None:
+        server = self.server
+        held = self._held
+        if held:
+            held.append(data)
+            if len(held) > MOST_HELD:
+                self.flush()
+            return
+        now_ns = server.clock.now_ns()
+        if now_ns - server.last_sent_ns < BURST_GAP_NS:
+            held.append(data)
+            server.flush_soon(self)
+        else:
+            server.last_sent_ns = now_ns
+            self._transport.write(data)
+
+    def flush(self) -> None:
+        """Write what is held; before anything is written past it."""
+        held = self._held
+        if held:
+            self._transport.write(held[0] if len(held) == 1 else b"".join(held))
+            held.clear()
+
+    def finished(self, exchange: HttpExchange, *, close: bool) -> None:
+        """An exchange is over: close, or go on with what the client sent meanwhile."""
+        self._exchange = None
+        if close:
+            self.is_closing = True
+            self._close()
+            return
+        if self._is_advancing:
+            return
+        self._since_ns = self.server.clock.now_ns()
+        if self._pending and not self.is_full:
+            # Not from here: the caller may be in the middle of something.
+            asyncio.get_running_loop().call_soon(self._go_on)
+        elif self._half_closed_ns:
+            self._close()
+
+    def _go_on(self) -> None:
+        if self._pending and self._exchange is None and not self.is_full and not self.is_closing:
+            self._advance_pending()
+
+    def _refuse(self, reply: Reply) -> None:
+        """Answer and close: what else the client sends cannot be understood or is not wanted."""
+        self.is_closing = True
+        self._pending.clear()
+        self.send_whole(reply.status, reply.headers, reply.body, close=True, is_head=False)
+        # A close with unread input is a reset, which can overtake the answer: half-close first.
+        with contextlib.suppress(OSError, NotImplementedError, RuntimeError):
+            self.flush()
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+        asyncio.get_running_loop().call_later(HALF_CLOSE_GRACE_S, self._close)
+
+    # Time and ends.
+
+    def check_time(self, now_ns: int) -> None:
+        """Close the connection if its client takes too long for what it is doing."""
+        options = self.server.options
+        waited_s = (now_ns - self._since_ns) / 1e9
+        if self.is_full:
+            if waited_s > options.write_timeout_s:
+                self.abort()
+        elif self._body is not None:
+            if waited_s > options.body_timeout_s:
+                self._time_out("the body of the request did not come in time")
+        elif self._exchange is not None:
+            return
+        elif self._pending:
+            if waited_s > options.head_timeout_s:
+                self._time_out("the head of the request did not come in time")
+        elif waited_s > options.idle_timeout_s:
+            self._close()
+
+    def _time_out(self, text: str) -> None:
+        self._body = None
+        reply = self.server.errors(TimedOut(text))
+        self._refuse(Reply(408, reply.headers, reply.body))
+
+    def _give_up_half_closed(self, exchange: HttpExchange | None) -> None:
+        if exchange is not None and exchange is self._exchange and not exchange.is_started:
+            self._close()
+
+    def close_if_idle(self) -> None:
+        """Close unless a request is being received or answered."""
+        if self._exchange is None and self._body is None and not self._pending:
+            self._close()
+
+    def _close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Drop the connection and what was not sent yet."""
+        self.is_closing = True
+        self._transport.abort()
+
+
+class _CountedBody:
+    """A body of known length, put together in one place.
+
+    The first tensor of a binary request begins behind the JSON part: the buffer is shifted so that
+    this byte lies on a 64-byte boundary, which vector instructions and runtimes like.
+    """
+
+    __slots__ = ("_filled", "_view", "bound", "is_complete")
+
+    def __init__(self, bound: _Bound, length: int) -> None:
+        self.bound = bound
+        header = bound.head.headers.get("inference-header-content-length", "")
+        align_at = int(header) if header.isascii() and header.isdigit() and len(header) < 10 else 0
+        buffer = np.empty(length + 64, np.uint8)
+        start = -(buffer.ctypes.data + align_at) % 64
+        self._view = memoryview(buffer)[start : start + length]
+        self._filled = 0
+        self.is_complete = length == 0
+
+    def feed(self, data: bytes | memoryview) -> bytes:
+        start = self._filled
+        end = start + len(data)
+        view = self._view
+        if end <= len(view):
+            view[start:end] = data
+            self._filled = end
+            self.is_complete = end == len(view)
+            return b""
+        taken = len(view) - start
+        view[start:] = data[:taken]
+        self._filled = len(view)
+        self.is_complete = True
+        return bytes(data[taken:])
+
+    def take(self) -> Buffer:
+        return self._view.toreadonly()
+
+
+class _ChunkedBody:
+    """A body in chunks, joined when it is whole."""
+
+    __slots__ = ("_reader", "bound")
+
+    def __init__(self, bound: _Bound, reader: ChunkedReader) -> None:
+        self.bound = bound
+        self._reader = reader
+
+    @property
+    def is_complete(self) -> bool:
+        return self._reader.is_complete
+
+    def feed(self, data: bytes) -> bytes:
+        return self._reader.feed(data)
+
+    def take(self) -> Buffer:
+        pieces = self._reader.pieces
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _size(buffer: Buffer) -> int:
+    return buffer.nbytes if isinstance(buffer, memoryview) else len(buffer)
+
+
+def _with_text(reply: Reply, status: int) -> Reply:
+    return Reply(status, reply.headers, reply.body)
+
+
+def _is_plain(text: str) -> bool:
+    return 0 < len(text) <= 128 and text.isascii() and text.isprintable()
+
+
+_HEADS: dict[tuple[int, Headers], tuple[bytes, bytes]] = {}
+
+
+def _response_head(status: int, headers: Headers, length: int, close: bool) -> bytes:
+    """Write a response head; heads without request-specific headers are written once."""
+    if close or headers.__class__ is not tuple or status != 200:
+        return encode_response_head(status, headers, length, close=close)
+    key = (status, headers)
+    prefix = _HEADS.get(key)
+    if prefix is None:
+        whole = encode_response_head(status, headers, 0, close=False)
+        prefix = (whole[: -len(b"0\r\n\r\n")], b"\r\n\r\n")
+        if len(_HEADS) < 64:
+            _HEADS[key] = prefix
+    return b"%b%d\r\n\r\n" % (prefix[0], length)

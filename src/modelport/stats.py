@@ -1,0 +1,174 @@
+"""What a model has done, counted once and shown as statistics, as metrics and to people.
+
+Counters are written on the event loop only, so they need no locks. Durations are nanoseconds.
+
+Source: Triton's statistics extension, ``ModelStatistics``; the reference says what counts where.
+"""
+
+import time
+from bisect import bisect_left
+
+__all__ = ["DURATION_BOUNDS_NS", "BatchDurations", "Duration", "Histogram", "ModelStatistics"]
+
+DURATION_BOUNDS_NS = tuple(
+    round(ms * 1e6)
+    for ms in (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
+)
+"""Upper bounds of the latency histograms: 50 µs to 10 s, about 2.3 × apart."""
+
+BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class Duration:
+    """How often something happened and how long it took in all."""
+
+    __slots__ = ("count", "ns")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.ns = 0
+
+
+class Histogram:
+    """Counts per bucket; bounds are inclusive upper bounds, the last bucket has none."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[int, ...] = DURATION_BOUNDS_NS) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0
+
+    def observe(self, value: int) -> None:
+        """Count one value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+
+class BatchDurations:
+    """How executions of one batch size went."""
+
+    __slots__ = ("compute_infer_ns", "compute_input_ns", "compute_output_ns", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.compute_input_ns = 0
+        self.compute_infer_ns = 0
+        self.compute_output_ns = 0
+
+
+class ResponseDurations:
+    """How the responses at one index of a decoupled model's streams went."""
+
+    __slots__ = ("cancel", "compute_infer", "compute_output", "empty_response", "fail", "success")
+
+    def __init__(self) -> None:
+        self.compute_infer = Duration()
+        self.compute_output = Duration()
+        self.success = Duration()
+        self.fail = Duration()
+        self.empty_response = Duration()
+        self.cancel = Duration()
+
+
+class ModelStatistics:
+    """The counters of one version of one model.
+
+    Attributes:
+        inference_count: Batch rows of successful requests.
+        execution_count: Executions; ``inference_count / execution_count`` is the mean batch.
+        last_inference_ms: When the last execution began, since the epoch; 0 for never.
+        failures: Failed requests by Triton's reason.
+        pending: Requests that wait in the queue now.
+    """
+
+    __slots__ = (
+        "batch_rows",
+        "batch_stats",
+        "cache_hit",
+        "cache_miss",
+        "compute_infer",
+        "compute_infer_histogram",
+        "compute_input",
+        "compute_output",
+        "execution_count",
+        "fail",
+        "failures",
+        "inference_count",
+        "last_inference_ms",
+        "load_s",
+        "pending",
+        "queue",
+        "queue_histogram",
+        "request_histogram",
+        "response_stats",
+        "success",
+    )
+
+    def __init__(self, *, load_s: float = 0.0) -> None:
+        self.success = Duration()
+        self.fail = Duration()
+        self.queue = Duration()
+        self.compute_input = Duration()
+        self.compute_infer = Duration()
+        self.compute_output = Duration()
+        self.cache_hit = Duration()
+        self.cache_miss = Duration()
+        self.inference_count = 0
+        self.execution_count = 0
+        self.last_inference_ms = 0
+        self.batch_stats: dict[int, BatchDurations] = {}
+        self.response_stats: dict[str, ResponseDurations] = {}
+        self.failures = dict.fromkeys(("REJECTED", "CANCELED", "BACKEND", "OTHER"), 0)
+        self.pending = 0
+        self.request_histogram = Histogram()
+        self.queue_histogram = Histogram()
+        self.compute_infer_histogram = Histogram()
+        self.batch_rows = Histogram(BATCH_BOUNDS)
+        self.load_s = load_s
+
+    def record_execution(self, rows: int, input_ns: int, infer_ns: int, output_ns: int) -> None:
+        """Count one execution of a batch."""
+        self.execution_count += 1
+        self.last_inference_ms = time.time_ns() // 1_000_000
+        batch = self.batch_stats.get(rows)
+        if batch is None:
+            batch = self.batch_stats[rows] = BatchDurations()
+        batch.count += 1
+        batch.compute_input_ns += input_ns
+        batch.compute_infer_ns += infer_ns
+        batch.compute_output_ns += output_ns
+        self.batch_rows.observe(rows)
+
+    def record_success(
+        self, rows: int, total_ns: int, queue_ns: int, input_ns: int, infer_ns: int, output_ns: int
+    ) -> None:
+        """Count one request that was answered.
+
+        The compute times are those of the batch it was in: each of its requests waited that long.
+        """
+        self.inference_count += rows
+        duration = self.success
+        duration.count += 1
+        duration.ns += total_ns
+        duration = self.queue
+        duration.count += 1
+        duration.ns += queue_ns
+        duration = self.compute_input
+        duration.count += 1
+        duration.ns += input_ns
+        duration = self.compute_infer
+        duration.count += 1
+        duration.ns += infer_ns
+        duration = self.compute_output
+        duration.count += 1
+        duration.ns += output_ns
+        self.request_histogram.observe(total_ns)
+        self.queue_histogram.observe(queue_ns)
+        self.compute_infer_histogram.observe(infer_ns)
+
+    def record_failure(self, total_ns: int, reason: str) -> None:
+        """Count one request that failed after it had been admitted."""
+        self.fail.count += 1
+        self.fail.ns += total_ns
+        self.failures[reason] += 1
