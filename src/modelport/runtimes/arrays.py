@@ -1,10 +1,10 @@
 """The half of ``execute`` that runtimes of plain arrays share: join, compute, cut, isolate."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 
 from modelport.dtypes import DataType
-from modelport.errors import Cancelled, ModelFailed
+from modelport.errors import Cancelled, ModelFailed, ModelportError
 from modelport.messages import Response
 from modelport.runtimes.base import Batch, Outcome, Work, as_model_failure
 from modelport.runtimes.declared import as_declared
@@ -146,7 +146,13 @@ class TensorRuntime:
         """
         raise NotImplementedError  # pragma: no cover - every subclass has its own
 
-    def execute(self, batch: Batch) -> Sequence[Outcome]:
+    def failure(self, exc: Exception) -> ModelportError:
+        """Say to the caller what went wrong."""
+        return as_model_failure(exc)
+
+    def execute(
+        self, batch: Batch
+    ) -> Sequence[Outcome] | Awaitable[Sequence[Outcome] | None] | None:
         """Answer a batch in one go; if that fails, answer each of its works by itself.
 
         One row that a model cannot stand would else fail all the requests it was batched with.
@@ -154,21 +160,22 @@ class TensorRuntime:
         works = batch.works
         if len(works) == 1 or self.layout.is_batching:
             try:
-                return self._answer(works, batch)
+                return self.answer(works, batch)
             except Exception as exc:
                 if len(works) == 1:
-                    return [as_model_failure(exc)]
+                    return [self.failure(exc)]
         return [self._answer_alone(work, batch) for work in works]
 
     def _answer_alone(self, work: Work, batch: Batch) -> Outcome:
         if work.is_cancelled:
             return Cancelled("nobody waits for this request any more")
         try:
-            return self._answer([work], batch)[0]
+            return self.answer([work], batch)[0]
         except Exception as exc:
-            return as_model_failure(exc)
+            return self.failure(exc)
 
-    def _answer(self, works: Sequence[Work], batch: Batch) -> list[Outcome]:
+    def answer(self, works: Sequence[Work], batch: Batch) -> list[Outcome]:
+        """Compute some works of a batch together, and cut what came out."""
         layout = self.layout
         inputs = layout.inputs(works)
         outputs = layout.outputs(works)

@@ -1,0 +1,278 @@
+"""Python functions and classes that were declared with ``@modelport.model``.
+
+Four kinds of callables, told apart when they are loaded: functions answer a batch at once,
+coroutine functions beside one another, generators and async generators with a stream for each
+request.
+"""
+
+import asyncio
+import contextlib
+import inspect
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from modelport.dtypes import BF16, BYTES, float32_from_bf16
+from modelport.errors import Cancelled, ModelFailed, ModelportError
+from modelport.messages import Response
+from modelport.runtimes.arrays import Arrays, TensorRuntime
+from modelport.runtimes.base import (
+    Batch,
+    Host,
+    LoadContext,
+    ModelSource,
+    Outcome,
+    Work,
+    as_model_failure,
+)
+from modelport.runtimes.model_code import Home
+from modelport.runtimes.python_objects import (
+    DEFAULT_FILENAME,
+    PARAMETERS,
+    Style,
+    callable_of,
+    config_of,
+    import_object,
+    load_failure,
+    style_of,
+    wants_parameters,
+)
+from modelport.signature import ModelSignature, TensorSignature
+from modelport.specs import ModelConfig
+from modelport.tensors import Array
+
+__all__ = ["PythonRuntime"]
+
+
+class PythonRuntime(TensorRuntime):
+    """One function, or one object of a class."""
+
+    default_filename: ClassVar[str] = DEFAULT_FILENAME
+
+    _call: Callable[..., Any] | None = None
+    _style: Style
+    _signature: ModelSignature
+    _model: Any = None
+    _home: Home
+    _host: Host
+    _name: str
+    _wants_parameters: bool
+
+    @classmethod
+    def complete(cls, source: ModelSource, config: ModelConfig) -> ModelConfig:
+        """Import the file and read the declaration; a class is not made."""
+        target, signature, home = import_object(source, config, None)
+        try:
+            return config_of(target, signature)
+        finally:
+            home.forget()
+
+    def load(self, context: LoadContext) -> None:
+        """Import the file afresh, and make the object of a class."""
+        source = context.source
+        target, signature, home = import_object(source, context.config, context.host)
+        try:
+            if inspect.isclass(target):
+                self._model = target = target()
+        except (Exception, SystemExit) as exc:
+            home.forget()
+            raise load_failure(source, "making the model", exc, context.host) from exc
+        self._signature, self._home, self._host = signature, home, context.host
+        self._name = source.name
+        self._call = callable_of(target)
+        self._style = style_of(self._call)
+        self._wants_parameters = wants_parameters(target, signature)
+        self.prepare(context.config)
+
+    def execute(
+        self, batch: Batch
+    ) -> Sequence[Outcome] | Awaitable[Sequence[Outcome] | None] | None:
+        """Answer a batch in the way of the callable."""
+        match self._style:
+            case Style.FUNCTION:
+                return super().execute(batch)
+            case Style.COROUTINE:
+                return self._execute_async(batch)
+            case Style.GENERATOR:
+                for work in batch.works:
+                    self._stream(work)
+                return None
+            case Style.ASYNC_GENERATOR:
+                return self._stream_all(batch)
+
+    def is_ready(self) -> bool:
+        """Whether it is loaded."""
+        return self._call is not None
+
+    def unload(self) -> None:
+        """Call the ``close`` of a class, and forget the modules."""
+        if self._call is None:
+            return
+        model, self._model, self._call = self._model, None, None
+        try:
+            closed = model.close() if hasattr(model, "close") else None
+            if inspect.iscoroutine(closed):
+                asyncio.run(closed)
+        except (Exception, SystemExit) as exc:
+            self._log("close", exc)
+        finally:
+            self._home.forget()
+
+    def failure(self, exc: Exception) -> ModelportError:
+        """Tell the log where in the model's code it happened, and the caller what."""
+        if not isinstance(exc, ModelportError):
+            self._log("a call", exc)
+        return as_model_failure(exc)
+
+    # One answer for one request.
+
+    def answer(self, works: Sequence[Work], batch: Batch) -> list[Outcome]:
+        """Call the function for some works together."""
+        arguments = self._arguments(works, batch)
+        return self._answered(works, self._called(arguments), batch)
+
+    async def _execute_async(self, batch: Batch) -> Sequence[Outcome]:
+        works = batch.works
+        if len(works) == 1 or self.layout.is_batching:
+            try:
+                return await self._answer_async(works, batch)
+            except Exception as exc:
+                if len(works) == 1:
+                    return [self.failure(exc)]
+        return await asyncio.gather(*(self._answer_alone_async(work, batch) for work in works))
+
+    async def _answer_alone_async(self, work: Work, batch: Batch) -> Outcome:
+        if work.is_cancelled:
+            return Cancelled("nobody waits for this request any more")
+        try:
+            return (await self._answer_async([work], batch))[0]
+        except Exception as exc:
+            return self.failure(exc)
+
+    async def _answer_async(self, works: Sequence[Work], batch: Batch) -> list[Outcome]:
+        arguments = self._arguments(works, batch)
+        return self._answered(works, await self._called(arguments), batch)
+
+    def _answered(self, works: Sequence[Work], result: Any, batch: Batch) -> list[Outcome]:
+        batch.computed_ns = time.perf_counter_ns()
+        return self.layout.responses(works, self._named(result))
+
+    # A stream for each request.
+
+    def _stream(self, work: Work) -> None:
+        generator = None
+        try:
+            generator = self._called(self._arguments([work]))
+            for item in generator:
+                if work.is_cancelled:
+                    break
+                work.send(self._response(work, item), final=False)
+        except Exception as exc:
+            self._end(work, exc)
+        else:
+            self._end(work, None)
+        finally:
+            if generator is not None:
+                self._close(generator)
+
+    def _close(self, generator: Any) -> None:
+        try:
+            generator.close()
+        except Exception as exc:
+            self._log("closing a generator", exc)
+
+    async def _stream_all(self, batch: Batch) -> None:
+        await asyncio.gather(*(self._stream_async(work) for work in batch.works))
+
+    async def _stream_async(self, work: Work) -> None:
+        try:
+            async with contextlib.aclosing(self._called(self._arguments([work]))) as items:
+                async for item in items:
+                    if work.is_cancelled:
+                        break
+                    work.send(self._response(work, item), final=False)
+                    await work.drained()
+        except Exception as exc:
+            self._end(work, exc)
+        else:
+            self._end(work, None)
+
+    def _response(self, work: Work, item: Any) -> Response:
+        (response,) = self.layout.responses([work], self._named(item))
+        assert isinstance(response, Response)
+        return response
+
+    def _end(self, work: Work, exc: Exception | None) -> None:
+        if exc is None or isinstance(exc, Cancelled):
+            work.send(None, final=True)
+        else:
+            work.send(self.failure(exc), final=True)
+
+    # Arguments and results.
+
+    def _called(self, arguments: Mapping[str, Any]) -> Any:
+        call = self._call
+        if call is None:
+            raise ModelFailed("the model has been unloaded")
+        return call(**arguments)
+
+    def _arguments(self, works: Sequence[Work], batch: Batch | None = None) -> dict[str, Any]:
+        arguments: dict[str, Any] = dict(self.layout.inputs(works))
+        for tensor in self._signature.inputs:
+            if tensor.datatype is BF16 and tensor.name in arguments:
+                arguments[tensor.name] = float32_from_bf16(arguments[tensor.name])
+        if self._wants_parameters:
+            given = works[0].request.parameters
+            if any(work.request.parameters != given for work in works):
+                raise ModelFailed("requests with different parameters cannot be joined")
+            arguments[PARAMETERS] = given
+        if batch is not None:
+            batch.inputs_ready_ns = batch.inputs_ready_ns or time.perf_counter_ns()
+        return arguments
+
+    def _named(self, result: Any) -> Arrays:
+        """Give what a model returned the names of its outputs."""
+        outputs = self._signature.outputs
+        if isinstance(result, Mapping):
+            named = result
+        elif len(outputs) == 1:
+            named = {outputs[0].name: result}
+        elif isinstance(result, tuple | list) and len(result) == len(outputs):
+            named = {output.name: each for output, each in zip(outputs, result, strict=True)}
+        else:
+            names = ", ".join(output.name for output in outputs)
+            raise ModelFailed(
+                f"the model gave {_shown(result)}; its outputs are {names}: return a dict of them, "
+                f"or a tuple of {len(outputs)} in this order"
+            )
+        rank = 1 if self.layout.is_batching else 0
+        return {
+            output.name: _as_array(named[output.name], output, rank)
+            for output in outputs
+            if output.name in named
+        }
+
+    def _log(self, what: str, exc: BaseException) -> None:
+        text = "".join(traceback.format_exception(exc)).rstrip()
+        self._host.log("error", f"{what} of '{self._name}' failed: {text}", model=self._name)
+
+
+def _as_array(value: Any, output: TensorSignature, batch_rank: int) -> Array:
+    if isinstance(value, np.ndarray):
+        array = value
+    elif output.datatype is BYTES:
+        # Left to itself numpy cuts trailing zero bytes, and makes one array of equal-sized texts.
+        array = np.asarray(value, dtype=object)
+    else:
+        array = np.asarray(value)
+    # A single number or text stands for an array of one.
+    return array if array.ndim else array.reshape((1,) * (len(output.dims) + batch_rank))
+
+
+def _shown(result: object) -> str:
+    if isinstance(result, tuple | list):
+        return f"a {type(result).__name__} of {len(result)}"
+    return f"a {type(result).__name__}"
