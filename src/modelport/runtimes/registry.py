@@ -141,7 +141,7 @@ def runtime_for_file(path: Path) -> RuntimeRow:
     if suffix in _LATER_SUFFIXES:
         backend = _LATER_SUFFIXES[suffix]
         raise LoadFailed(f"'{path.name}' is a model file of {backend}; {_LATER[backend]}")
-    known = ", ".join(suffix for row in RUNTIMES for suffix in row.suffixes)
+    known = ", ".join(dict.fromkeys(suffix for row in RUNTIMES for suffix in row.suffixes))
     raise LoadFailed(f"'{path.name}' is no model file that this server can read; it reads {known}")
 
 
@@ -221,7 +221,7 @@ def _undecided(config: ModelConfig, directory: Path) -> str:
         backend = _LATER_SUFFIXES.get(Path(name).suffix.lower())
         if backend:
             return f"'{name}' is a model file of {backend}; {_LATER[backend]}"
-    usual = ", ".join(filename for row in RUNTIMES for filename in row.filenames)
+    usual = ", ".join(dict.fromkeys(name for row in RUNTIMES for name in row.filenames))
     found = ", ".join(names[:5]) or "nothing"
     return (
         f"cannot tell what executes model '{config.name}' version {directory.name}: its "

@@ -12,7 +12,7 @@ Ours run it, and so can one's own: subclass :class:`RuntimeSuite` and give it a
                 runtime=MyRuntime,
                 filename="model.mine",
                 write=lambda directory: (directory / "model.mine").write_text("x * 2"),
-                examples=[Example({"x": np.float32([[1]])}, {"y": np.float32([[2]])})],
+                examples=[Example({"x": np.ones((1, 1))}, {"y": np.full((1, 1), 2.0)})],
             )
 """
 
