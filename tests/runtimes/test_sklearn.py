@@ -14,6 +14,7 @@ from sklearn.decomposition import PCA
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression, Perceptron
 from sklearn.multioutput import MultiOutputClassifier
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
@@ -322,6 +323,20 @@ def test_trees_are_refused_because_a_forged_one_crashes_the_process(directory: P
     model = DecisionTreeClassifier().fit(IRIS.data, IRIS.target)
     with pytest.raises(LoadFailed, match=r"sklearn\.tree\._tree\.Tree.*ONNX with skl2onnx"):
         load(directory, model)
+
+
+def test_plain_python_of_scikit_learn_is_taken(directory: Path) -> None:
+    """skops does not know the optimizers of a neural network, which hold numbers only."""
+    model = MLPClassifier((2,), max_iter=1000, tol=1, random_state=0).fit(IRIS.data, IRIS.target)
+    assert described(load(directory, model).config.output) == [
+        "label INT64[1]",
+        "probabilities FP32[3]",
+    ]
+
+
+def test_file_that_holds_no_model_is_refused(directory: Path) -> None:
+    with pytest.raises(LoadFailed, match="a dict can neither predict nor transform"):
+        load(directory, {"a": 1})
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

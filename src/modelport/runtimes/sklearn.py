@@ -16,18 +16,16 @@ transformer                                   ``output``
 """
 
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import skops.io
 from sklearn.base import is_classifier, is_clusterer, is_outlier_detector, is_regressor
 
 from modelport.dtypes import BOOL, BYTES, DATATYPE_BY_CONFIG_NAME, FP32, INT64, DataType
 from modelport.errors import InvalidRequest, LoadFailed, ModelFailed, ModelportError
 from modelport.runtimes.arrays import Arrays, TensorRuntime
 from modelport.runtimes.base import LoadContext, ModelSource
-from modelport.runtimes.pickles import PICKLE_SUFFIXES, pickle_refusal
+from modelport.runtimes.sklearn_files import first_line, read_model
 from modelport.specs import DynamicBatching, ModelConfig, ModelInput, ModelOutput
 from modelport.tensors import Array
 
@@ -104,43 +102,7 @@ class SklearnRuntime(TensorRuntime):
 
 def _read(source: ModelSource, config: ModelConfig) -> Any:
     file = source.file(config, SklearnRuntime.default_filename)
-    if file.suffix.lower() in PICKLE_SUFFIXES:
-        raise LoadFailed(pickle_refusal(file.name))
-    if not file.is_file():
-        raise LoadFailed(f"there is no '{file.name}' in version directory {file.parent.name}")
-    try:
-        untrusted = skops.io.get_untrusted_types(file=file)
-        _check_trust(file, set(untrusted) - _HARMLESS, source)
-        model = skops.io.load(file, trusted=untrusted)
-    except LoadFailed:
-        raise
-    except Exception as exc:
-        text = _first_line(exc).replace(f"{file.parent}/", "")
-        raise LoadFailed(
-            f"'{file.name}' cannot be read as a skops file ({type(exc).__name__}: {text}); save "
-            "the model with skops.io.dump"
-        ) from exc
-    _forget_feature_names(model)
-    return model
-
-
-def _check_trust(file: Path, untrusted: Collection[str], source: ModelSource) -> None:
-    if untrusted and not source.allow_pickle:
-        raise LoadFailed(
-            f"'{file.name}' holds types that skops does not trust: {', '.join(sorted(untrusted))}. "
-            "A forged file could use them to run code or to crash the server. Export the model "
-            "to ONNX with skl2onnx, which holds only numbers; trusting such files will need "
-            "--allow-pickle-models, which comes in a later release"
-        )
-
-
-def _forget_feature_names(model: Any) -> None:
-    """Let a model that was fitted on a data frame take arrays without warning at every call.
-
-    The order of the columns is what counts, and a request's arrays have it.
-    """
-    for estimator in (model, *(step for _, step in getattr(model, "steps", ()))):
-        vars(estimator).pop("feature_names_in_", None)
+    return read_model(file, allow_pickle=source.allow_pickle)
 
 
 def _inputs(model: Any, config: ModelConfig) -> list[ModelInput]:
@@ -178,7 +140,7 @@ def _outputs(model: Any, config: ModelConfig, inputs: Sequence[ModelInput]) -> l
         except Exception as exc:
             raise LoadFailed(
                 f"the model could not be tried with {_described(inputs)}, to see what output "
-                f"'{output.name}' is like ({type(exc).__name__}: {_first_line(exc)}); list input "
+                f"'{output.name}' is like ({type(exc).__name__}: {first_line(exc)}); list input "
                 "and output in a config.pbtxt"
             ) from exc
         outputs.append(
@@ -318,39 +280,10 @@ def _translated(exc: Exception) -> ModelportError:
     if isinstance(exc, ModelportError):
         return exc
     if isinstance(exc, ValueError):
-        return InvalidRequest(_first_line(exc))
-    return ModelFailed(f"{type(exc).__name__}: {_first_line(exc)}")
+        return InvalidRequest(first_line(exc))
+    return ModelFailed(f"{type(exc).__name__}: {first_line(exc)}")
 
 
-def _first_line(exc: Exception) -> str:
-    lines = str(exc).strip().splitlines()
-    return lines[0] if lines else "no reason given"
-
-
-_HARMLESS = frozenset(
-    (
-        "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
-        "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
-        *(
-            f"sklearn.gaussian_process.kernels.{kernel}"
-            for kernel in (
-                "CompoundKernel",
-                "ConstantKernel",
-                "DotProduct",
-                "ExpSineSquared",
-                "Exponentiation",
-                "Matern",
-                "Product",
-                "RBF",
-                "RationalQuadratic",
-                "Sum",
-                "WhiteKernel",
-            )
-        ),
-    )
-)
-"""Types that skops 0.16 leaves to us, and that are plain Python without code of their own to run on
-reading. Trees are not among them: theirs are arrays of indices that C code follows unchecked."""
 _METHOD_BY_OUTPUT = {
     "label": "predict",
     "probabilities": "predict_proba",
