@@ -1,0 +1,289 @@
+"""Composition: from settings to a running server, in one place.
+
+Everything that knows more than one floor meets here and nowhere else. :func:`serve` is what
+``modelport serve`` calls; :class:`Server` is the same for tests and for programs that bring their
+own event loop.
+"""
+
+import asyncio
+import gc
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+from modelport._version import __version__
+from modelport.clock import SystemClock
+from modelport.engine.engine import Engine, EngineOptions
+from modelport.engine.executor import new_event_loop
+from modelport.errors import LoadFailed, ModelportError
+from modelport.protocols import ops, v2_rest
+from modelport.protocols.base import Route
+from modelport.repository.repository import (
+    ControlMode,
+    LoadOptions,
+    Repository,
+    RepositoryOptions,
+)
+from modelport.repository.sources import recognise
+from modelport.server import memory
+from modelport.server.access import AccessDoor
+from modelport.server.greeting import greeting
+from modelport.server.http import Connection, HttpOptions, HttpServer
+from modelport.server.logs import AccessLog, configure_logs
+from modelport.server.routing import Router
+from modelport.server.settings import Settings
+from modelport.server.tls import server_context
+from modelport.specs import Execution
+from modelport.wire.http import HttpLimits
+from modelport.wire.v2_rest import CodecOptions
+
+__all__ = ["Server", "serve"]
+
+log = logging.getLogger("modelport.server")
+
+IDLE_GRACE_S = 0.5
+"""How long a draining server waits for what idle connections may have sent just now."""
+
+
+class StartFailed(Exception):
+    """The server cannot start; the text is for the operator."""
+
+
+class Server:
+    """All parts of a server, made and joined but not started.
+
+    Args:
+        settings: Complete and checked.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.clock = SystemClock()
+        self.engine = Engine(
+            EngineOptions(
+                execution=cast(Execution, settings.execution),
+                max_queue_size=settings.max_queue_size,
+            ),
+            self.clock,
+        )
+        self.repository = _repository(settings, self.engine)
+        self._access_log = AccessLog() if settings.access_log else None
+        self.http = self._listener(self._routes())
+        self.metrics = self._listener(ops.routes(self.engine, self._ops_options()))
+        self.addresses: dict[str, list[tuple[str, int]]] = {"http": [], "metrics": []}
+        self._sockets: list[asyncio.AbstractServer] = []
+
+    def _routes(self) -> list[Route]:
+        settings = self.settings
+        options = v2_rest.RestOptions(
+            server_name=settings.server_name,
+            codec=CodecOptions(
+                is_strict=settings.strict_triton, max_json_bytes=settings.http_max_input_size
+            ),
+            max_body_bytes=settings.http_max_input_size,
+            is_readiness_strict=settings.strict_readiness,
+            forwarded=settings.http_header_forward_pattern,
+        )
+        return [
+            *v2_rest.routes(self.engine, options),
+            *ops.routes(self.engine, self._ops_options()),
+        ]
+
+    def _ops_options(self) -> ops.OpsOptions:
+        return ops.OpsOptions(
+            metrics=self.settings.metrics_config,
+            open_connections=lambda: len(self.http.connections),
+        )
+
+    def _listener(self, routes: list[Route]) -> HttpServer:
+        settings = self.settings
+        options = HttpOptions(
+            limits=HttpLimits(
+                head_bytes=settings.max_header_bytes, body_bytes=settings.http_max_input_size
+            ),
+            idle_timeout_s=settings.idle_timeout_secs,
+            head_timeout_s=settings.header_timeout_secs,
+            body_timeout_s=settings.body_timeout_secs,
+            max_connections=settings.max_connections,
+        )
+        return HttpServer(
+            Router(routes),
+            AccessDoor.from_settings(settings),
+            v2_rest.encode_error,
+            self.clock,
+            options,
+            self._access_log.record if self._access_log is not None else None,
+        )
+
+    async def open(self) -> None:
+        """Listen, then load; from the first moment the server says that it is live and not ready.
+
+        Raises:
+            StartFailed: If a port cannot be had, or a model fails while ``exit_on_error`` is set.
+        """
+        settings = self.settings
+        context = server_context(settings)
+        ports = [settings.http_port] if settings.http_port is not None else []
+        for port in (*ports, *settings.extra_port):
+            await self._listen("http", self.http, port, context)
+        if settings.metrics_port is not None:
+            await self._listen("metrics", self.metrics, settings.metrics_port, context)
+        self.http.open()
+        self.metrics.open()
+        await self.engine.open(self.repository)
+        failures = self.repository.failures
+        for name, text in failures.items():
+            log.error("model %s: %s", name, text)
+        if failures and settings.exit_on_error:
+            names = ", ".join(sorted(failures))
+            raise StartFailed(
+                f"{len(failures)} of the models failed to load: {names}. Mend them, or start with "
+                "--exit-on-error=false to serve the others"
+            )
+
+    async def _listen(self, kind: str, server: HttpServer, port: int, context: Any) -> None:
+        loop = asyncio.get_running_loop()
+        host = self.settings.host
+
+        def connection() -> Connection:
+            return server()
+
+        try:
+            listening = await loop.create_server(
+                connection, host, port, backlog=2048, ssl=context, reuse_address=True
+            )
+        except OSError as exc:
+            raise StartFailed(
+                f"cannot listen on {host} port {port} for {kind}: {exc.strerror or exc}; is "
+                f"another server running there? Choose another port with --{kind}-port, 0 for any"
+            ) from exc
+        self._sockets.append(listening)
+        self.addresses[kind] += [socket.getsockname()[:2] for socket in listening.sockets]
+
+    async def drain(self) -> bool:
+        """Finish what has come, take nothing new.
+
+        Readiness is false at once. Connections are closed after the answer to the request that
+        they carry, or, if they carry none, after a moment in which one may still arrive.
+
+        Returns:
+            Whether all was finished within ``exit_timeout_secs``.
+        """
+        self.engine.is_exiting = True
+        for listening in self._sockets:
+            listening.close()
+        for server in (self.http, self.metrics):
+            server.is_draining = True
+        try:
+            async with asyncio.timeout(self.settings.exit_timeout_secs):
+                await asyncio.sleep(IDLE_GRACE_S)
+                while True:
+                    self.http.drain()
+                    self.metrics.drain()
+                    if not self.http.connections and not self.metrics.connections:
+                        break
+                    await asyncio.sleep(0.02)
+                await self.engine.drain()
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Give everything back; what is not finished by now fails."""
+        for listening in self._sockets:
+            listening.close()
+        self.http.close()
+        self.metrics.close()
+        await self.engine.close()
+        if self._access_log is not None:
+            self._access_log.close()
+
+
+def serve(settings: Settings) -> int:
+    """Serve until a signal says stop.
+
+    Returns:
+        The exit status: 0 when all requests were finished, 1 when the server could not start or
+        the exit timeout cut requests off, 130 when interrupted a second time.
+    """
+    configure_logs(settings)
+    memory.tune()
+    try:
+        server = Server(settings)
+    except ModelportError as exc:
+        log.error("%s", exc)
+        return 1
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(_serve(server))
+
+
+async def _serve(server: Server) -> int:
+    stop = asyncio.Event()
+    with _stopping(stop.set):
+        try:
+            started = asyncio.ensure_future(server.open())
+            stopping = asyncio.ensure_future(stop.wait())
+            await asyncio.wait((started, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if not started.done():
+                started.cancel()
+                await asyncio.gather(started, return_exceptions=True)
+                return 0
+            started.result()
+            # What was made at start stays: the collector need not look at it again.
+            gc.collect()
+            gc.freeze()
+            trimming = asyncio.ensure_future(memory.trim_when_idle(server.http))
+            if not server.settings.quiet:
+                print(greeting(server.engine, server.addresses, server.settings), flush=True)
+            log.info("ready: Modelport %s", __version__)
+            await stopping
+            log.info("stopping: requests in flight are finished, new ones are not taken")
+            trimming.cancel()
+            if await server.drain():
+                return 0
+            log.error("Exit timeout expired. Exiting immediately.")
+            return 1
+        except (StartFailed, LoadFailed) as exc:
+            log.error("%s", exc)
+            return 1
+        finally:
+            await server.close()
+
+
+@contextmanager
+def _stopping(stop: Callable[[], None]) -> Iterator[None]:
+    """Have SIGTERM and SIGINT call ``stop``; a second SIGINT interrupts at once."""
+    loop = asyncio.get_running_loop()
+
+    def first() -> None:
+        stop()
+        loop.remove_signal_handler(signal.SIGINT)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, first)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def _repository(settings: Settings, engine: Engine) -> Repository:
+    options = RepositoryOptions(
+        control_mode=ControlMode(settings.model_control_mode),
+        load_models=settings.load_model,
+        config_name=settings.model_config_name or "",
+        load=LoadOptions(
+            auto_complete=not settings.disable_auto_complete_config,
+            allow_pickle=settings.allow_pickle_models,
+        ),
+    )
+    return Repository(
+        [recognise(target) for target in settings.targets],
+        options,
+        engine.host,
+        engine,
+        asyncio.to_thread,
+    )
