@@ -19,7 +19,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.base import is_classifier, is_clusterer, is_outlier_detector, is_regressor
+from sklearn.base import is_classifier, is_clusterer, is_outlier_detector
 
 from modelport.dtypes import BOOL, BYTES, DATATYPE_BY_CONFIG_NAME, FP32, INT64, DataType
 from modelport.errors import InvalidRequest, LoadFailed, ModelFailed, ModelportError
@@ -156,18 +156,18 @@ def _outputs(model: Any, config: ModelConfig, inputs: Sequence[ModelInput]) -> l
 
 
 def _usual_outputs(model: Any) -> list[str]:
-    if is_classifier(model):
-        return ["label", "probabilities"] if hasattr(model, "predict_proba") else ["label"]
-    if is_clusterer(model) or is_outlier_detector(model):
-        if hasattr(model, "predict"):
-            return ["label"]
-    elif is_regressor(model) or hasattr(model, "predict"):
-        return ["prediction"]
-    if hasattr(model, "transform"):
-        return ["output"]
-    raise LoadFailed(
-        f"a {type(model).__name__} can neither predict nor transform, so there is nothing to ask it"
-    )
+    if not hasattr(model, "predict"):
+        if hasattr(model, "transform"):
+            return ["output"]
+        raise LoadFailed(
+            f"a {type(model).__name__} can neither predict nor transform, so there is nothing to "
+            "ask it"
+        )
+    if is_classifier(model) and hasattr(model, "predict_proba"):
+        return ["label", "probabilities"]
+    if is_classifier(model) or is_clusterer(model) or is_outlier_detector(model):
+        return ["label"]
+    return ["prediction"]
 
 
 def _method(model: Any, output: str, config: ModelConfig) -> str:
