@@ -110,8 +110,8 @@ def test_metadata_has_the_batch_dimension_and_a_platform() -> None:
 
 def test_statistics_have_all_their_members() -> None:
     counted = ModelStatistics()
-    counted.record_execution(4, 1, 2, 3)
-    counted.record_execution(2, 1, 2, 3)
+    counted.record_execution(1_000, 4, 1, 2, 3)
+    counted.record_execution(2_000, 2, 1, 2, 3)
     counted.record_success(4, 10, 4, 1, 2, 3)
     counted.record_failure(7, "BACKEND")
     counted.response_stats["0"] = ResponseDurations()

@@ -230,6 +230,7 @@ def test_arrays_that_are_not_contiguous_are_written_in_row_major_order() -> None
         standard_json.loads(encode_values(array.T, dtypes.INT32, "O")) == array.T.ravel().tolist()
     )
     assert standard_json.loads(encode_values(array[::2, 0], dtypes.INT32, "O")) == [0, 8]
+    assert standard_json.loads(encode_values(array[:, :1], dtypes.INT32, "O")) == [0, 4, 8]
 
 
 def test_parsed_values_are_checked_like_text() -> None:

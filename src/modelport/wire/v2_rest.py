@@ -17,8 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import orjson
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from modelport import dtypes
 from modelport.dtypes import DATATYPE_BY_NAME, DataType
@@ -29,15 +30,21 @@ from modelport.tensors import Tensor
 from modelport.wire import json
 from modelport.wire.v2_bytes import decode_bytes, encode_array, encode_strings
 from modelport.wire.v2_document import Document, Input, Output, ParsedInput, decode_document
-from modelport.wire.v2_values import decode_values, encode_values, wrong_type
+from modelport.wire.v2_values import decode_values, encode_values, shape_text, wrong_type
 
 __all__ = [
+    "HEADER_LENGTH",
+    "SHARED_MEMORY_IS_OFF",
+    "Buffer",
     "CodecOptions",
     "Form",
     "Inference",
     "ResponseEncoder",
+    "announced",
     "bind",
+    "bind_parameters",
     "bind_raw",
+    "check_json_size",
     "decode_infer_request",
     "parse_header_length",
     "split_body",
@@ -261,19 +268,26 @@ def _deduced_shape(
 
 
 def _from_json(part: Input, datatype: DataType, options: CodecOptions) -> Tensor:
-    data = part.values if isinstance(part, ParsedInput) else part.data
+    data: msgspec.Raw | list[Any] | UnsetType = part.data
     if data is UNSET:
-        raise InvalidRequest(f"{_ONE_SOURCE} But no field is set (input '{part.name}').")
+        if isinstance(part, ParsedInput):
+            data = part.values
+        if data is UNSET:
+            raise InvalidRequest(f"{_ONE_SOURCE} But no field is set (input '{part.name}').")
     if options.is_strict and datatype.name in _NOT_IN_TRITON_JSON:
         raise InvalidRequest(
             f"receiving {datatype.name} data via JSON is not supported. Please use the binary "
             f"data format for input {part.name}"
         )
-    shape = part.shape
-    byte_size = math.prod(shape) * datatype.item_bytes
-    if byte_size > options.max_json_bytes:
-        raise _too_large(part.name, shape, byte_size, options.max_json_bytes)
-    return Tensor(part.name, datatype, decode_values(data, datatype, shape, part.name), shape)
+    try:
+        array = decode_values(data, datatype, part.shape, part.name)
+    except InvalidRequest:
+        # That the tensor would be too large is said before what else is wrong with it.
+        _check_tensor_size(part, math.prod(part.shape) * datatype.item_bytes, options)
+        raise
+    if array.nbytes > options.max_json_bytes:
+        _check_tensor_size(part, array.nbytes, options)
+    return Tensor(part.name, datatype, array, part.shape)
 
 
 def _from_bytes(
@@ -418,16 +432,19 @@ def _bad_header_length(body_bytes: int | None, got: str) -> InvalidRequest:
     )
 
 
-def _too_large(name: str, shape: tuple[int, ...], byte_size: int, limit: int) -> InvalidRequest:
+def _check_tensor_size(part: Input, byte_size: int, options: CodecOptions) -> None:
+    limit = options.max_json_bytes
     if byte_size >= 2**63:
-        return InvalidRequest(
-            f"byte size overflow for input '{name}': shape [{','.join(map(str, shape[:32]))}] "
-            "causes total element count to exceed maximum size of 9223372036854775807"
+        raise InvalidRequest(
+            f"byte size overflow for input '{part.name}': shape {shape_text(part.shape)} causes "
+            "total element count to exceed maximum size of 9223372036854775807"
         )
-    return InvalidRequest(
-        f"JSON input '{name}' has a byte_size ({byte_size} bytes) that exceeds the maximum "
-        f"allowed value of {limit} bytes. Use --http-max-input-size to increase the limit."
-    )
+    if byte_size > limit:
+        raise InvalidRequest(
+            f"JSON input '{part.name}' has a byte_size ({byte_size} bytes) that exceeds the "
+            f"maximum allowed value of {limit} bytes. Use --http-max-input-size to increase the "
+            "limit."
+        )
 
 
 _SOURCES = ("binary_data_size", "shared_memory_region")

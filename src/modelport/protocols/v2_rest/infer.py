@@ -7,7 +7,7 @@ follows from a model's configuration is kept with the deployment.
 from collections.abc import Mapping
 
 from modelport.errors import ModelFailed, ModelportError, Unavailable, Unsupported
-from modelport.messages import Request, Response
+from modelport.messages import Response
 from modelport.protocols.base import Exchange
 from modelport.protocols.v2_rest.options import RestOptions
 from modelport.protocols.v2_rest.ports import DeploymentPort, EnginePort
@@ -27,7 +27,7 @@ from modelport.wire.v2_rest import (
     split_body,
 )
 
-__all__ = ["InferHandler", "encoder_of"]
+__all__ = ["InferHandler"]
 
 _BINARY_TYPE = ("Content-Type", "application/octet-stream")
 
@@ -50,7 +50,8 @@ class InferHandler:
             if self._engine.is_exiting:
                 raise Unavailable("Server exiting")
             deployment = self._engine.resolve(head.model, head.version)
-            if deployment.is_decoupled:
+            known = _known_of(deployment, self._codec)
+            if known.is_decoupled:
                 raise Unsupported(
                     "HTTP end point doesn't support models with decoupled transaction policy. "
                     "Call generate_stream instead, or the gRPC stream."
@@ -67,10 +68,12 @@ class InferHandler:
                 inference = bind(document, body, len(text), deployment.name, self._codec)
             request = inference.request
             request.received_ns = exchange.received_ns
-            request.principal = exchange.principal
+            principal = exchange.principal
+            if principal:
+                request.principal = principal
             if head.forwarded:
                 request.parameters = {**request.parameters, **head.forwarded}
-            sink = _InferSink(exchange, deployment, inference, head.accepted, self._codec)
+            sink = _InferSink(exchange, deployment, known.encoder, inference, head.accepted)
             ticket = deployment.submit(request, sink)
         except ModelportError as exc:
             fail(exchange, exc, request_id)
@@ -97,19 +100,19 @@ class _Head:
 class _InferSink:
     """Writes the one response to one exchange."""
 
-    __slots__ = ("_accepted", "_codec", "_deployment", "_exchange", "_inference", "is_over")
+    __slots__ = ("_accepted", "_deployment", "_encoder", "_exchange", "_inference", "is_over")
 
     def __init__(
         self,
         exchange: Exchange,
         deployment: DeploymentPort,
+        encoder: ResponseEncoder,
         inference: Inference,
         accepted: str | None,
-        codec: CodecOptions,
     ) -> None:
-        self._codec = codec
         self._exchange = exchange
         self._deployment = deployment
+        self._encoder = encoder
         self._inference = inference
         self._accepted = accepted
         self.is_over = False
@@ -117,12 +120,11 @@ class _InferSink:
     def push(self, response: Response, final: bool) -> bool:
         """Answer with the response."""
         inference = self._inference
-        request: Request = inference.request
         try:
             if inference.has_classes:
                 response = _classified(response, inference, self._deployment)
-            length, pieces = encoder_of(self._deployment, self._codec).encode(
-                response, request.id, inference.is_binary, inference.forms
+            length, pieces = self._encoder.encode(
+                response, inference.request.id, inference.is_binary, inference.forms
             )
         except ModelportError as exc:
             self.fail(exc)
@@ -154,14 +156,23 @@ class _InferSink:
         self._exchange.respond(200, headers, pieces)
 
 
-def encoder_of(deployment: DeploymentPort, codec: CodecOptions) -> ResponseEncoder:
-    """The encoder of a version, made when it is first needed."""
-    encoder: ResponseEncoder | None = deployment.memo.get("v2_rest")
-    if encoder is None:
-        version = str(deployment.version)
-        encoder = ResponseEncoder(deployment.name, version, is_strict=codec.is_strict)
-        deployment.memo["v2_rest"] = encoder
-    return encoder
+class _Known:
+    """What follows from a configuration alone; kept with the deployment."""
+
+    __slots__ = ("encoder", "is_decoupled")
+
+    def __init__(self, deployment: DeploymentPort, codec: CodecOptions) -> None:
+        self.is_decoupled = deployment.is_decoupled
+        self.encoder = ResponseEncoder(
+            deployment.name, str(deployment.version), is_strict=codec.is_strict
+        )
+
+
+def _known_of(deployment: DeploymentPort, codec: CodecOptions) -> _Known:
+    known: _Known | None = deployment.memo.get("v2_rest")
+    if known is None:
+        known = deployment.memo["v2_rest"] = _Known(deployment, codec)
+    return known
 
 
 def _classified(response: Response, inference: Inference, deployment: DeploymentPort) -> Response:

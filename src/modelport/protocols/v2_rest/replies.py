@@ -4,7 +4,16 @@ from modelport.errors import InvalidInference, Kind, ModelportError, Overloaded,
 from modelport.protocols.base import Buffer, Exchange, Headers, Reply
 from modelport.wire import json
 
-__all__ = ["JSON_HEADERS", "encode_error", "fail", "respond_json", "status_of"]
+__all__ = [
+    "JSON_HEADERS",
+    "encode_error",
+    "error_body",
+    "error_text",
+    "fail",
+    "respond_empty",
+    "respond_json",
+    "status_of",
+]
 
 JSON_HEADERS: Headers = (("Content-Type", "application/json"),)
 _CODINGS: Headers = (*JSON_HEADERS, ("Accept-Encoding", "gzip, deflate"))
