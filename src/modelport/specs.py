@@ -51,6 +51,7 @@ __all__ = [
     "ModelOutput",
     "ModelWarmup",
     "Oldest",
+    "OneOf",
     "Optimization",
     "Parameter",
     "PinnedMemory",
@@ -61,11 +62,13 @@ __all__ = [
     "Resource",
     "SecondaryDevice",
     "SequenceBatching",
+    "Single",
     "Specific",
     "State",
     "TransactionPolicy",
     "VersionPolicy",
     "WarmupInput",
+    "Within",
 ]
 
 

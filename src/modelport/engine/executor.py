@@ -17,7 +17,16 @@ from modelport.clock import Clock
 from modelport.runtimes.base import Batch, Outcome, Runtime
 from modelport.specs import Execution
 
-__all__ = ["Completions", "Execute", "InstanceThread", "Placement", "Ran"]
+__all__ = [
+    "SLOW_NS",
+    "Completions",
+    "Execute",
+    "InstanceThread",
+    "Placement",
+    "Ran",
+    "new_event_loop",
+    "start_on_loop",
+]
 
 FAST_NS = 100_000
 """A run below this is cheaper on the loop than a hop to a thread and back."""

@@ -16,11 +16,14 @@ import httptools
 from modelport.errors import InvalidRequest, ModelportError, TooLarge
 
 __all__ = [
+    "END_OF_HEAD",
+    "LAST_CHUNK",
     "REASONS",
     "BadMessage",
     "ChunkedReader",
     "HttpLimits",
     "RequestHead",
+    "body_too_large",
     "encode_chunk",
     "encode_response_head",
     "parse_request_head",

@@ -33,7 +33,13 @@ from modelport.dtypes import (
 from modelport.runtimes.triton_python.errors import TritonModelException
 from modelport.tensors import Array
 
-__all__ = ["InputTensor", "Tensor"]
+__all__ = [
+    "NUMBER_BY_DATATYPE",
+    "InputTensor",
+    "InputView",
+    "Tensor",
+    "bytes_array",
+]
 
 
 class Tensor:
