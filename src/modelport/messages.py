@@ -56,21 +56,16 @@ class Request:
         received_ns: On the engine's clock, when its last byte had come; 0 lets the engine look.
     """
 
-    __slots__ = (
-        "deadline_ns",
-        "id",
-        "outputs",
-        "parameters",
-        "payload",
-        "principal",
-        "priority",
-        "received_ns",
-        "sequence_end",
-        "sequence_id",
-        "sequence_start",
-        "timeout_us",
-        "trace_id",
-    )
+    # Defaults of the class, not slots: most requests set none of these, and what is not set costs
+    # nothing.
+    priority = 0
+    timeout_us = 0
+    deadline_ns: int | None = None
+    sequence_id: int | str = 0
+    sequence_start = False
+    sequence_end = False
+    principal = ""
+    trace_id = ""
 
     def __init__(
         self,
@@ -86,14 +81,6 @@ class Request:
         self.outputs = outputs
         self.parameters = parameters
         self.received_ns = received_ns
-        self.priority = 0
-        self.timeout_us = 0
-        self.deadline_ns: int | None = None
-        self.sequence_id: int | str = 0
-        self.sequence_start = False
-        self.sequence_end = False
-        self.principal = ""
-        self.trace_id = ""
 
 
 class Response:
@@ -119,8 +106,9 @@ class Response:
 
 
 class Sink(Protocol):
-    """Where the responses to one request go. Called on the event loop only, and never after
-    ``fail`` or a final ``push`` or ``end``.
+    """Where the responses to one request go.
+
+    Called on the event loop only, and never after ``fail``, ``end`` or a final ``push``.
     """
 
     def push(self, response: Response, final: bool) -> bool:

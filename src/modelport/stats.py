@@ -8,7 +8,14 @@ Source: Triton's statistics extension, ``ModelStatistics``; the reference says w
 import time
 from bisect import bisect_left
 
-__all__ = ["DURATION_BOUNDS_NS", "BatchDurations", "Duration", "Histogram", "ModelStatistics"]
+__all__ = [
+    "DURATION_BOUNDS_NS",
+    "BatchDurations",
+    "Duration",
+    "Histogram",
+    "ModelStatistics",
+    "ResponseDurations",
+]
 
 DURATION_BOUNDS_NS = tuple(
     round(ms * 1e6)
@@ -24,9 +31,9 @@ class Duration:
 
     __slots__ = ("count", "ns")
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.ns = 0
+    def __init__(self, count: int = 0, ns: int = 0) -> None:
+        self.count = count
+        self.ns = ns
 
 
 class Histogram:
@@ -74,49 +81,30 @@ class ResponseDurations:
 class ModelStatistics:
     """The counters of one version of one model.
 
+    What is counted for every request is plain integers; the durations that clients know are made
+    of them when somebody looks. A request that succeeded counts once in each of them, so they
+    share one count.
+
     Attributes:
         inference_count: Batch rows of successful requests.
         execution_count: Executions; ``inference_count / execution_count`` is the mean batch.
-        last_inference_ms: When the last execution began, since the epoch; 0 for never.
         failures: Failed requests by Triton's reason.
         pending: Requests that wait in the queue now.
     """
 
-    __slots__ = (
-        "batch_rows",
-        "batch_stats",
-        "cache_hit",
-        "cache_miss",
-        "compute_infer",
-        "compute_infer_histogram",
-        "compute_input",
-        "compute_output",
-        "execution_count",
-        "fail",
-        "failures",
-        "inference_count",
-        "last_inference_ms",
-        "load_s",
-        "pending",
-        "queue",
-        "queue_histogram",
-        "request_histogram",
-        "response_stats",
-        "success",
-    )
-
     def __init__(self, *, load_s: float = 0.0) -> None:
-        self.success = Duration()
+        self.success_count = 0
+        self.success_ns = 0
+        self.queue_ns = 0
+        self.compute_input_ns = 0
+        self.compute_infer_ns = 0
+        self.compute_output_ns = 0
         self.fail = Duration()
-        self.queue = Duration()
-        self.compute_input = Duration()
-        self.compute_infer = Duration()
-        self.compute_output = Duration()
         self.cache_hit = Duration()
         self.cache_miss = Duration()
         self.inference_count = 0
         self.execution_count = 0
-        self.last_inference_ms = 0
+        self.last_started_ns = 0
         self.batch_stats: dict[int, BatchDurations] = {}
         self.response_stats: dict[str, ResponseDurations] = {}
         self.failures = dict.fromkeys(("REJECTED", "CANCELED", "BACKEND", "OTHER"), 0)
@@ -124,13 +112,55 @@ class ModelStatistics:
         self.request_histogram = Histogram()
         self.queue_histogram = Histogram()
         self.compute_infer_histogram = Histogram()
-        self.batch_rows = Histogram(BATCH_BOUNDS)
         self.load_s = load_s
+        # The difference between the clocks, so that no request needs to read both.
+        self._epoch_ns = time.time_ns() - time.perf_counter_ns()
 
-    def record_execution(self, rows: int, input_ns: int, infer_ns: int, output_ns: int) -> None:
+    @property
+    def last_inference_ms(self) -> int:
+        """When the last execution began, since the epoch; 0 for never."""
+        return (self.last_started_ns + self._epoch_ns) // 1_000_000 if self.last_started_ns else 0
+
+    @property
+    def success(self) -> Duration:
+        """Successful requests, from their last byte to their answer."""
+        return Duration(self.success_count, self.success_ns)
+
+    @property
+    def queue(self) -> Duration:
+        """How long successful requests waited for an instance."""
+        return Duration(self.success_count, self.queue_ns)
+
+    @property
+    def compute_input(self) -> Duration:
+        """How long batches of successful requests took to be put together."""
+        return Duration(self.success_count, self.compute_input_ns)
+
+    @property
+    def compute_infer(self) -> Duration:
+        """How long models computed for successful requests."""
+        return Duration(self.success_count, self.compute_infer_ns)
+
+    @property
+    def compute_output(self) -> Duration:
+        """How long batches of successful requests took to be taken apart."""
+        return Duration(self.success_count, self.compute_output_ns)
+
+    @property
+    def batch_rows(self) -> Histogram:
+        """Executions by the rows of their batch."""
+        histogram = Histogram(BATCH_BOUNDS)
+        for rows, batch in self.batch_stats.items():
+            histogram.counts[bisect_left(BATCH_BOUNDS, rows)] += batch.count
+            histogram.total += rows * batch.count
+        return histogram
+
+    def record_execution(
+        self, started_ns: int, rows: int, input_ns: int, infer_ns: int, output_ns: int
+    ) -> None:
         """Count one execution of a batch."""
         self.execution_count += 1
-        self.last_inference_ms = time.time_ns() // 1_000_000
+        self.last_started_ns = started_ns
         batch = self.batch_stats.get(rows)
         if batch is None:
             batch = self.batch_stats[rows] = BatchDurations()
@@ -138,7 +168,6 @@ class ModelStatistics:
         batch.compute_input_ns += input_ns
         batch.compute_infer_ns += infer_ns
         batch.compute_output_ns += output_ns
-        self.batch_rows.observe(rows)
 
     def record_success(
         self, rows: int, total_ns: int, queue_ns: int, input_ns: int, infer_ns: int, output_ns: int
@@ -148,24 +177,42 @@ class ModelStatistics:
         The compute times are those of the batch it was in: each of its requests waited that long.
         """
         self.inference_count += rows
-        duration = self.success
-        duration.count += 1
-        duration.ns += total_ns
-        duration = self.queue
-        duration.count += 1
-        duration.ns += queue_ns
-        duration = self.compute_input
-        duration.count += 1
-        duration.ns += input_ns
-        duration = self.compute_infer
-        duration.count += 1
-        duration.ns += infer_ns
-        duration = self.compute_output
-        duration.count += 1
-        duration.ns += output_ns
+        self.success_count += 1
+        self.success_ns += total_ns
+        self.queue_ns += queue_ns
+        self.compute_input_ns += input_ns
+        self.compute_infer_ns += infer_ns
+        self.compute_output_ns += output_ns
         self.request_histogram.observe(total_ns)
         self.queue_histogram.observe(queue_ns)
         self.compute_infer_histogram.observe(infer_ns)
+
+    def record_single(self, rows: int, received_ns: int, started_ns: int, ended_ns: int) -> None:
+        """Count one execution of one request, both at once: the way of the smallest requests."""
+        infer_ns = ended_ns - started_ns
+        queue_ns = started_ns - received_ns
+        self.execution_count += 1
+        self.last_started_ns = started_ns
+        batch = self.batch_stats.get(rows)
+        if batch is None:
+            batch = self.batch_stats[rows] = BatchDurations()
+        batch.count += 1
+        batch.compute_infer_ns += infer_ns
+        self.inference_count += rows
+        self.success_count += 1
+        self.success_ns += ended_ns - received_ns
+        self.queue_ns += queue_ns
+        self.compute_infer_ns += infer_ns
+        # Spelled out, not called: three calls cost more than all of the above.
+        histogram = self.request_histogram
+        histogram.counts[bisect_left(histogram.bounds, ended_ns - received_ns)] += 1
+        histogram.total += ended_ns - received_ns
+        histogram = self.queue_histogram
+        histogram.counts[bisect_left(histogram.bounds, queue_ns)] += 1
+        histogram.total += queue_ns
+        histogram = self.compute_infer_histogram
+        histogram.counts[bisect_left(histogram.bounds, infer_ns)] += 1
+        histogram.total += infer_ns
 
     def record_failure(self, total_ns: int, reason: str) -> None:
         """Count one request that failed after it had been admitted."""

@@ -33,29 +33,23 @@ class Job:
     producer; each side only reads what is the other's.
     """
 
-    __slots__ = (
-        "_held",
-        "_is_paused",
-        "_producer_done",
-        "_sent_bytes",
-        "_sent_items",
-        "_taken_bytes",
-        "_taken_items",
-        "_waiters",
-        "batch_key",
-        "deployment",
-        "enqueued_ns",
-        "expires_ns",
-        "is_cancelled",
-        "is_closed",
-        "is_queued",
-        "outcome",
-        "queued_ns",
-        "request",
-        "responses",
-        "rows",
-        "sink",
-    )
+    # Defaults of the class, not slots: a request that is answered at once sets none of these.
+    batch_key: Hashable = None
+    queued_ns = 0
+    expires_ns = 0
+    responses = 0
+    is_cancelled = False
+    is_closed = False
+    is_queued = False
+    outcome: tuple[Response | ModelportError, int, tuple[int, int, int]] | None = None
+    _producer_done = False
+    _is_paused = False
+    _held: deque[tuple[Response | ModelportError | None, bool]] | None = None
+    _waiters: list[Callable[[], None]] | None = None
+    _sent_items = 0
+    _sent_bytes = 0
+    _taken_items = 0
+    _taken_bytes = 0
 
     def __init__(
         self, deployment: "Deployment", request: Request, sink: Sink, rows: int, now_ns: int
@@ -65,22 +59,6 @@ class Job:
         self.sink = sink
         self.rows = rows
         self.enqueued_ns = now_ns
-        self.queued_ns = 0
-        self.expires_ns = 0
-        self.batch_key: Hashable = None
-        self.is_cancelled = False
-        self.is_closed = False
-        self.is_queued = False
-        self.outcome: tuple[Response | ModelportError, int, tuple[int, int, int]] | None = None
-        self.responses = 0
-        self._producer_done = False
-        self._is_paused = False
-        self._held: deque[tuple[Response | ModelportError | None, bool]] | None = None
-        self._waiters: list[Callable[[], None]] | None = None
-        self._sent_items = 0
-        self._sent_bytes = 0
-        self._taken_items = 0
-        self._taken_bytes = 0
 
     # The caller's side.
 

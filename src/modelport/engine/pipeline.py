@@ -90,7 +90,7 @@ class Pipeline:
         self.statistics.pending -= 1
         total_ns = self.now_ns() - run.started_ns
         if error is None:
-            self.statistics.record_execution(run.rows, 0, total_ns, 0)
+            self.statistics.record_execution(run.started_ns, run.rows, 0, total_ns, 0)
             self.statistics.record_success(run.rows, total_ns, 0, 0, total_ns, 0)
         else:
             reason = "CANCELED" if error.kind is Kind.CANCELLED else "OTHER"

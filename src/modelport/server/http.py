@@ -136,13 +136,25 @@ class HttpServer:
         self.options = options
         self.record_access = record_access
         self.connections: set[Connection] = set()
-        self.is_draining = False
+        # Whether nothing is to be noted or said beside an ordinary answer.
+        self.is_plain = record_access is None
+        self._is_draining = False
         self.last_sent_ns = 0
         self.last_sender: Connection | None = None
         self._holding: list[Connection] = []
         self._sweeper: asyncio.TimerHandle | None = None
         self._id_prefix = secrets.token_hex(4)
         self._ids = itertools.count(1)
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether connections are to be closed after their answer."""
+        return self._is_draining
+
+    @is_draining.setter
+    def is_draining(self, value: bool) -> None:
+        self._is_draining = value
+        self.is_plain = self.record_access is None and not value
 
     def __call__(self) -> "Connection":
         """Make the protocol of a new connection."""
@@ -193,7 +205,11 @@ class _Bound:
     """A head with all that follows from it: kept for the next request with the same bytes."""
 
     __slots__ = (
+        "end",
+        "handler",
         "head",
+        "headers",
+        "is_kept",
         "max_body",
         "memo",
         "params",
@@ -221,25 +237,27 @@ class _Bound:
         self.principal = principal
         self.max_body = max_body
         self.refusal = refusal
+        self.headers = head.headers
         self.memo: Any = None
+        # Whether neither side asks for anything out of the ordinary: then the request ends at
+        # ``end``, and the answer needs no look at the head.
+        self.is_kept = head.keep_alive and head.method != "HEAD"
+        self.handler = route.handler if route is not None and refusal is None else None
+        is_plain = not head.is_chunked and not head.expects_continue and self.handler is not None
+        self.end = self.size + head.content_length if is_plain else 0
 
 
 class HttpExchange:
     """One request on one connection; see :class:`modelport.protocols.base.Exchange`."""
 
-    __slots__ = (
-        "_bound",
-        "_connection",
-        "_is_chunked",
-        "_sent_bytes",
-        "_status",
-        "body",
-        "is_over",
-        "is_started",
-        "on_disconnect",
-        "on_writable",
-        "received_ns",
-    )
+    # Defaults of the class, not slots: an answer that is given at once sets none of these.
+    is_over = False
+    is_started = False
+    on_disconnect: Callable[[], None] | None = None
+    on_writable: Callable[[], None] | None = None
+    _status = 0
+    _sent_bytes = 0
+    _is_chunked = False
 
     def __init__(
         self, connection: "Connection", bound: _Bound, body: Buffer, received_ns: int
@@ -248,10 +266,6 @@ class HttpExchange:
         self._bound = bound
         self.body = body
         self.received_ns = received_ns
-        self.is_over = False
-        self.is_started = False
-        self.on_disconnect: Callable[[], None] | None = None
-        self.on_writable: Callable[[], None] | None = None
 
     @property
     def method(self) -> str:
@@ -294,6 +308,19 @@ class HttpExchange:
             return
         connection = self._connection
         server = connection.server
+        if status == 200 and len(body) == 1 and self._bound.is_kept and server.is_plain:
+            payload = body[0]
+            prefix = _PREFIXES.get(headers) if headers.__class__ is tuple else None
+            if (
+                prefix is not None
+                and isinstance(payload, bytes)
+                and len(payload) < JOIN_BELOW_BYTES
+                and not connection.is_closing
+            ):
+                self.is_over = self.is_started = True
+                connection.send(b"%b%d\r\n\r\n%b" % (prefix, len(payload), payload))
+                connection.finished(self, close=close)
+                return
         if server.record_access is not None or status >= 400:
             headers = self._with_request_id(status, headers, body)
         bound = self._bound
@@ -408,6 +435,7 @@ class Connection(asyncio.Protocol):
         "_held",
         "_is_advancing",
         "_is_reading_paused",
+        "_now_ns",
         "_pending",
         "_since_ns",
         "_transport",
@@ -432,6 +460,7 @@ class Connection(asyncio.Protocol):
         self._is_reading_paused = False
         self._half_closed_ns = 0
         self._since_ns = 0
+        self._now_ns = server.clock.now_ns
 
     # Called by the transport.
 
@@ -537,7 +566,13 @@ class Connection(asyncio.Protocol):
                     bound = self._bind(data)
                     if bound is None:
                         return
-                data = self._begin(bound, data)
+                end = bound.end
+                if end == len(data):
+                    # One whole request and nothing else: nearly all of them.
+                    body, data = data[bound.size :], b""
+                    self._handle(bound, body)
+                else:
+                    data = self._begin(bound, data)
         finally:
             self._is_advancing = False
         if self._half_closed_ns and self._exchange is None and not self._pending:
@@ -624,7 +659,7 @@ class Connection(asyncio.Protocol):
             return self._refuse_early(bound)
         rest = data[bound.size :]
         if head.expects_continue and not rest:
-            self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._since_ns = self.server.clock.now_ns()
         if head.is_chunked:
             reader = ChunkedReader(self.server.options.limits, bound.max_body)
@@ -664,18 +699,18 @@ class Connection(asyncio.Protocol):
         return rest
 
     def _handle(self, bound: _Bound, body: Buffer) -> None:
-        received_ns = self.server.clock.now_ns()
-        self._exchange = exchange = HttpExchange(self, bound, body, received_ns)
-        if bound.refusal is not None:
-            refusal = bound.refusal
+        self._exchange = exchange = HttpExchange(self, bound, body, self._now_ns())
+        handler = bound.handler
+        if handler is None:
+            refusal = cast(Reply, bound.refusal)
             exchange.respond(refusal.status, refusal.headers, refusal.body)
             return
-        route = cast(Route, bound.route)
         try:
-            route.handler(exchange)
+            handler(exchange)
         except ModelportError as exc:
-            self._answer_error(exchange, route.errors(exc))
+            self._answer_error(exchange, cast(Route, bound.route).errors(exc))
         except Exception:
+            route = cast(Route, bound.route)
             log.exception("the handler of %s %s failed", route.method, route.pattern)
             error = ModelportError("internal error; the log of the server tells more")
             self._answer_error(exchange, _with_text(route.errors(error), 500))
@@ -695,18 +730,19 @@ class Connection(asyncio.Protocol):
         length = sum(map(_size, body))
         head = _response_head(status, headers, length, close)
         if is_head or length == 0:
-            self._send(head)
+            self.send(head)
         elif length < JOIN_BELOW_BYTES:
-            self._send(b"".join([head, *body]))
+            self.send(b"".join([head, *body]))
         else:
             self.flush()
             self._transport.writelines([head, *body])
 
     def write(self, buffers: Sequence[Buffer]) -> None:
         """Write pieces of a streamed answer."""
-        self._send(buffers[0] if len(buffers) == 1 else b"".join(buffers))
+        self.send(buffers[0] if len(buffers) == 1 else b"".join(buffers))
 
-    def _send(self, data: Buffer) -> None:
+    def send(self, data: Buffer) -> None:
+        """Write, now or at the end of this turn of the loop."""
         server = self.server
         held = self._held
         if held:
@@ -714,7 +750,7 @@ class Connection(asyncio.Protocol):
             if len(held) > MOST_HELD:
                 self.flush()
             return
-        now_ns = server.clock.now_ns()
+        now_ns = self._now_ns()
         if server.last_sender is not self and now_ns - server.last_sent_ns < BURST_GAP_NS:
             held.append(data)
             server.flush_soon(self)
@@ -819,7 +855,7 @@ class _CountedBody:
         self.bound = bound
         header = bound.head.headers.get("inference-header-content-length", "")
         align_at = int(header) if header.isascii() and header.isdigit() and len(header) < 10 else 0
-        buffer = np.empty(length + 64, np.uint8)
+        buffer: Any = np.empty(length + 64, np.uint8)
         start = -(buffer.ctypes.data + align_at) % 64
         self._view = memoryview(buffer)[start : start + length]
         self._filled = 0
@@ -877,18 +913,18 @@ def _is_plain(text: str) -> bool:
     return 0 < len(text) <= 128 and text.isascii() and text.isprintable()
 
 
-_HEADS: dict[tuple[int, Headers], tuple[bytes, bytes]] = {}
+_PREFIXES: dict[Headers, bytes] = {}
+"""Heads of ordinary answers up to the digits of the length, by their headers."""
 
 
 def _response_head(status: int, headers: Headers, length: int, close: bool) -> bytes:
-    """Write a response head; heads without request-specific headers are written once."""
+    """Write a response head; those without request-specific headers are written once."""
     if close or headers.__class__ is not tuple or status != 200:
         return encode_response_head(status, headers, length, close=close)
-    key = (status, headers)
-    prefix = _HEADS.get(key)
+    prefix = _PREFIXES.get(headers)
     if prefix is None:
         whole = encode_response_head(status, headers, 0, close=False)
-        prefix = (whole[: -len(b"0\r\n\r\n")], b"\r\n\r\n")
-        if len(_HEADS) < 64:
-            _HEADS[key] = prefix
-    return b"%b%d\r\n\r\n" % (prefix[0], length)
+        prefix = whole[: -len(b"0\r\n\r\n")]
+        if len(_PREFIXES) < 64:
+            _PREFIXES[headers] = prefix
+    return b"%b%d\r\n\r\n" % (prefix, length)
