@@ -8,6 +8,8 @@ Source: Triton's statistics extension, ``ModelStatistics``; the reference says w
 import time
 from bisect import bisect_left
 
+from modelport.latency_window import LatencyWindow
+
 __all__ = [
     "DURATION_BOUNDS_NS",
     "BatchDurations",
@@ -22,6 +24,9 @@ DURATION_BOUNDS_NS = tuple(
     for ms in (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
 )
 """Upper bounds of the latency histograms: 50 µs to 10 s, about 2.3 × apart."""
+
+FIRST_RESPONSE_BOUNDS_NS = tuple(ms * 1_000_000 for ms in (100, 500, 2000, 5000))
+"""Triton's."""
 
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
@@ -90,6 +95,8 @@ class ModelStatistics:
         execution_count: Executions; ``inference_count / execution_count`` is the mean batch.
         failures: Failed requests by Triton's reason.
         pending: Requests that wait in the queue now.
+        first_response_histogram: Of decoupled models, from the arrival to the first response.
+        window: The latest durations, once somebody wants quantiles of them.
     """
 
     def __init__(self, *, load_s: float = 0.0) -> None:
@@ -112,6 +119,8 @@ class ModelStatistics:
         self.request_histogram = Histogram()
         self.queue_histogram = Histogram()
         self.compute_infer_histogram = Histogram()
+        self.first_response_histogram = Histogram(FIRST_RESPONSE_BOUNDS_NS)
+        self.window: LatencyWindow | None = None
         self.load_s = load_s
         # The difference between the clocks, so that no request needs to read both.
         self._epoch_ns = time.time_ns() - time.perf_counter_ns()
@@ -186,6 +195,8 @@ class ModelStatistics:
         self.request_histogram.observe(total_ns)
         self.queue_histogram.observe(queue_ns)
         self.compute_infer_histogram.observe(infer_ns)
+        if self.window is not None:
+            self.window.observe(total_ns, queue_ns, input_ns, infer_ns, output_ns)
 
     def record_single(self, rows: int, received_ns: int, started_ns: int, ended_ns: int) -> None:
         """Count one execution of one request, both at once: the way of the smallest requests."""
@@ -213,6 +224,8 @@ class ModelStatistics:
         histogram = self.compute_infer_histogram
         histogram.counts[bisect_left(histogram.bounds, infer_ns)] += 1
         histogram.total += infer_ns
+        if self.window is not None:
+            self.window.observe(ended_ns - received_ns, queue_ns, 0, infer_ns, 0)
 
     def record_failure(self, total_ns: int, reason: str) -> None:
         """Count one request that failed after it had been admitted."""

@@ -437,6 +437,9 @@ class Deployment:
             if final:
                 job.sink.end()
             return
+        if job.responses == 0:
+            first_ns = self._now_ns() - job.enqueued_ns
+            self.statistics.first_response_histogram.observe(first_ns)
         job.responses += 1
         if not job.sink.push(response, final) and not final:
             job.pause()

@@ -1,0 +1,226 @@
+"""Every family of metrics: its name, what it tells, and where its values come from.
+
+What Triton has under a name has that name here, so that dashboards go on working; its durations
+are microseconds and counters. Families of our own are in seconds and begin with ``modelport_``;
+those of the process have the names that Prometheus' client libraries share.
+
+Source: Triton's metrics, https://github.com/triton-inference-server/server, docs/user_guide.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from modelport.protocols.ops.machine import Reading
+from modelport.stats import Duration, Histogram, ModelStatistics
+from modelport.wire.prometheus import Family, FamilyType
+
+__all__ = [
+    "FAILURES",
+    "FIRST_RESPONSE",
+    "INFO",
+    "LATENCIES",
+    "LATENCY_HISTOGRAMS",
+    "LOAD_DURATION",
+    "MACHINE",
+    "MODEL_COUNTS",
+    "OPEN_CONNECTIONS",
+    "ROWS",
+    "HistogramRow",
+    "LatencyRow",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class HistogramRow:
+    """A histogram of a model.
+
+    Attributes:
+        family: Its name and help.
+        read: Finds it.
+        unit: How much of the histogram's unit is one of the family's.
+    """
+
+    family: Family
+    read: Callable[[ModelStatistics], Histogram]
+    unit: int
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyRow:
+    """A duration that Triton tells as a counter and as a summary, both in microseconds.
+
+    Attributes:
+        counter: The sum of all.
+        summary: The quantiles of late.
+        read: Finds the sum.
+        at: Where the duration stands in a row of the ``LatencyWindow``.
+    """
+
+    counter: Family
+    summary: Family
+    read: Callable[[ModelStatistics], Duration]
+    at: int
+
+
+def _counter(name: str, help_: str) -> Family:
+    return Family(name, FamilyType.COUNTER, help_)
+
+
+def _gauge(name: str, help_: str) -> Family:
+    return Family(name, FamilyType.GAUGE, help_)
+
+
+def _histogram(name: str, help_: str) -> Family:
+    return Family(name, FamilyType.HISTOGRAM, help_)
+
+
+def _latency(
+    at: int, name: str, read: Callable[[ModelStatistics], Duration], what: str
+) -> LatencyRow:
+    summary = Family(f"nv_inference_{name}_summary_us", FamilyType.SUMMARY, f"{what}, of late")
+    return LatencyRow(_counter(f"nv_inference_{name}_duration_us", what), summary, read, at)
+
+
+MODEL_COUNTS: tuple[tuple[Family, Callable[[ModelStatistics], int]], ...] = (
+    (
+        _counter("nv_inference_request_success", "Requests that were answered"),
+        lambda stats: stats.success.count,
+    ),
+    (
+        _counter("nv_inference_count", "Batch rows of the requests that were answered"),
+        lambda stats: stats.inference_count,
+    ),
+    (
+        _counter("nv_inference_exec_count", "Executions, each of a whole batch"),
+        lambda stats: stats.execution_count,
+    ),
+    (
+        _gauge("nv_inference_pending_request_count", "Requests that wait in the queue now"),
+        lambda stats: stats.pending,
+    ),
+)
+
+FAILURES = _counter(
+    "nv_inference_request_failure",
+    "Requests that failed, by reason: the queue refused it (REJECTED), its caller went away"
+    " (CANCELED), the model failed (BACKEND), anything else (OTHER)",
+)
+
+LOAD_DURATION = _gauge("nv_model_load_duration_secs", "Seconds that loading the version took")
+
+LATENCIES = (
+    _latency(
+        0,
+        "request",
+        lambda stats: stats.success,
+        "Microseconds from the arrival to the answer of requests that were answered",
+    ),
+    _latency(1, "queue", lambda stats: stats.queue, "Microseconds that requests waited in queues"),
+    _latency(
+        2,
+        "compute_input",
+        lambda stats: stats.compute_input,
+        "Microseconds that requests waited while the inputs of their batch were put together",
+    ),
+    _latency(
+        3,
+        "compute_infer",
+        lambda stats: stats.compute_infer,
+        "Microseconds that requests waited while the model computed",
+    ),
+    _latency(
+        4,
+        "compute_output",
+        lambda stats: stats.compute_output,
+        "Microseconds that requests waited while the outputs of their batch were taken apart",
+    ),
+)
+
+_SECOND = 1_000_000_000
+_MILLISECOND = 1_000_000
+
+LATENCY_HISTOGRAMS = (
+    HistogramRow(
+        _histogram(
+            "modelport_request_duration_seconds",
+            "Seconds from the arrival to the answer of requests that were answered",
+        ),
+        lambda stats: stats.request_histogram,
+        _SECOND,
+    ),
+    HistogramRow(
+        _histogram("modelport_queue_duration_seconds", "Seconds that requests waited in queues"),
+        lambda stats: stats.queue_histogram,
+        _SECOND,
+    ),
+    HistogramRow(
+        _histogram(
+            "modelport_compute_infer_duration_seconds",
+            "Seconds that requests waited while the model computed",
+        ),
+        lambda stats: stats.compute_infer_histogram,
+        _SECOND,
+    ),
+)
+
+FIRST_RESPONSE = HistogramRow(
+    _histogram(
+        "nv_inference_first_response_histogram_ms",
+        "Milliseconds from the arrival of a request to its first response, of decoupled models",
+    ),
+    lambda stats: stats.first_response_histogram,
+    _MILLISECOND,
+)
+
+ROWS = HistogramRow(
+    _histogram("modelport_batch_rows", "Batch rows per execution"),
+    lambda stats: stats.batch_rows,
+    1,
+)
+
+INFO = _gauge("modelport_info", "Always 1; the labels tell which Modelport this is")
+
+OPEN_CONNECTIONS = _gauge("modelport_open_connections", "Connections of clients that are open now")
+
+MACHINE: tuple[tuple[Family, Callable[[Reading], int | float | None]], ...] = (
+    (
+        _gauge("modelport_uptime_seconds", "Seconds since the server was put together"),
+        lambda reading: reading.uptime_s,
+    ),
+    (
+        _gauge("process_start_time_seconds", "When the process started, since the epoch"),
+        lambda reading: reading.started_s,
+    ),
+    (
+        _counter("process_cpu_seconds_total", "Processor time of the process, in seconds"),
+        lambda reading: reading.cpu_s,
+    ),
+    (
+        _gauge("process_resident_memory_bytes", "Memory of the process that is in RAM"),
+        lambda reading: reading.resident_bytes,
+    ),
+    (
+        _gauge("process_open_fds", "Files and sockets that the process has open"),
+        lambda reading: reading.open_files,
+    ),
+    (
+        _gauge("process_max_fds", "Files and sockets that the process may have open"),
+        lambda reading: reading.max_files,
+    ),
+    (
+        _gauge(
+            "nv_cpu_utilization",
+            "Share of all processors that was busy since the last look, from 0 to 1; of the"
+            " machine, not of the process",
+        ),
+        lambda reading: reading.machine_cpu_utilization,
+    ),
+    (
+        _gauge("nv_cpu_memory_total_bytes", "Memory of the machine"),
+        lambda reading: reading.machine_memory_bytes,
+    ),
+    (
+        _gauge("nv_cpu_memory_used_bytes", "Memory of the machine that is in use"),
+        lambda reading: reading.machine_memory_used_bytes,
+    ),
+)

@@ -1,0 +1,194 @@
+"""The page of metrics: all families, for all models that are served."""
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Protocol
+
+from modelport._version import __version__
+from modelport.latency_window import LatencyWindow
+from modelport.protocols.ops import families
+from modelport.protocols.ops.machine import Machine
+from modelport.specs import ModelConfig
+from modelport.stats import ModelStatistics
+from modelport.wire.prometheus import Page, encode_labels, encode_number
+
+__all__ = ["DeploymentPort", "EnginePort", "MetricsSwitches", "OpsOptions", "render"]
+
+
+class DeploymentPort(Protocol):
+    """One version that takes requests."""
+
+    @property
+    def name(self) -> str:
+        """Of the model."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """A positive integer."""
+        ...
+
+    @property
+    def config(self) -> ModelConfig:
+        """For the labels that the operator adds, and whether responses are decoupled."""
+        ...
+
+    @property
+    def statistics(self) -> ModelStatistics:
+        """What it has done."""
+        ...
+
+
+class EnginePort(Protocol):
+    """What the routes ask of the engine."""
+
+    def deployments(self) -> Sequence[DeploymentPort]:
+        """All versions that are served."""
+        ...
+
+
+class MetricsSwitches(Protocol):
+    """Which families of latencies exist; the setting ``metrics_config``."""
+
+    @property
+    def counter_latencies(self) -> bool:
+        """Triton's sums."""
+        ...
+
+    @property
+    def summary_latencies(self) -> bool:
+        """Triton's quantiles."""
+        ...
+
+    @property
+    def histogram_latencies(self) -> bool:
+        """Histograms, ours and Triton's."""
+        ...
+
+    @property
+    def summary_quantiles(self) -> tuple[tuple[float, float], ...]:
+        """Quantiles, each with the error that is allowed; we stay below any."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpsOptions:
+    """What the routes need beside the engine.
+
+    Attributes:
+        metrics: Which families of latencies exist.
+        open_connections: Counts them.
+        machine: Tells of the process. Not to be shared: each keeps the time of its last look.
+    """
+
+    metrics: MetricsSwitches
+    open_connections: Callable[[], int]
+    machine: Machine = field(default_factory=Machine)
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """One version and what all its lines have in common."""
+
+    labels: str
+    statistics: ModelStatistics
+    is_decoupled: bool
+
+
+def render(deployments: Sequence[DeploymentPort], options: OpsOptions) -> bytes:
+    """Write the page."""
+    page = Page()
+    models = [_Model(_labels(one), one.statistics, one.config.is_decoupled) for one in deployments]
+    switches = options.metrics
+    _write_counts(page, models)
+    if switches.counter_latencies:
+        _write_latency_counters(page, models)
+    if switches.summary_latencies:
+        _write_summaries(page, models, [quantile for quantile, _ in switches.summary_quantiles])
+    if switches.histogram_latencies:
+        for row in families.LATENCY_HISTOGRAMS:
+            _write_histograms(page, row, models)
+        decoupled = [model for model in models if model.is_decoupled]
+        if decoupled:
+            _write_histograms(page, families.FIRST_RESPONSE, decoupled)
+    _write_histograms(page, families.ROWS, models)
+    _write_process(page, options)
+    return page.encode()
+
+
+def _labels(deployment: DeploymentPort) -> str:
+    own = {"model": deployment.name, "version": str(deployment.version)}
+    return encode_labels(own | deployment.config.metric_tags)
+
+
+def _write_counts(page: Page, models: Sequence[_Model]) -> None:
+    for family, read in families.MODEL_COUNTS:
+        page.begin(family)
+        page.samples((model.labels, read(model.statistics)) for model in models)
+    page.begin(families.FAILURES)
+    page.samples(
+        (f'{model.labels},reason="{reason}"', count)
+        for model in models
+        for reason, count in model.statistics.failures.items()
+    )
+    page.begin(families.LOAD_DURATION)
+    for model in models:
+        page.sample(model.labels, model.statistics.load_s)
+
+
+def _write_latency_counters(page: Page, models: Sequence[_Model]) -> None:
+    for row in families.LATENCIES:
+        page.begin(row.counter)
+        page.samples((model.labels, row.read(model.statistics).ns // 1000) for model in models)
+
+
+def _write_summaries(page: Page, models: Sequence[_Model], quantiles: Sequence[float]) -> None:
+    """Write the quantiles of late.
+
+    Nothing is remembered for them until they are asked for the first time: a server whose metrics
+    nobody reads pays nothing.
+    """
+    windows = []
+    for model in models:
+        if model.statistics.window is None:
+            model.statistics.window = LatencyWindow()
+        windows.append(model.statistics.window.quantiles(quantiles))
+    names = [encode_number(quantile) for quantile in quantiles]
+    for row in families.LATENCIES:
+        page.begin(row.summary)
+        for model, table in zip(models, windows, strict=True):
+            duration = row.read(model.statistics)
+            values = {name: ns / 1000 for name, ns in zip(names, table[row.at], strict=True)}
+            page.summary(model.labels, values, duration.count, duration.ns / 1000)
+
+
+def _write_histograms(page: Page, row: families.HistogramRow, models: Sequence[_Model]) -> None:
+    page.begin(row.family)
+    for model in models:
+        histogram = row.read(model.statistics)
+        bounds = _bounds(histogram.bounds, row.unit)
+        total = histogram.total if row.unit == 1 else histogram.total / row.unit
+        page.histogram(model.labels, bounds, histogram.counts, total)
+
+
+@lru_cache(maxsize=16)
+def _bounds(bounds: tuple[int, ...], unit: int) -> tuple[str, ...]:
+    """Write the bounds of a histogram in the unit of its family."""
+    return tuple(
+        encode_number(bound // unit if bound % unit == 0 else bound / unit) for bound in bounds
+    )
+
+
+def _write_process(page: Page, options: OpsOptions) -> None:
+    page.begin(families.INFO)
+    page.sample(encode_labels({"version": __version__, "python": platform.python_version()}), 1)
+    page.begin(families.OPEN_CONNECTIONS)
+    page.sample("", options.open_connections())
+    reading = options.machine.read()
+    for family, read in families.MACHINE:
+        value = read(reading)
+        if value is not None:
+            page.begin(family)
+            page.sample("", value)
