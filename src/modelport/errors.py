@@ -90,7 +90,14 @@ class InvalidInference(InvalidRequest):
 
     Separate from its parent because Triton puts the request's id before these texts, and only
     before these.
+
+    Attributes:
+        request_id: The caller's own id of the request, where whoever raised this knew it.
     """
+
+    def __init__(self, text: str, *, request_id: str = "") -> None:
+        super().__init__(text)
+        self.request_id = request_id
 
 
 class Unauthenticated(ModelportError):

@@ -3,6 +3,7 @@
 The same handlers answer here as behind the listener.
 """
 
+import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ class MemoryExchange:
         status: Of the answer; 0 before there is one.
         sent_headers: Of the answer, by lower-case name.
         sent: The pieces of the answer's body.
-        is_finished: Whether it is whole.
+        finished: Set when it is whole.
         is_full: Set it to have the client stop reading.
     """
 
@@ -59,7 +60,7 @@ class MemoryExchange:
         self.status = 0
         self.sent_headers: dict[str, str] = {}
         self.sent: list[bytes] = []
-        self.is_finished = False
+        self.finished = asyncio.Event()
         self.is_full = False
 
     def respond(
@@ -86,11 +87,16 @@ class MemoryExchange:
     def finish(self) -> None:
         """End it."""
         assert not self.is_finished
-        self.is_finished = True
+        self.finished.set()
 
     def abort(self) -> None:
         """Break it off."""
-        self.is_finished = True
+        self.finished.set()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the answer is whole."""
+        return self.finished.is_set()
 
     @property
     def answer(self) -> bytes:

@@ -49,7 +49,9 @@ def decode_generate_request(body: Buffer, config: ModelConfig, options: CodecOpt
     for key, value in members:
         if key in inputs:
             if key in tensors:
-                raise InvalidInference(f"input '{key}' already exists in request")
+                raise InvalidInference(
+                    f"input '{key}' already exists in request", request_id=request.id
+                )
             tensors[key] = _input(inputs[key], value, config, options)
         elif key == "id":
             if type(value) is not str:

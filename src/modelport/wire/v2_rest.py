@@ -4,10 +4,6 @@ A body is JSON, or JSON followed by the bytes of tensors with ``Inference-Header
 saying where these begin, or (length 0) the bare bytes of a model's only input. Decoders return
 views on the body, encoders return lists of buffers.
 
-The server decodes in two steps, because the texts of some errors begin with the request's id:
-:func:`~modelport.wire.v2_document.decode_document` reads the JSON, :func:`bind` makes a request
-of it and of the bytes behind it.
-
 Source: Open Inference Protocol, REST; Triton's extensions for binary data, classification,
 sequences, schedule policy and parameters.
 """
@@ -161,10 +157,20 @@ def check_json_size(size: int, options: CodecOptions) -> None:
 def decode_infer_request(
     body: Buffer, header_length: int | None, model: str, options: CodecOptions
 ) -> Inference:
-    """Do all the steps at once, for a body that is no raw request.
+    """Read a request that is not raw; binary inputs become views on the body.
+
+    Args:
+        body: Whole.
+        header_length: Bytes of JSON at its beginning; ``None`` where it is nothing else.
+        model: For the texts of errors.
+        options: What is accepted.
 
     Raises:
-        InvalidRequest: As the steps do.
+        InvalidInference: If a name occurs twice.
+        InvalidRequest: If the JSON is none, a member or a value is of the wrong type, or the
+            document and the bytes behind it do not fit together. What is wrong with the bytes of
+            one tensor is its ``fault`` instead.
+        Unsupported: If data is said to lie in shared memory.
     """
     text = split_body(body, header_length, options)
     return bind(decode_document(text), body, len(text), model, options)
@@ -173,21 +179,7 @@ def decode_infer_request(
 def bind(
     document: Document, body: Buffer, start: int, model: str, options: CodecOptions
 ) -> Inference:
-    """Make a request of a document and of the bytes behind it.
-
-    Args:
-        document: From the first ``start`` bytes of the body.
-        body: Whole; binary inputs become views on it.
-        start: Where the bytes of binary inputs begin.
-        model: For the texts of errors.
-        options: What is accepted.
-
-    Raises:
-        InvalidInference: If a name occurs twice.
-        InvalidRequest: If the document and the bytes do not fit together, or a value is wrong.
-            What is wrong with the bytes of one tensor is its ``fault`` instead.
-        Unsupported: If data is said to lie in shared memory.
-    """
+    """Make a request of a document and of the bytes behind it, which begin at ``start``."""
     tensors: list[Tensor] = []
     position = start
     for part in document.inputs:
@@ -212,7 +204,7 @@ def bind(
             f"{position - start} bytes after the JSON, and {len(body) - start} were sent."
         )
     if len(tensors) > 1:
-        _check_unique("input", [part.name for part in document.inputs])
+        _check_unique("input", [part.name for part in document.inputs], document.id)
     request = Request(Tensors(tensors), id=document.id)
     inference = Inference(request)
     parameters = document.parameters
@@ -328,10 +320,10 @@ def _binary_size(part: Input) -> int | None:
             return None
 
 
-def _check_unique(kind: str, names: Sequence[str]) -> None:
+def _check_unique(kind: str, names: Sequence[str], request_id: str) -> None:
     if len(set(names)) != len(names):
         name = next(name for index, name in enumerate(names) if name in names[:index])
-        raise InvalidInference(f"{kind} '{name}' already exists in request")
+        raise InvalidInference(f"{kind} '{name}' already exists in request", request_id=request_id)
 
 
 def bind_parameters(parameters: Mapping[str, Any], request: Request) -> None:
@@ -383,7 +375,7 @@ def _bind_outputs(outputs: Sequence[Output], inference: Inference) -> None:
     inference.is_binary = False
     names = [output.name for output in outputs]
     if len(names) > 1:
-        _check_unique("output", names)
+        _check_unique("output", names, inference.request.id)
     inference.request.outputs = names
     forms = {output.name: _form(output) for output in outputs}
     inference.forms = forms
@@ -494,10 +486,17 @@ class ResponseEncoder:
         Raises:
             InvalidRequest: If an output cannot be said in JSON.
         """
+        outputs = response.outputs
+        if len(outputs) == 1 and not is_binary and forms is None and not self._is_strict:
+            # One output in JSON: one piece, put together in one go.
+            tensor = outputs[0]
+            values = encode_values(tensor.array, tensor.datatype, tensor.name)
+            start = self._beginning(response, id)
+            return None, [b'%b%b,"data":%b}]}' % (start, self._announced(tensor), values)]
         parts: list[Buffer] = [self._beginning(response, id)]
         data: list[Buffer] = []
         separator = b""
-        for tensor in response.outputs:
+        for tensor in outputs:
             form = None if forms is None else forms.get(tensor.name)
             parts.append(separator + self._announced(tensor))
             if is_binary if form is None else form.is_binary:

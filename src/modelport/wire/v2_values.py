@@ -28,6 +28,7 @@ from modelport.tensors import Array
 from modelport.wire import json as exact_json
 
 __all__ = [
+    "CODECS",
     "MAX_DIMENSIONS",
     "array_of",
     "decode_values",
@@ -69,7 +70,7 @@ def decode_values(
     """
     if isinstance(raw, list):
         return array_of(_flat(raw), datatype, shape, name)
-    codec = _CODECS[datatype]
+    codec = CODECS[datatype]
     try:
         values = codec.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -80,7 +81,7 @@ def decode_values(
 def array_of(values: list[Any], datatype: DataType, shape: tuple[int, ...], name: str) -> Array:
     """Make an array of parsed values, flat ones; otherwise like :func:`decode_values`."""
     checked = _check_types(values, datatype, name)
-    return _packed(checked, _CODECS[datatype], datatype, shape, name)
+    return _packed(checked, CODECS[datatype], datatype, shape, name)
 
 
 def _packed(
@@ -89,7 +90,10 @@ def _packed(
     if len(values) != math.prod(shape):
         raise _wrong_count(len(values), shape, name)
     try:
-        return lay_out(codec.pack(values), datatype, shape, name)
+        packed = codec.pack(values)
+        # Writable, because nobody else has it: models that write into their inputs need no copy.
+        buffer = bytearray(packed) if type(packed) is bytes else packed
+        return lay_out(buffer, datatype, shape, name)
     except (OverflowError, FloatingPointError, struct.error):
         raise _out_of_range(values, datatype, name) from None
 
@@ -269,7 +273,7 @@ def _wrong_count(count: int, shape: tuple[int, ...], name: str) -> InvalidReques
 
 
 def _out_of_range(values: Sequence[Any], datatype: DataType, name: str) -> InvalidRequest:
-    codec = _CODECS[datatype]
+    codec = CODECS[datatype]
     for index, value in enumerate(values):
         try:
             codec.pack([value])
@@ -335,7 +339,7 @@ class _Codec:
 
 _NATURAL = list[Annotated[int, msgspec.Meta(ge=0)]]
 
-_CODECS = {
+CODECS = {
     dtypes.BOOL: _Codec(list[bool], bytes),
     dtypes.UINT8: _Codec(_NATURAL, _numbers("B")),
     dtypes.UINT16: _Codec(_NATURAL, _numbers("H")),

@@ -36,8 +36,7 @@ def later(served: MemoryServer, path: str, body: Any = b"") -> MemoryExchange:
 
     async def main() -> MemoryExchange:
         exchange = served.send("POST", path, body)
-        (task,) = asyncio.all_tasks() - {asyncio.current_task()}
-        await task
+        await exchange.finished.wait()
         return exchange
 
     return asyncio.run(main())

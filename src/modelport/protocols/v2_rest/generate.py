@@ -1,8 +1,11 @@
 """``generate`` and ``generate_stream``: any model by one flat JSON object."""
 
-from modelport.errors import InvalidRequest, ModelportError, Unavailable
+from functools import partial
+
+from modelport.errors import InvalidRequest, ModelportError
 from modelport.messages import Request, Response, Ticket
 from modelport.protocols.base import Buffer, Exchange, Headers
+from modelport.protocols.v2_rest.off_loop import MOST_ON_LOOP, off_loop
 from modelport.protocols.v2_rest.options import RestOptions
 from modelport.protocols.v2_rest.ports import DeploymentPort, EnginePort
 from modelport.protocols.v2_rest.replies import (
@@ -36,28 +39,42 @@ class GenerateHandler:
 
     def __call__(self, exchange: Exchange) -> None:
         """Decode, submit, and leave the rest to the sink."""
-        request_id = ""
         try:
             coding = exchange.headers.get("content-encoding", "identity").strip().lower()
             if coding not in ("identity", ""):
                 raise InvalidRequest("Unsupported content-encoding, only 'identity' is supported.")
-            params = exchange.params
-            if self._engine.is_exiting:
-                raise Unavailable("Server exiting")
-            deployment = self._engine.resolve(params["model"], params.get("version"))
-            request = decode_generate_request(exchange.body, deployment.config, self._options.codec)
-            request_id = request.id
-            request.received_ns = exchange.received_ns
-            request.principal = exchange.principal
-            forwarded = self._options.forwarded_headers(exchange.headers)
-            if forwarded:
-                request.parameters = {**request.parameters, **forwarded}
-            sink = self._make_sink(exchange, deployment, request)
+            deployment = self._find(exchange)
+            decode = partial(
+                decode_generate_request, exchange.body, deployment.config, self._options.codec
+            )
+            if len(exchange.body) > MOST_ON_LOOP:
+                off_loop(exchange, decode, partial(self._submit_late, exchange))
+                return
+            self._submit(exchange, deployment, decode())
+        except ModelportError as exc:
+            fail(exchange, exc)
+
+    def _find(self, exchange: Exchange) -> DeploymentPort:
+        params = exchange.params
+        return self._engine.resolve(params["model"], params.get("version"))
+
+    def _submit(self, exchange: Exchange, deployment: DeploymentPort, request: Request) -> None:
+        request.received_ns = exchange.received_ns
+        request.principal = exchange.principal
+        forwarded = self._options.forwarded_headers(exchange.headers)
+        if forwarded:
+            request.parameters = {**request.parameters, **forwarded}
+        sink = self._make_sink(exchange, deployment, request)
+        try:
             ticket = deployment.submit(request, sink)
         except ModelportError as exc:
-            fail(exchange, exc, request_id)
+            fail(exchange, exc, request.id)
             return
         sink.submitted(ticket)
+
+    def _submit_late(self, exchange: Exchange, request: Request) -> None:
+        # Looked up again: the version may have been replaced while the body was read.
+        self._submit(exchange, self._find(exchange), request)
 
 
 class _Sink:

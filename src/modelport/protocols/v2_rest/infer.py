@@ -5,29 +5,34 @@ follows from a model's configuration is kept with the deployment.
 """
 
 from collections.abc import Mapping
+from functools import partial
 
-from modelport.errors import ModelFailed, ModelportError, Unavailable, Unsupported
+from modelport.errors import ModelFailed, ModelportError, Unsupported
 from modelport.messages import Response
 from modelport.protocols.base import Exchange
+from modelport.protocols.v2_rest.off_loop import MOST_ON_LOOP, off_loop
 from modelport.protocols.v2_rest.options import RestOptions
 from modelport.protocols.v2_rest.ports import DeploymentPort, EnginePort
 from modelport.protocols.v2_rest.replies import JSON_HEADERS, fail
+from modelport.specs import ModelConfig
 from modelport.wire.compression import check_coding, choose_coding, compress, decompress
 from modelport.wire.v2_classes import classify
-from modelport.wire.v2_document import decode_document
 from modelport.wire.v2_rest import (
     HEADER_LENGTH,
     Buffer,
     CodecOptions,
     Inference,
     ResponseEncoder,
-    bind,
     bind_raw,
+    decode_infer_request,
     parse_header_length,
-    split_body,
 )
+from modelport.wire.v2_template import TemplateReader
 
 __all__ = ["InferHandler"]
+
+MOST_COMPRESSED_ON_LOOP = 65_536
+"""Bytes of an answer above which compressing it would hold up the others: about 1 ms."""
 
 _BINARY_TYPE = ("Content-Type", "application/octet-stream")
 
@@ -42,50 +47,79 @@ class InferHandler:
 
     def __call__(self, exchange: Exchange) -> None:
         """Decode, submit, and leave the rest to the sink."""
-        request_id = ""
         try:
             head: _Head | None = exchange.memo
             if head is None:
                 head = exchange.memo = _Head(exchange, self._options)
-            if self._engine.is_exiting:
-                raise Unavailable("Server exiting")
-            deployment = self._engine.resolve(head.model, head.version)
-            known = _known_of(deployment, self._codec)
-            if known.is_decoupled:
-                raise Unsupported(
-                    "HTTP end point doesn't support models with decoupled transaction policy. "
-                    "Call generate_stream instead, or the gRPC stream."
-                )
+            deployment = self._find(head)
             body = exchange.body
-            if head.coding is not None:
-                body = decompress(body, head.coding, self._options.max_body_bytes)
-            if head.header_length == 0:
-                inference = bind_raw(body, deployment.config)
+            if head.coding is not None or len(body) > MOST_ON_LOOP:
+                decode = partial(self._decode, head, body, deployment.name, deployment.config)
+                off_loop(exchange, decode, partial(self._submit_late, exchange, head))
+                return
+            template = head.template
+            if template is None:
+                inference = self._decode(head, body, deployment.name, deployment.config)
             else:
-                text = split_body(body, head.header_length, self._codec)
-                document = decode_document(text)
-                request_id = document.id
-                inference = bind(document, body, len(text), deployment.name, self._codec)
-            request = inference.request
-            request.received_ns = exchange.received_ns
-            principal = exchange.principal
-            if principal:
-                request.principal = principal
-            if head.forwarded:
-                request.parameters = {**request.parameters, **head.forwarded}
-            sink = _InferSink(exchange, deployment, known.encoder, inference, head.accepted)
+                inference = template.decode(body, deployment.name, self._codec)
+            self._submit(exchange, head, deployment, inference)
+        except ModelportError as exc:
+            fail(exchange, exc)
+
+    def _find(self, head: "_Head") -> DeploymentPort:
+        # A server that exits still answers what reaches it on the connections that it has.
+        deployment = self._engine.resolve(head.model, head.version)
+        if _known_of(deployment, self._codec).is_decoupled:
+            raise Unsupported(
+                "HTTP end point doesn't support models with decoupled transaction policy. "
+                "Call generate_stream instead, or the gRPC stream."
+            )
+        return deployment
+
+    def _decode(self, head: "_Head", body: Buffer, name: str, config: ModelConfig) -> Inference:
+        if head.coding is not None:
+            body = decompress(body, head.coding, self._options.max_body_bytes)
+        if head.header_length == 0:
+            return bind_raw(body, config)
+        return decode_infer_request(body, head.header_length, name, self._codec)
+
+    def _submit(
+        self, exchange: Exchange, head: "_Head", deployment: DeploymentPort, inference: Inference
+    ) -> None:
+        request = inference.request
+        request.received_ns = exchange.received_ns
+        principal = exchange.principal
+        if principal:
+            request.principal = principal
+        if head.forwarded:
+            request.parameters = {**request.parameters, **head.forwarded}
+        encoder = _known_of(deployment, self._codec).encoder
+        sink = _InferSink(exchange, deployment, encoder, inference, head.accepted)
+        try:
             ticket = deployment.submit(request, sink)
         except ModelportError as exc:
-            fail(exchange, exc, request_id)
+            fail(exchange, exc, request.id)
             return
         if not sink.is_over:
             exchange.on_disconnect = ticket.cancel
+
+    def _submit_late(self, exchange: Exchange, head: "_Head", inference: Inference) -> None:
+        # Looked up again: the version may have been replaced while the body was read.
+        self._submit(exchange, head, self._find(head), inference)
 
 
 class _Head:
     """What the head of a request says, for this and all requests with the same head."""
 
-    __slots__ = ("accepted", "coding", "forwarded", "header_length", "model", "version")
+    __slots__ = (
+        "accepted",
+        "coding",
+        "forwarded",
+        "header_length",
+        "model",
+        "template",
+        "version",
+    )
 
     def __init__(self, exchange: Exchange, options: RestOptions) -> None:
         headers = exchange.headers
@@ -95,6 +129,8 @@ class _Head:
         self.accepted = choose_coding(headers.get("accept-encoding"))
         self.header_length = parse_header_length(headers.get(HEADER_LENGTH.lower()))
         self.forwarded: Mapping[str, str] = options.forwarded_headers(headers)
+        is_json = self.header_length is None and self.coding is None
+        self.template = TemplateReader() if is_json else None
 
 
 class _InferSink:
@@ -150,10 +186,19 @@ class _InferSink:
         headers = (
             list(JSON_HEADERS) if length is None else [_BINARY_TYPE, (HEADER_LENGTH, str(length))]
         )
-        if self._accepted is not None:
-            headers.append(("Content-Encoding", self._accepted))
-            pieces = compress(pieces, self._accepted)
-        self._exchange.respond(200, headers, pieces)
+        accepted = self._accepted
+        if accepted is None:
+            self._exchange.respond(200, headers, pieces)
+            return
+        headers.append(("Content-Encoding", accepted))
+        if sum(map(len, pieces)) <= MOST_COMPRESSED_ON_LOOP:
+            self._exchange.respond(200, headers, compress(pieces, accepted))
+            return
+
+        def respond(folded: list[Buffer]) -> None:
+            self._exchange.respond(200, headers, folded)
+
+        off_loop(self._exchange, partial(compress, pieces, accepted), respond)
 
 
 class _Known:

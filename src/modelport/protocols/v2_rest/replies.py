@@ -36,7 +36,7 @@ def fail(exchange: Exchange, error: ModelportError, request_id: str = "") -> Non
 def error_text(error: ModelportError, request_id: str) -> str:
     """Give the text for the caller, with the request's id where it belongs."""
     if isinstance(error, InvalidInference):
-        return f"[request id: {request_id or '<id_unknown>'}] {error}"
+        return f"[request id: {request_id or error.request_id or '<id_unknown>'}] {error}"
     return str(error)
 
 
