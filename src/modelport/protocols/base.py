@@ -63,18 +63,9 @@ class Exchange(Protocol):
     """One request and the way to answer it. Used on the event loop only.
 
     Attributes:
-        method: In capitals; GET where the client said HEAD.
-        path: Decoded, without the query.
-        query: After the ``?``, still encoded; "" for none.
-        headers: Names in lower case; values of repeated headers are joined by ", ".
-        params: What the pattern of the route found in the path.
         body: Whole and still compressed as it was sent. If it is large, byte ``align_at`` of it
             lies on a 64-byte boundary.
-        principal: Who asks; "" for everybody.
         received_ns: When the last byte had come, on the engine's clock.
-        memo: ``None`` at first. What a handler keeps here is given to it again with the next
-            request on this connection whose head is the same, byte for byte: the place for what
-            follows from the head alone.
         on_disconnect: Called once if the client goes away before the answer is out.
         on_writable: Called when a stream that was full may be written again.
     """
@@ -85,19 +76,43 @@ class Exchange(Protocol):
     on_writable: Callable[[], None] | None
 
     @property
-    def method(self) -> str: ...
+    def method(self) -> str:
+        """In capitals; GET where the client said HEAD."""
+        ...
+
     @property
-    def path(self) -> str: ...
+    def path(self) -> str:
+        """Still percent-encoded, without the query."""
+        ...
+
     @property
-    def query(self) -> str: ...
+    def query(self) -> str:
+        """After the ``?``, still encoded; "" for none."""
+        ...
+
     @property
-    def headers(self) -> Mapping[str, str]: ...
+    def headers(self) -> Mapping[str, str]:
+        """Names in lower case; values of repeated headers are joined by ", "."""
+        ...
+
     @property
-    def params(self) -> Mapping[str, str]: ...
+    def params(self) -> Mapping[str, str]:
+        """What the pattern of the route found in the path, decoded."""
+        ...
+
     @property
-    def principal(self) -> str: ...
+    def principal(self) -> str:
+        """Who asks; "" for everybody."""
+        ...
+
     @property
-    def memo(self) -> Any: ...
+    def memo(self) -> Any:
+        """``None`` at first; what is kept here is given to the next request with the same head.
+
+        The same byte for byte, from whichever client: the place for what follows from it alone.
+        """
+        ...
+
     @memo.setter
     def memo(self, value: Any) -> None: ...
 

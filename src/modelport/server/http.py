@@ -1,9 +1,9 @@
 """The HTTP/1.1 listener: an ``asyncio.Protocol`` around :mod:`modelport.wire.http`.
 
 This is the one place where the speed of the whole product is decided, and two things make it.
-A handler is a plain call with no task and no coroutine around it. And clients on a kept connection
-send the same head again and again: the last one is kept with its route, its parameters and the
-verdict of the door, and when the next bytes begin with the same bytes, none of that is done again.
+A handler is a plain call with no task and no coroutine around it. And clients send the same few
+heads again and again: each is kept with its route, its parameters and the verdict of the door, and
+when the next bytes begin with the same bytes, none of that is done again.
 """
 
 import asyncio
@@ -58,6 +58,9 @@ on a virtual machine); when many connections are busy at once, their answers go 
 the end of the loop's turn, and wake it once. A connection that is alone with its requests gets its
 answers at once.
 """
+MOST_KNOWN = 1024
+"""Heads that are kept. One client sends as many as its bodies have lengths."""
+KNOWN_HEAD_BYTES = 2048
 MOST_HELD = 64
 """Pieces that one connection holds for the sweep at the most."""
 HALF_CLOSE_GRACE_S = 1.0
@@ -71,7 +74,7 @@ something is written to them.
 class Door(Protocol):
     """Decides who may come in, from the head alone and the same each time."""
 
-    def admit(self, head: RequestHead, route: Route, peer: str) -> str:
+    def admit(self, head: RequestHead, route: Route) -> str:
         """Give the principal that asks.
 
         Raises:
@@ -136,6 +139,7 @@ class HttpServer:
         self.options = options
         self.record_access = record_access
         self.connections: set[Connection] = set()
+        self.known: dict[bytes, _Bound] = {}
         # Whether nothing is to be noted or said beside an ordinary answer.
         self.is_plain = record_access is None
         self._is_draining = False
@@ -588,12 +592,22 @@ class Connection(asyncio.Protocol):
                 self._since_ns = self.server.clock.now_ns()
                 self._pending += data
                 return None
-            head = parse_request_head(data[: end + 4])
+            raw = data[: end + 4]
+            bound = self.server.known.get(raw)
+            if bound is not None:
+                self._bound = bound
+                return bound
+            head = parse_request_head(raw)
         except BadMessage as exc:
             reply = self.server.errors(exc)
             self._refuse(Reply(exc.status, reply.headers, reply.body))
             return None
         self._bound = bound = self._look_up(head)
+        known = self.server.known
+        if len(raw) <= KNOWN_HEAD_BYTES:
+            if len(known) >= MOST_KNOWN:
+                known.clear()
+            known[raw] = bound
         return bound
 
     def _check_partial_head(self, data: bytes) -> None:
@@ -623,7 +637,7 @@ class Connection(asyncio.Protocol):
             return _Bound(head, None, {}, "", server.options.limits.body_bytes, reply)
         most = route.max_body_bytes or server.options.limits.body_bytes
         try:
-            principal = server.door.admit(head, route, self.peer)
+            principal = server.door.admit(head, route)
             if head.content_length > most:
                 raise body_too_large(head.content_length, most)
         except ModelportError as exc:
