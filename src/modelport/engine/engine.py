@@ -106,9 +106,12 @@ class Engine:
     def _why_unresolved(self, model: str, version: str) -> Exception:
         number: int | None = None
         if version:
-            if not version.isascii() or not version.isdigit() or int(version) > _MAX_VERSION:
+            # Python itself refuses to read numbers of thousands of digits.
+            is_number = version.isascii() and version.isdigit() and len(version) <= 100
+            if not is_number or int(version) > _MAX_VERSION:
                 return InvalidRequest(
-                    f"failed to get model version from specified version string '{version}' "
+                    "failed to get model version from specified version string "
+                    f"'{version[:100]}' "
                     "(details: stol), version should be an integral value > 0"
                 )
             number = int(version)
