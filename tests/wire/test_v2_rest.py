@@ -486,6 +486,11 @@ def test_forms_decide_for_each_output() -> None:
     assert len(body) - length == 8
 
 
+def test_outputs_that_were_not_asked_for_are_left_out() -> None:
+    _, body = written(TWO, forms={"B": Form()})
+    assert [part["name"] for part in json.loads(body)["outputs"]] == ["B"]
+
+
 def test_binary_outputs_without_bytes_are_plain_json() -> None:
     empty = response(("A", dtypes.FP32, np.zeros((0, 3), np.float32)))
     length, body = written(empty, is_binary=True)

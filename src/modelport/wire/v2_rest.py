@@ -487,6 +487,9 @@ class ResponseEncoder:
             InvalidRequest: If an output cannot be said in JSON.
         """
         outputs = response.outputs
+        if forms is not None:
+            # Models may answer more than they were asked for.
+            outputs = [tensor for tensor in outputs if tensor.name in forms]
         if len(outputs) == 1 and not is_binary and forms is None and not self._is_strict:
             # One output in JSON: one piece, put together in one go.
             tensor = outputs[0]
