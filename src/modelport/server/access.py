@@ -68,7 +68,7 @@ class AccessDoor:
             restrictions=settings.http_restricted_api,
         )
 
-    def admit(self, head: RequestHead, route: Route, peer: str) -> str:
+    def admit(self, head: RequestHead, route: Route) -> str:
         """Give the principal that asks; "" for anybody.
 
         Raises:

@@ -24,7 +24,9 @@ def greeting(
         lines[0] += f" (metrics: {', '.join(metrics)})"
     names = sorted({deployment.name for deployment in served})
     shown = ", ".join(names[:MOST_MODELS]) + (", ..." if len(names) > MOST_MODELS else "")
-    lines.append(f"  models: {shown or 'none yet; load one with POST /v2/repository/models/NAME/load'}")
+    lines.append(
+        f"  models: {shown or 'none yet; load one with POST /v2/repository/models/NAME/load'}"
+    )
     if urls:
         base = urls[0]
         lines.append("  try:")
