@@ -33,12 +33,14 @@ from modelport.wire.v2_admin import (
 from modelport.wire.v2_generate import decode_generate_request, encode_generate_response
 from modelport.wire.v2_rest import (
     CodecOptions,
+    Inference,
     ResponseEncoder,
     bind_raw,
     decode_infer_request,
     parse_header_length,
 )
 from modelport.wire.v2_rest_client import BadAnswer, decode_infer_response
+from modelport.wire.v2_template import TemplateReader
 
 JSON = b"\x00\x00\x00"
 
@@ -86,6 +88,11 @@ WORDS = (
     b"\xff\xff\xff\xff", b"7.038531e-26",
 )  # fmt: skip
 
+TEMPLATES = (
+    SEEDS[0][3:],
+    b'{"inputs":[{"name":"A","shape":[2],"datatype":"INT8","data":[1,2]}],"id":"x"}',
+)
+
 CONFIGS = tuple(
     ModelConfig(
         name="m",
@@ -120,6 +127,7 @@ def check(data: bytes) -> None:
     length = _header_length(head, len(body))
     _check(lambda: _infer(body, length))
     _check(lambda: _answer(body, length))
+    _template(body)
     for config in CONFIGS:
         _check(lambda config=config: _echo(bind_raw(body, config).request))  # type: ignore[misc]
         _check(lambda config=config: _generate(body, config))  # type: ignore[misc]
@@ -191,6 +199,28 @@ def _infer(body: bytes, length: int | None) -> None:
         return
     inference = decode_infer_request(body, length, "m", OPTIONS)
     _echo(inference.request)
+
+
+def _template(body: bytes) -> None:
+    """Read after each of the seeds what is like it or not; nothing of it may stay."""
+    long = _outcome(lambda: decode_infer_request(body, None, "m", OPTIONS))
+    for seed in TEMPLATES:
+        reader = TemplateReader()
+        reader.decode(seed, "m", OPTIONS)
+        assert _outcome(lambda: reader.decode(body, "m", OPTIONS)) == long  # noqa: B023
+
+
+def _outcome(read: Callable[[], Inference]) -> object:
+    try:
+        inference = read()
+    except ModelportError as exc:
+        return str(exc)
+    request = inference.request
+    tensors = [
+        (t.name, t.datatype, t.shape, t.array.dtype, t.array.ravel().tolist().__repr__())
+        for t in request.payload.tensors
+    ]
+    return tensors, request.id, request.parameters.__repr__(), list(request.outputs)
 
 
 def _generate(body: bytes, config: ModelConfig) -> None:
