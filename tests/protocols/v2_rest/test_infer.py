@@ -277,6 +277,13 @@ def test_failures_get_the_status_of_their_kind(error: ModelportError, status: in
     assert error_of(exchange) == str(error)
 
 
+def test_names_as_long_as_a_body_do_not_come_back_whole() -> None:
+    part = {**BODY["inputs"][0], "name": "n" * 100_000, "datatype": "?"}
+    text = error_of(infer({"inputs": [part]}))
+    assert text.startswith("invalid datatype for input nnn")
+    assert len(text) < 10_000
+
+
 def test_every_kind_has_a_status() -> None:
     for kind in Kind:
         assert 400 <= encode_error(ModelFailed("x", code=kind)).status < 600

@@ -15,6 +15,9 @@ __all__ = [
     "status_of",
 ]
 
+LONGEST_TEXT = 8192
+"""Characters of an error; names in it may be as long as a body."""
+
 JSON_HEADERS: Headers = (("Content-Type", "application/json"),)
 _CODINGS: Headers = (*JSON_HEADERS, ("Accept-Encoding", "gzip, deflate"))
 
@@ -41,8 +44,9 @@ def error_text(error: ModelportError, request_id: str) -> str:
 
 
 def error_body(text: str) -> list[Buffer]:
-    """Write the body of an error."""
-    return [json.encode({"error": text})]
+    """Write the body of an error; a very long text, made of what a client sent, is cut."""
+    shown = text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}..."
+    return [json.encode({"error": shown})]
 
 
 def respond_json(exchange: Exchange, value: object, status: int = 200) -> None:
