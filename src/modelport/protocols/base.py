@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 from modelport.errors import ModelportError
 
 __all__ = [
+    "ADMIN",
     "Access",
     "Body",
     "Buffer",

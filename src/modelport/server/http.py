@@ -895,7 +895,7 @@ class _CountedBody:
 
 
 class _ChunkedBody:
-    """A body in chunks, joined when it is whole."""
+    """A body in chunks."""
 
     __slots__ = ("_reader", "bound")
 
@@ -911,8 +911,7 @@ class _ChunkedBody:
         return self._reader.feed(data)
 
     def take(self) -> Buffer:
-        pieces = self._reader.pieces
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return memoryview(self._reader.body).toreadonly()
 
 
 def _size(buffer: Buffer) -> int:

@@ -7,7 +7,8 @@ llhttp does not say where in its input a message ends.
 Source: RFC 9110, RFC 9112.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -30,8 +31,11 @@ __all__ = [
     "unquote_component",
 ]
 
+END_OF_LINE = b"\r\n"
 END_OF_HEAD = b"\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
+LONGEST_SIZE_LINE = 256
+"""Digits and extensions of a chunk; nobody is known to send the latter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +107,6 @@ class RequestHead:
         target: str,
         headers: Mapping[str, str],
         minor: int,
-        keep_alive: bool,
     ) -> None:
         self.raw = raw
         self.method = method
@@ -111,12 +114,13 @@ class RequestHead:
         self.path, _, self.query = _origin_form(target).partition("?")
         self.headers = headers
         self.minor = minor
-        self.keep_alive = keep_alive
-        length = headers.get("content-length", "0")
-        self.content_length = int(length) if length.isascii() and length.isdigit() else 0
+        self.content_length = int(headers.get("content-length", "0"))
         self.is_chunked = "transfer-encoding" in headers
         self.expects_continue = minor == 1 and headers.get("expect", "").lower() == "100-continue"
-        connection = headers.get("connection", "").lower()
+        connection = {word.strip() for word in headers.get("connection", "").lower().split(",")}
+        # An HTTP/1.0 client that asks to keep the connection would have to be answered that it is
+        # kept; none that matters asks.
+        self.keep_alive = minor == 1 and "close" not in connection
         self.upgrade = headers.get("upgrade", "").lower() if "upgrade" in connection else ""
 
 
@@ -124,12 +128,8 @@ class _HeadCollector:
     """Callbacks for httptools."""
 
     def __init__(self) -> None:
-        self.target = b""
         self.headers: list[tuple[bytes, bytes]] = []
         self.is_complete = False
-
-    def on_url(self, url: bytes) -> None:
-        self.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers.append((name, value))
@@ -145,36 +145,53 @@ def parse_request_head(raw: bytes) -> RequestHead:
         BadMessage: If they are not a request, or one whose length two readers could see
             differently (both lengths given, several lengths, an unknown transfer coding).
     """
+    line = _REQUEST_LINE.match(raw)
+    if line is None:
+        raise BadMessage("the request is not valid HTTP: it must begin 'METHOD /path HTTP/1.1'")
+    if line["version"] not in (b"1.0", b"1.1"):
+        version = line["version"].decode()
+        raise BadMessage(f"HTTP/{version} is not spoken here; HTTP/1.1 and 1.0 are", status=505)
+    if raw.count(b"\n") != raw.count(END_OF_LINE) or raw.count(b"\r") != raw.count(END_OF_LINE):
+        # RFC 9112 §2.2 lets a reader take a bare LF for the end of a line; then this reader and a
+        # proxy could see the end of the head in different places.
+        raise BadMessage("the request is not valid HTTP: its lines must end in CRLF")
+    headers = _parse_headers(raw)
+    minor = int(line["version"][2:])
+    _check_length(headers, minor)
+    authority = _authority(target := line["target"].decode("latin-1"))
+    if authority is not None:
+        headers["host"] = authority  # RFC 9112 §3.2.2
+    elif minor == 1 and "host" not in headers:
+        raise BadMessage("an HTTP/1.1 request must have a Host header")
+    if not _HOST.fullmatch(headers.get("host", "")):
+        raise BadMessage("the Host header is not a host name or address with an optional port")
+    return RequestHead(raw, line["method"].decode("ascii"), target, headers, minor)
+
+
+def _parse_headers(raw: bytes) -> dict[str, str]:
     collector = _HeadCollector()
-    parser = httptools.HttpRequestParser(collector)
     try:
-        parser.feed_data(raw)
+        httptools.HttpRequestParser(collector).feed_data(raw)
     except httptools.HttpParserUpgrade:
         pass
+    except httptools.HttpParserInvalidMethodError as exc:
+        raise BadMessage("no HTTP method has this name; names are in capitals", status=501) from exc
     except httptools.HttpParserError as exc:
         raise BadMessage(f"the request is not valid HTTP: {exc}") from exc
     if not collector.is_complete:
         raise BadMessage("the request is not valid HTTP: its head does not end with an empty line")
-    version = parser.get_http_version()
-    if version not in ("1.0", "1.1"):
-        raise BadMessage(f"HTTP/{version} is not spoken here; HTTP/1.1 and 1.0 are", status=505)
-    headers = _join_headers(collector.headers)
+    return _join_headers(collector.headers)
+
+
+def _check_length(headers: Mapping[str, str], minor: int) -> None:
     coding = headers.get("transfer-encoding")
-    if coding is not None and coding.strip().lower() != "chunked":
+    if coding is not None and coding.lower() != "chunked":
         raise BadMessage(f"transfer coding '{coding}' is not understood; send chunked", status=501)
-    if coding is not None and (version == "1.0" or "content-length" in headers):
+    if coding is not None and (minor == 0 or "content-length" in headers):
         # RFC 9112 §6.1 and §6.3: the ways to smuggle a request past a proxy.
         raise BadMessage("a body with a transfer coding cannot have a length as well")
-    if version == "1.1" and "host" not in headers:
-        raise BadMessage("an HTTP/1.1 request must have a Host header")
-    return RequestHead(
-        raw,
-        parser.get_method().decode("ascii"),
-        collector.target.decode("latin-1"),
-        headers,
-        int(version[2]),
-        parser.should_keep_alive(),
-    )
+    if not _LENGTH.fullmatch(headers.get("content-length", "0")):
+        raise BadMessage("the Content-Length must be a number of bytes")
 
 
 def _join_headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
@@ -191,18 +208,35 @@ def _join_headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     return headers
 
 
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 §5.6.2
+# RFC 9112 §3; empty lines may come before it, §2.2.
+_REQUEST_LINE = re.compile(
+    rb"(?:\r\n)*(?P<method>%b) (?P<target>[^\x00-\x20\x7f]+) HTTP/(?P<version>[0-9]\.[0-9])\r\n"
+    % _TOKEN
+)
+_ABSOLUTE_FORM = re.compile(r"https?://(?P<authority>[^/?#]*)", re.IGNORECASE)
+_HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
+_LENGTH = re.compile(r"[0-9]{1,18}")
 _ONCE = frozenset(
     {"host", "content-length", "transfer-encoding", "inference-header-content-length"}
 )
 
 
+def _authority(target: str) -> str | None:
+    """Give ``host:port`` of a target in the absolute form.
+
+    RFC 9112 §3.2.2: this form must be understood although only proxies are sent it.
+    """
+    found = _ABSOLUTE_FORM.match(target)
+    return found["authority"] if found else None
+
+
 def _origin_form(target: str) -> str:
-    # RFC 9112 §3.2.2: the absolute form must be understood although only proxies are sent it.
-    if target.startswith(("http://", "https://")):
-        rest = target.partition("://")[2]
-        slash = rest.find("/")
-        return rest[slash:] if slash >= 0 else "/"
-    return target
+    found = _ABSOLUTE_FORM.match(target)
+    if found is None:
+        return target
+    rest = target[found.end() :]
+    return rest if rest.startswith("/") else "/" + rest
 
 
 def unquote_component(component: str) -> str:
@@ -213,8 +247,14 @@ def unquote_component(component: str) -> str:
 class ChunkedReader:
     """Reads a body in chunks, from pieces of any size.
 
-    Strict where it matters for telling where the message ends: sizes are hexadecimal digits and
-    nothing else, lines end in CRLF. Extensions are skipped, trailers are read and dropped.
+    Strict, because two readers that end a message in different places can be played against each
+    other: sizes are hexadecimal digits and nothing else, lines end in CRLF and hold no other
+    control characters. Extensions are skipped, trailers are read and dropped. The work is linear
+    in the bytes that come, whatever their pieces; held are the body and at most one line.
+
+    Attributes:
+        body: What has come of it.
+        is_complete: Whether that is all.
 
     Source: RFC 9112 §7.1.
     """
@@ -222,13 +262,15 @@ class ChunkedReader:
     def __init__(self, limits: HttpLimits, body_bytes: int) -> None:
         self._limits = limits
         self._max_bytes = body_bytes
-        self._buffer = bytearray()
+        self._line = bytearray()  # begun in an earlier piece
         self._missing = 0
-        self._state = self._size
+        self._is_between_chunks = True
+        self._read_line: Callable[[bytes], None] = self._read_size
+        self._longest_line = LONGEST_SIZE_LINE
         self._chunks = 0
+        self._promised_bytes = 0
         self._trailer_bytes = 0
-        self.pieces: list[bytes] = []
-        self.total_bytes = 0
+        self.body = bytearray()
         self.is_complete = False
 
     def feed(self, data: bytes) -> bytes:
@@ -241,79 +283,96 @@ class ChunkedReader:
             BadMessage: If it is no chunked coding.
             TooLarge: If there are too many bytes or chunks.
         """
-        self._buffer += data
-        while not self.is_complete and self._state():
-            pass
-        if not self.is_complete:
-            return b""
-        rest = bytes(self._buffer)
-        self._buffer.clear()
-        return rest
+        at = 0
+        end = len(data)
+        while at < end and not self.is_complete:
+            if self._missing:
+                at = self._take_data(data, at)
+            elif self._is_between_chunks:
+                at = self._take_chunks(data, at)
+            else:
+                at = self._take_line(data, at)
+        return data[at:]
 
-    def _line(self, most: int) -> bytes | None:
-        end = self._buffer.find(b"\r\n")
-        if end > most or (end < 0 and len(self._buffer) > most + 1):
-            raise BadMessage(f"a line of the chunked body is longer than {most} bytes")
-        if end < 0:
-            return None
-        line = bytes(self._buffer[:end])
-        del self._buffer[: end + 2]
-        return line
+    def _take_chunks(self, data: bytes, at: int) -> int:
+        """Take all chunks that are in ``data`` whole; without it a body of tiny ones costs."""
+        whole = memoryview(data)
+        while (found := _SIZE_LINE.match(data, at)) is not None:
+            size = int(found[1], 16)
+            start = found.end()
+            end = start + size
+            is_long = start - at > LONGEST_SIZE_LINE
+            if not size or is_long or not data.startswith(END_OF_LINE, end):
+                break
+            self._count(size)
+            self.body += whole[start:end]
+            at = end + 2
+        self._is_between_chunks = at == len(data)
+        return at
 
-    def _size(self) -> bool:
-        line = self._line(256)
-        if line is None:
-            return False
-        digits = line.partition(b";")[0].rstrip(b" \t")
-        if not 1 <= len(digits) <= 16 or not _is_hex(digits) or _has_control(line):
-            raise BadMessage("the size of a chunk must be 1 to 16 hexadecimal digits")
-        size = int(digits, 16)
+    def _take_data(self, data: bytes, at: int) -> int:
+        until = min(at + self._missing, len(data))
+        self.body += memoryview(data)[at:until]
+        self._missing -= until - at
+        return until
+
+    def _take_line(self, data: bytes, at: int) -> int:
+        found = data.find(b"\n", at)
+        until = found + 1 if found >= 0 else len(data)
+        if len(self._line) + until - at > self._longest_line:
+            raise BadMessage(
+                "a chunk is longer than its size says"
+                if self._longest_line == len(END_OF_LINE)
+                else f"a line of the chunked body is over {self._longest_line} bytes long"
+            )
+        self._line += memoryview(data)[at:until]
+        if found >= 0:
+            line = bytes(self._line)
+            self._line.clear()
+            if not line.endswith(END_OF_LINE):
+                raise BadMessage("the lines of a chunked body must end in CRLF")
+            self._read_line(line[:-2])
+        return until
+
+    def _read_size(self, line: bytes) -> None:
+        found = _SIZE_LINE.fullmatch(line + END_OF_LINE)
+        if found is None:
+            raise BadMessage("the size of a chunk must be 1 to 15 hexadecimal digits")
+        size = int(found[1], 16)
         if size == 0:
-            self._state = self._trailer
-            return True
+            self._read_line = self._read_trailer
+            self._longest_line = self._limits.head_bytes
+            return
+        self._count(size)
+        self._missing = size
+        self._read_line = self._read_end_of_chunk
+        self._longest_line = len(END_OF_LINE)
+
+    def _count(self, size: int) -> None:
         self._chunks += 1
         if self._chunks > self._limits.chunks:
             raise BadMessage(
                 f"Chunked request body exceeds maximum of {self._limits.chunks} non-empty chunks. "
                 "Send fewer or larger HTTP chunks."
             )
-        self.total_bytes += size
-        if self.total_bytes > self._max_bytes:
-            raise body_too_large(self.total_bytes, self._max_bytes)
-        self._missing = size
-        self._state = self._data
-        return True
+        self._promised_bytes += size
+        if self._promised_bytes > self._max_bytes:
+            raise body_too_large(self._promised_bytes, self._max_bytes)
 
-    def _data(self) -> bool:
-        if not self._buffer:
-            return False
-        piece = bytes(self._buffer[: self._missing])
-        del self._buffer[: self._missing]
-        self.pieces.append(piece)
-        self._missing -= len(piece)
-        if self._missing == 0:
-            self._state = self._data_end
-        return True
+    def _read_end_of_chunk(self, line: bytes) -> None:
+        # It is empty: anything more is over the longest line.
+        self._read_line = self._read_size
+        self._longest_line = LONGEST_SIZE_LINE
+        self._is_between_chunks = True
 
-    def _data_end(self) -> bool:
-        if len(self._buffer) < 2:
-            return False
-        if self._buffer[:2] != b"\r\n":
-            raise BadMessage("a chunk is longer than its size says")
-        del self._buffer[:2]
-        self._state = self._size
-        return True
-
-    def _trailer(self) -> bool:
-        line = self._line(self._limits.head_bytes)
-        if line is None:
-            return False
+    def _read_trailer(self, line: bytes) -> None:
         self._trailer_bytes += len(line)
         if self._trailer_bytes > self._limits.head_bytes:
             raise BadMessage("the trailers of the chunked body are too long")
         if not line:
             self.is_complete = True
-        return True
+        elif not _TRAILER.fullmatch(line):
+            raise BadMessage("a trailer of the chunked body is not a header")
 
 
 def body_too_large(got: int, most: int) -> ModelportError:
@@ -322,14 +381,6 @@ def body_too_large(got: int, most: int) -> ModelportError:
         f"request JSON size of {got} bytes exceeds the maximum allowed input size of {most} bytes. "
         "Use --http-max-input-size to increase the limit."
     )
-
-
-def _is_hex(digits: bytes) -> bool:
-    return all(digit in b"0123456789abcdefABCDEF" for digit in digits)
-
-
-def _has_control(line: bytes) -> bool:
-    return any(byte < 0x20 and byte != 0x09 for byte in line)
 
 
 def encode_response_head(
@@ -353,9 +404,11 @@ def encode_response_head(
         lines.append(f"{name}: {value}")
     if close:
         lines.append("Connection: close")
-    if content_length is None:
+    if status in _WITHOUT_BODY:
+        pass  # RFC 9110 §8.6, RFC 9112 §6.1: neither says anything here
+    elif content_length is None:
         lines.append("Transfer-Encoding: chunked")
-    elif status not in _WITHOUT_BODY:
+    else:
         lines.append(f"Content-Length: {content_length}")
     lines.append("\r\n")
     return "\r\n".join(lines).encode("latin-1", "replace")
@@ -367,6 +420,10 @@ def encode_chunk(data: bytes | bytearray | memoryview) -> list[bytes | bytearray
     return [b"%x\r\n" % size, data, b"\r\n"] if size else []
 
 
+_SIZE_LINE = re.compile(
+    rb'([0-9A-Fa-f]{1,15})(?:;%b(?:=(?:%b|"[ !#-\[\]-~]*"))?)*\r\n' % (_TOKEN, _TOKEN)
+)
+_TRAILER = re.compile(_TOKEN + rb":[^\x00-\x08\x0a-\x1f\x7f]*")
 _WITHOUT_BODY = frozenset({100, 101, 204, 304})
 
 REASONS = {
