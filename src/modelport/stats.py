@@ -28,6 +28,8 @@ DURATION_BOUNDS_NS = tuple(
 FIRST_RESPONSE_BOUNDS_NS = tuple(ms * 1_000_000 for ms in (100, 500, 2000, 5000))
 """Triton's."""
 
+_FIRST_NS = DURATION_BOUNDS_NS[0]
+
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 

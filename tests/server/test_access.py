@@ -37,7 +37,7 @@ def bearer(key: str) -> RequestHead:
 
 
 def admit(door: AccessDoor, head: RequestHead, access: Access = Access.INFERENCE) -> str:
-    return door.admit(head, route(access), "127.0.0.1")
+    return door.admit(head, route(access))
 
 
 # Keys

@@ -535,7 +535,16 @@ class Connection(asyncio.Protocol):
             ):
                 self._advance_pending()
         else:
-            self._advance(data)
+            bound = self._bound
+            if bound is not None and len(data) == bound.end and data.startswith(bound.raw):
+                # One whole request with a known head and nothing else: nearly all of them.
+                self._is_advancing = True
+                self._handle(bound, data[bound.size :])
+                self._is_advancing = False
+                if self._half_closed_ns and self._exchange is None:
+                    self._close()
+            else:
+                self._advance(data)
 
     # From bytes to handlers.
 
@@ -570,13 +579,7 @@ class Connection(asyncio.Protocol):
                     bound = self._bind(data)
                     if bound is None:
                         return
-                end = bound.end
-                if end == len(data):
-                    # One whole request and nothing else: nearly all of them.
-                    body, data = data[bound.size :], b""
-                    self._handle(bound, body)
-                else:
-                    data = self._begin(bound, data)
+                data = self._begin(bound, data)
         finally:
             self._is_advancing = False
         if self._half_closed_ns and self._exchange is None and not self._pending:

@@ -51,30 +51,23 @@ class InferHandler:
             head: _Head | None = exchange.memo
             if head is None:
                 head = exchange.memo = _Head(exchange, self._options)
-            deployment = self._find(head)
+            deployment = self._engine.resolve(head.model, head.version)
+            known = _known_of(deployment, self._codec)
+            if known.is_decoupled:
+                raise _no_decoupled()
             body = exchange.body
-            if head.coding is not None or len(body) > MOST_ON_LOOP:
+            template = head.template
+            if (len(body) > MOST_ON_LOOP and _is_slow(body, head)) or head.coding is not None:
                 decode = partial(self._decode, head, body, deployment.name, deployment.config)
                 off_loop(exchange, decode, partial(self._submit_late, exchange, head))
                 return
-            template = head.template
             if template is None:
                 inference = self._decode(head, body, deployment.name, deployment.config)
             else:
                 inference = template.decode(body, deployment.name, self._codec)
-            self._submit(exchange, head, deployment, inference)
+            self._submit(exchange, head, deployment, known, inference)
         except ModelportError as exc:
             fail(exchange, exc)
-
-    def _find(self, head: "_Head") -> DeploymentPort:
-        # A server that exits still answers what reaches it on the connections that it has.
-        deployment = self._engine.resolve(head.model, head.version)
-        if _known_of(deployment, self._codec).is_decoupled:
-            raise Unsupported(
-                "HTTP end point doesn't support models with decoupled transaction policy. "
-                "Call generate_stream instead, or the gRPC stream."
-            )
-        return deployment
 
     def _decode(self, head: "_Head", body: Buffer, name: str, config: ModelConfig) -> Inference:
         if head.coding is not None:
@@ -84,7 +77,12 @@ class InferHandler:
         return decode_infer_request(body, head.header_length, name, self._codec)
 
     def _submit(
-        self, exchange: Exchange, head: "_Head", deployment: DeploymentPort, inference: Inference
+        self,
+        exchange: Exchange,
+        head: "_Head",
+        deployment: DeploymentPort,
+        known: "_Known",
+        inference: Inference,
     ) -> None:
         request = inference.request
         request.received_ns = exchange.received_ns
@@ -93,8 +91,7 @@ class InferHandler:
             request.principal = principal
         if head.forwarded:
             request.parameters = {**request.parameters, **head.forwarded}
-        encoder = _known_of(deployment, self._codec).encoder
-        sink = _InferSink(exchange, deployment, encoder, inference, head.accepted)
+        sink = _InferSink(exchange, deployment, known.encoder, inference, head.accepted)
         try:
             ticket = deployment.submit(request, sink)
         except ModelportError as exc:
@@ -105,7 +102,26 @@ class InferHandler:
 
     def _submit_late(self, exchange: Exchange, head: "_Head", inference: Inference) -> None:
         # Looked up again: the version may have been replaced while the body was read.
-        self._submit(exchange, head, self._find(head), inference)
+        deployment = self._engine.resolve(head.model, head.version)
+        known = _known_of(deployment, self._codec)
+        if known.is_decoupled:
+            raise _no_decoupled()
+        self._submit(exchange, head, deployment, known, inference)
+
+
+def _no_decoupled() -> Unsupported:
+    return Unsupported(
+        "HTTP end point doesn't support models with decoupled transaction policy. "
+        "Call generate_stream instead, or the gRPC stream."
+    )
+
+
+def _is_slow(body: Buffer, head: "_Head") -> bool:
+    """Whether reading a large body takes long: long JSON, or many strings. Numbers are views."""
+    length = head.header_length
+    if not length or length > MOST_ON_LOOP:
+        return True
+    return b"BYTES" in bytes(memoryview(body)[:length])
 
 
 class _Head:

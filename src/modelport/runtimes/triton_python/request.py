@@ -152,7 +152,12 @@ class ServedRequest(InferenceRequest):
         self._sender: InferenceResponseSender | None = None
         as_input = interface.as_input
         tensors = work.request.payload.tensors
-        self._inputs = [as_input(t.name, t.datatype, t.array) for t in tensors]
+        if len(tensors) == 1:
+            # Spelled out: a list comprehension is a call of its own before Python 3.12.
+            tensor = tensors[0]
+            self._inputs = [as_input(tensor.name, tensor.datatype, tensor.array)]
+        else:
+            self._inputs = [as_input(t.name, t.datatype, t.array) for t in tensors]
 
     def request_id(self) -> str:
         """The caller's own id, or "" where it gave none."""

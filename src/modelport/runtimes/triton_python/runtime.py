@@ -75,7 +75,11 @@ class TritonPythonRuntime:
     ) -> Sequence[Outcome] | Awaitable[Sequence[Outcome] | None] | None:
         """Give the model a batch as a list of requests, and read what it returns."""
         interface = self._interface
-        requests = [ServedRequest(work, interface) for work in batch.works]
+        works = batch.works
+        if len(works) == 1:
+            requests = [ServedRequest(works[0], interface)]
+        else:
+            requests = [ServedRequest(work, interface) for work in works]
         if interface.is_decoupled:
             for request in requests:
                 request.get_response_sender()
@@ -137,6 +141,8 @@ class TritonPythonRuntime:
                 f"objects. InferenceRequest(s) size is:{len(requests)}, and InferenceResponse(s) "
                 f"size is:{len(returned)}",
             )
+        if len(returned) == 1 and requests[0]._sender is None:
+            return [interface.read(requests[0]._work, returned[0])]
         outcomes: list[Outcome] = []
         for index, response in enumerate(returned):
             request = requests[index]
