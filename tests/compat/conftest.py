@@ -1,0 +1,50 @@
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from modelport.dtypes import DATATYPE_BY_NAME
+from tests.served import Served, serving
+
+collect_ignore = ["client"]
+"""Run by the clients' own environments."""
+
+ECHO = """
+
+@modelport.model(inputs={{"values": "{name}[-1]"}}, outputs={{"result": "{name}[-1]"}})
+def same_{lower}(values):
+    return values
+"""
+
+
+@pytest.fixture(scope="session")
+def clients_server(
+    example_models: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    """The example models, one that gives back each datatype, and some that misbehave."""
+    file = tmp_path_factory.mktemp("compat") / "models.py"
+    echoes = "".join(ECHO.format(name=name, lower=name.lower()) for name in DATATYPE_BY_NAME)
+    file.write_text((Path(__file__).parent / "models.py").read_text() + echoes)
+    with serving(str(example_models), str(file)) as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def controlled_server(
+    example_models: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    """The example models, none of them loaded at start."""
+    copy = tmp_path_factory.mktemp("controlled") / "models"
+    shutil.copytree(example_models, copy)
+    with serving(str(copy), "--model-control-mode=explicit") as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def addresses(clients_server: Served, controlled_server: Served) -> dict[str, str]:
+    """The environment of the client's side."""
+    return {
+        "SERVER_ADDRESS": clients_server.address,
+        "CONTROLLED_ADDRESS": controlled_server.address,
+    }

@@ -1,0 +1,36 @@
+import fcntl
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.served import Served, serving
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def example_models() -> Path:
+    """The example repository, made once and kept in ``build`` for the next run."""
+    models = ROOT / "build" / "example-models"
+    models.parent.mkdir(exist_ok=True)
+    with (models.parent / "example-models.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(
+            [sys.executable, "-m", "examples.prepare", str(models)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+    assert done.returncode == 0, done.stderr
+    return models
+
+
+@pytest.fixture(scope="session")
+def example_server(example_models: Path) -> Iterator[Served]:
+    """A server of the example repository."""
+    with serving(str(example_models)) as served:
+        yield served

@@ -1,0 +1,101 @@
+"""Runs ``modelport serve`` the way a user does: as a process, over sockets."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+READY_WITHIN_S = 60
+"""Frameworks are imported meanwhile, on machines that have other things to do."""
+STOPPED_WITHIN_S = 30
+
+GREETING = re.compile(r"is ready on (?P<url>\S+?)[,\s](.*metrics: (?P<metrics>[^,)\s]+))?")
+
+
+@dataclass
+class Served:
+    """A server that is ready.
+
+    Attributes:
+        process: What runs it.
+        url: Where HTTP is answered.
+        metrics_url: The whole address of the metrics; "" where they have no port.
+        lines: What it has written so far, both streams.
+    """
+
+    process: subprocess.Popen[str]
+    url: str = ""
+    metrics_url: str = ""
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        return self.url.partition("://")[2]
+
+    def stop(self) -> int:
+        """Ask it to end and give its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(STOPPED_WITHIN_S)
+
+
+@contextmanager
+def serving(
+    *arguments: str,
+    command: tuple[str, ...] = (sys.executable, "-m", "modelport", "serve"),
+    environment: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+) -> Iterator[Served]:
+    """Start a server on free ports, and stop it in the end, which must go well."""
+    process = subprocess.Popen(
+        [*command, *arguments],
+        cwd=directory,
+        env=clean_environment() | FREE_PORTS | dict(environment or {}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    served = Served(process)
+    is_ready = threading.Event()
+    reader = threading.Thread(target=_read, args=(served, is_ready), daemon=True)
+    reader.start()
+    try:
+        is_ready.wait(READY_WITHIN_S)
+        if not served.url:
+            raise AssertionError(f"the server did not become ready:\n{''.join(served.lines)}")
+        yield served
+        if process.poll() is None:
+            status = served.stop()
+            assert status == 0, f"the server ended with {status}:\n{''.join(served.lines)}"
+    finally:
+        process.kill()
+        process.wait()
+        reader.join()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without settings of Modelport."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("MODELPORT_")}
+
+
+def _read(served: Served, is_ready: threading.Event) -> None:
+    assert served.process.stdout is not None
+    for line in served.process.stdout:
+        served.lines.append(line)
+        found = GREETING.search(line)
+        if found and not served.url:
+            served.url, served.metrics_url = found["url"], found["metrics"] or ""
+            is_ready.set()
+    is_ready.set()
+
+
+FREE_PORTS = {"MODELPORT_HTTP_PORT": "0", "MODELPORT_METRICS_PORT": "0"}
