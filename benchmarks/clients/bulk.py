@@ -21,8 +21,9 @@ from benchmarks import inputs
 
 _BUFFER = bytearray(1 << 20)
 _VIEW = memoryview(_BUFFER)
-_LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _WARM_UP_S = 1.0
+_FEWEST_ANSWERS = 10
 _STATUS_OK = b"HTTP/1.1 200"
 
 
@@ -62,7 +63,9 @@ class Exchanging:
             # The head is short and sent at once: it does not arrive in pieces.
             self.unread_bytes = _whole_bytes(received_bytes)
         self.unread_bytes -= received_bytes
-        return self.unread_bytes == 0
+        if self.unread_bytes < 0:
+            raise ReplyError("a reply is longer than its Content-Length")
+        return not self.unread_bytes
 
 
 class Press:
@@ -118,6 +121,8 @@ def main(port: int, connections: int, seconds: int) -> None:
     print(json.dumps({"is_ready": True}), flush=True)
     press.run(seconds)
     measured_s = time.perf_counter() - started_at
+    if len(press.taken_s) < _FEWEST_ANSWERS:
+        raise ReplyError(f"{len(press.taken_s)} answers in {measured_s:.1f} s")
     percentiles = statistics.quantiles(press.taken_s, n=100)
     found = {
         "requests": len(press.taken_s),

@@ -16,7 +16,7 @@ from benchmarks import inputs
 
 _WARM_UP_REQUESTS = 500
 _RECEIVE_BYTES = 1 << 16
-_LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 def round_trip_s(connection: socket.socket, request: bytes) -> float:
