@@ -9,6 +9,7 @@ from modelport.server.settings import Settings
 __all__ = ["greeting"]
 
 MOST_MODELS = 12
+MOST_CALLS = 4
 
 
 def greeting(
@@ -37,15 +38,22 @@ def greeting(
 
 
 def _calls(base: str, served: list[Served]) -> list[str]:
-    calls = []
+    """Write calls of different kinds: one model for each set of datatypes, the simplest first."""
+    calls: dict[tuple[str, ...], str] = {}
+    steps = {step for deployment in served for step in _step_names(deployment)}
     for deployment in sorted(served, key=_simplicity):
-        body = _example(deployment)
-        if body is not None:
+        kind = tuple(sorted(entry.datatype.name for entry in deployment.config.input))
+        body = _example(deployment) if deployment.name not in steps else None
+        if body is not None and kind not in calls:
             text = json.dumps(body, separators=(",", ":"))
-            calls.append(f"curl {base}/v2/models/{deployment.name}/infer -d '{text}'")
-        if len(calls) == 3:
-            break
-    return calls
+            calls[kind] = f"curl {base}/v2/models/{deployment.name}/infer -d '{text}'"
+    return list(calls.values())[:MOST_CALLS]
+
+
+def _step_names(deployment: Served) -> list[str]:
+    """Models of an ensemble: they are called through it."""
+    scheduling = deployment.config.ensemble_scheduling
+    return [step.model_name for step in scheduling.step] if scheduling is not None else []
 
 
 def _simplicity(deployment: Served) -> tuple[int, str]:
@@ -53,9 +61,9 @@ def _simplicity(deployment: Served) -> tuple[int, str]:
 
 
 def _example(deployment: Served) -> dict[str, object] | None:
-    """A request that the model takes, unless that would be long."""
+    """A request that the model takes, unless that would be long or cannot be guessed."""
     config = deployment.config
-    if deployment.is_decoupled:
+    if deployment.is_decoupled or config.ensemble_scheduling is not None:
         return None
     inputs = []
     for entry in config.input:
@@ -63,7 +71,7 @@ def _example(deployment: Served) -> dict[str, object] | None:
         count = 1
         for dim in dims:
             count *= dim
-        if count > 8:
+        if count > 8 or sum(dim == -1 for dim in entry.dims) > 1:
             return None
         shape = [1, *dims] if config.max_batch_size > 0 else dims
         value: object = _VALUES.get(entry.datatype.name, 1)
