@@ -1,9 +1,11 @@
 """``modelport serve``: read the settings, hand them to the server."""
 
+import gc
 from collections.abc import Sequence
 
 from modelport.cli.options import UsageError, asks_for_help
 from modelport.cli.server_settings import read_settings
+from modelport.server.config import SettingsError
 
 __all__ = ["NOTES", "SUMMARY", "USAGE", "run"]
 
@@ -35,6 +37,13 @@ def run(argv: Sequence[str]) -> int:
             "TARGET: nothing to serve; name a model repository, a model file or a .py file"
         )
     # Only now: help and errors above should not wait for numpy and the event loop.
+    # And without the garbage collector, which would look through all that is imported again and
+    # again and find nothing; the server turns it on when it is ready.
+    gc.disable()
     from modelport.server.build import serve
 
-    return serve(resolved.settings)
+    try:
+        return serve(resolved.settings)
+    except SettingsError as exc:
+        # What only shows when it is used, such as a log file that cannot be written.
+        raise UsageError(str(exc)) from exc

@@ -29,12 +29,13 @@ from modelport.repository.repository import (
 from modelport.repository.sources import recognise
 from modelport.server import memory
 from modelport.server.access import AccessDoor
+from modelport.server.cors import Cors
 from modelport.server.greeting import greeting
 from modelport.server.http import Connection, HttpOptions, HttpServer
 from modelport.server.logs import AccessLog, configure_logs
 from modelport.server.routing import Router
 from modelport.server.settings import Settings
-from modelport.server.tls import server_context
+from modelport.server.tls import TlsUnusable, server_context
 from modelport.specs import Execution
 from modelport.wire.http import HttpLimits
 from modelport.wire.v2_rest import CodecOptions
@@ -115,6 +116,7 @@ class Server:
             self.clock,
             options,
             self._access_log.record if self._access_log is not None else None,
+            Cors(settings.cors_origin),
         )
 
     async def open(self) -> None:
@@ -232,8 +234,8 @@ async def _serve(server: Server) -> int:
                 return 0
             started.result()
             # What was made at start stays: the collector need not look at it again.
-            gc.collect()
             gc.freeze()
+            gc.enable()
             trimming = asyncio.ensure_future(memory.trim_when_idle(server.http))
             if not server.settings.quiet:
                 print(greeting(server.engine, server.addresses, server.settings), flush=True)
@@ -245,7 +247,7 @@ async def _serve(server: Server) -> int:
                 return 0
             log.error("Exit timeout expired. Exiting immediately.")
             return 1
-        except (StartFailed, LoadFailed) as exc:
+        except (StartFailed, TlsUnusable, LoadFailed) as exc:
             log.error("%s", exc)
             return 1
         finally:

@@ -26,7 +26,8 @@ from modelport.errors import (
     Unauthenticated,
 )
 from modelport.protocols.base import Buffer, Headers, Reply, Route
-from modelport.server.routing import Router
+from modelport.server.cors import Cors
+from modelport.server.routing import Match, Router
 from modelport.wire.http import (
     END_OF_HEAD,
     LAST_CHUNK,
@@ -46,10 +47,15 @@ log = logging.getLogger("modelport.http")
 
 JOIN_BELOW_BYTES = 65_536
 """Answers below this are copied into one buffer; above it they are written as they are."""
-HIGH_WATER_BYTES = 262_144
+HIGH_WATER_BYTES = 65_536
 """Unread answer bytes above which a connection is not served any further."""
-PENDING_BYTES = 1_048_576
+PENDING_BYTES = 65_536
 """Pipelined requests that may wait in memory while one is answered."""
+UNREAD_BYTES = 25_165_824
+"""Unread answer bytes of all connections together, above which those that are stuck are closed."""
+STUCK_NS = 200_000_000
+"""A client that has not read a byte of its answer for so long is stuck, once memory is short."""
+PRESSURE_CHECK_S = 0.1
 BURST_GAP_NS = 200_000
 """Answers to different connections that are closer together than this are written together.
 
@@ -63,6 +69,12 @@ MOST_KNOWN = 1024
 KNOWN_HEAD_BYTES = 2048
 MOST_HELD = 64
 """Pieces that one connection holds for the sweep at the most."""
+LINGER_S = 30.0
+"""How long a client that was refused may go on sending before the connection is closed."""
+QUIET_S = 1.0
+"""Silence after which it is closed earlier."""
+LEAST_PROGRESS_BYTES = 65_536
+"""What a client must read of its answer within ``write_timeout_s``: slow is not stuck."""
 HALF_CLOSE_GRACE_S = 1.0
 """How long a request goes on after its client has closed its side.
 
@@ -120,7 +132,7 @@ class HttpServer:
         clock: For timeouts and durations.
         options: Limits and patience.
         record_access: Called after each answer, if given.
-        is_draining: Whether connections are to be closed after their answer.
+        cors: Which web pages may call; none if not given.
     """
 
     def __init__(
@@ -131,6 +143,7 @@ class HttpServer:
         clock: Clock,
         options: HttpOptions,
         record_access: Callable[[AccessRecord], None] | None = None,
+        cors: Cors | None = None,
     ) -> None:
         self.router = router
         self.door = door
@@ -138,8 +151,10 @@ class HttpServer:
         self.clock = clock
         self.options = options
         self.record_access = record_access
+        self.cors = cors or Cors()
         self.connections: set[Connection] = set()
         self.known: dict[bytes, _Bound] = {}
+        self.full: dict[Connection, tuple[int, int]] = {}
         # Whether nothing is to be noted or said beside an ordinary answer.
         self.is_plain = record_access is None
         self._is_draining = False
@@ -198,6 +213,33 @@ class HttpServer:
         """An id that ties an answer to the log."""
         return f"{self._id_prefix}-{next(self._ids):x}"
 
+    def watch_pressure(self, connection: "Connection") -> None:
+        """Keep an eye on a connection whose client does not read as fast as we write."""
+        if not self.full:
+            asyncio.get_running_loop().call_later(PRESSURE_CHECK_S, self._relieve)
+        self.full[connection] = (connection.unread_bytes(), self.clock.now_ns())
+
+    def _relieve(self) -> None:
+        """Close stuck connections, the longest stuck first, while they hold too much memory."""
+        now_ns = self.clock.now_ns()
+        total = 0
+        stuck = []
+        for connection, (seen_bytes, since_ns) in list(self.full.items()):
+            unread_bytes = connection.unread_bytes()
+            total += unread_bytes
+            if unread_bytes != seen_bytes:
+                self.full[connection] = (unread_bytes, now_ns)
+            elif now_ns - since_ns > STUCK_NS:
+                stuck.append((since_ns, unread_bytes, connection))
+        stuck.sort(key=lambda row: row[0])
+        for _, unread_bytes, connection in stuck:
+            if total <= UNREAD_BYTES:
+                break
+            total -= unread_bytes
+            connection.abort()
+        if self.full:
+            asyncio.get_running_loop().call_later(PRESSURE_CHECK_S, self._relieve)
+
     def _sweep(self) -> None:
         now_ns = self.clock.now_ns()
         for connection in list(self.connections):
@@ -209,6 +251,7 @@ class _Bound:
     """A head with all that follows from it: kept for the next request with the same bytes."""
 
     __slots__ = (
+        "answer_headers",
         "end",
         "handler",
         "head",
@@ -232,6 +275,7 @@ class _Bound:
         principal: str,
         max_body: int,
         refusal: Reply | None,
+        answer_headers: Headers = (),
     ) -> None:
         self.head = head
         self.raw = head.raw
@@ -241,11 +285,12 @@ class _Bound:
         self.principal = principal
         self.max_body = max_body
         self.refusal = refusal
+        self.answer_headers = answer_headers
         self.headers = head.headers
         self.memo: Any = None
         # Whether neither side asks for anything out of the ordinary: then the request ends at
         # ``end``, and the answer needs no look at the head.
-        self.is_kept = head.keep_alive and head.method != "HEAD"
+        self.is_kept = head.keep_alive and head.method != "HEAD" and not answer_headers
         self.handler = route.handler if route is not None and refusal is None else None
         is_plain = not head.is_chunked and not head.expects_continue and self.handler is not None
         self.end = self.size + head.content_length if is_plain else 0
@@ -328,6 +373,8 @@ class HttpExchange:
         if server.record_access is not None or status >= 400:
             headers = self._with_request_id(status, headers, body)
         bound = self._bound
+        if bound.answer_headers:
+            headers = (*headers, *bound.answer_headers)
         close = close or not bound.head.keep_alive or server.is_draining or connection.is_closing
         self.is_over = True
         self.is_started = True
@@ -350,7 +397,7 @@ class HttpExchange:
         close = connection.server.is_draining or not self._bound.head.keep_alive
         head = encode_response_head(
             status,
-            headers,
+            (*headers, *self._bound.answer_headers),
             None,
             close=close or not self._is_chunked,
         )
@@ -435,14 +482,15 @@ class Connection(asyncio.Protocol):
         "_body",
         "_bound",
         "_exchange",
-        "_half_closed_ns",
         "_held",
         "_is_advancing",
+        "_is_half_closed",
         "_is_reading_paused",
         "_now_ns",
         "_pending",
         "_since_ns",
         "_transport",
+        "_unread_bytes",
         "is_closing",
         "is_full",
         "peer",
@@ -462,8 +510,9 @@ class Connection(asyncio.Protocol):
         self._held: list[Buffer] = []
         self._is_advancing = False
         self._is_reading_paused = False
-        self._half_closed_ns = 0
+        self._is_half_closed = False
         self._since_ns = 0
+        self._unread_bytes = 0
         self._now_ns = server.clock.now_ns
 
     # Called by the transport.
@@ -479,16 +528,19 @@ class Connection(asyncio.Protocol):
         server.connections.add(self)
         if len(server.connections) > server.options.max_connections:
             error = Overloaded("too many connections are open; try again later")
-            self._refuse(server.errors(error))
+            self._refuse(server.errors(error), linger_s=QUIET_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone, or we have closed."""
         server = self.server
         server.connections.discard(self)
+        server.full.pop(self, None)
         if server.last_sender is self:
             server.last_sender = None
         self.is_closing = True
         self._body = None
+        self._pending.clear()
+        self._held.clear()
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.is_over = True
@@ -497,21 +549,30 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The client will send no more; it may still want its answer."""
-        if self._exchange is None and not self._is_advancing:
-            return False
-        self._half_closed_ns = self.server.clock.now_ns()
-        loop = asyncio.get_running_loop()
-        loop.call_later(HALF_CLOSE_GRACE_S, self._give_up_half_closed, self._exchange)
-        return True
+        self._is_half_closed = True
+        if self._pending and self._exchange is None and not self.is_full:
+            self._advance_pending()
+        exchange = self._exchange
+        if exchange is not None:
+            loop = asyncio.get_running_loop()
+            loop.call_later(HALF_CLOSE_GRACE_S, self._give_up_half_closed, exchange)
+        waits = exchange is not None or (self.is_full and bool(self._pending))
+        if waits and self._transport.can_write_eof():  # TLS has no half of a connection
+            return True
+        self.flush()
+        return False
 
     def pause_writing(self) -> None:
         """The client does not read as fast as we write."""
         self.is_full = True
+        self.server.watch_pressure(self)
         self._since_ns = self.server.clock.now_ns()
+        self._unread_bytes = self._transport.get_write_buffer_size()
 
     def resume_writing(self) -> None:
         """The client has caught up."""
         self.is_full = False
+        self.server.full.pop(self, None)
         exchange = self._exchange
         if exchange is not None:
             if exchange.on_writable is not None:
@@ -541,7 +602,7 @@ class Connection(asyncio.Protocol):
                 self._is_advancing = True
                 self._handle(bound, data[bound.size :])
                 self._is_advancing = False
-                if self._half_closed_ns and self._exchange is None:
+                if self._is_half_closed and self._exchange is None:
                     self._close()
             else:
                 self._advance(data)
@@ -550,6 +611,7 @@ class Connection(asyncio.Protocol):
 
     def _keep_for_later(self, data: bytes) -> None:
         if self.is_closing:
+            self._since_ns = self.server.clock.now_ns()
             return
         self._pending += data
         if len(self._pending) > PENDING_BYTES and not self._is_reading_paused:
@@ -582,13 +644,17 @@ class Connection(asyncio.Protocol):
                 data = self._begin(bound, data)
         finally:
             self._is_advancing = False
-        if self._half_closed_ns and self._exchange is None and not self._pending:
+        if self._is_half_closed and self._exchange is None and not self._pending:
             self._close()
 
     def _bind(self, data: bytes) -> _Bound | None:
         """Read a new head and look up all that follows from it."""
         limits = self.server.options.limits
-        end = data.find(END_OF_HEAD, 0, limits.head_bytes)
+        # RFC 9112 §2.2: empty lines before a request are passed over.
+        start = len(data) - len(data.lstrip(b"\r\n"))
+        if start == len(data):
+            return None
+        end = data.find(END_OF_HEAD, start, limits.head_bytes)
         try:
             if end < 0:
                 self._check_partial_head(data)
@@ -622,35 +688,41 @@ class Connection(asyncio.Protocol):
             )
         # Answer what can be no request at once instead of waiting for its end: a TLS client on
         # this port, bare line feeds.
-        first = data[:1]
-        if not first.isalpha() and first not in (b"\r", b"\n"):
+        if not data.lstrip(b"\r\n")[:1].isalpha():
             raise BadMessage("this is not HTTP; if the client speaks TLS, this port does not")
         if b"\n\n" in data or b"\n\r\n" in data.replace(b"\r\n\r\n", b""):
             raise BadMessage("the lines of the request must end in CRLF")
 
     def _look_up(self, head: RequestHead) -> _Bound:
         server = self.server
+        answer_headers = server.cors.answer_headers(head)
+        most = server.options.limits.body_bytes
+        preflight = server.cors.preflight(head)
+        if preflight is not None:
+            return _Bound(head, None, {}, "", most, preflight, answer_headers)
         match = server.router.match(head.method, head.path)
         route = match.route
         if route is None:
-            error = NotFound("Not Found")
-            reply = server.errors(error)
-            if match.is_known_path:
-                reply = _with_text(server.errors(NotFound("Method Not Allowed")), 405)
-            return _Bound(head, None, {}, "", server.options.limits.body_bytes, reply)
-        most = route.max_body_bytes or server.options.limits.body_bytes
+            return _Bound(head, None, {}, "", most, self._no_route(match), answer_headers)
+        most = route.max_body_bytes or most
+        principal, refusal = "", None
         try:
             principal = server.door.admit(head, route)
             if head.content_length > most:
                 raise body_too_large(head.content_length, most)
         except ModelportError as exc:
-            reply = route.errors(exc)
+            refusal = route.errors(exc)
             if isinstance(exc, Unauthenticated):
-                reply = Reply(
-                    reply.status, (*reply.headers, ("WWW-Authenticate", "Bearer")), reply.body
-                )
-            return _Bound(head, route, match.params, "", most, reply)
-        return _Bound(head, route, match.params, principal, most, None)
+                headers = (*refusal.headers, ("WWW-Authenticate", "Bearer"))
+                refusal = Reply(refusal.status, headers, refusal.body)
+        return _Bound(head, route, match.params, principal, most, refusal, answer_headers)
+
+    def _no_route(self, match: Match) -> Reply:
+        if not match.methods:
+            return self.server.errors(NotFound("Not Found"))
+        reply = self.server.errors(NotFound("Method Not Allowed"))
+        allow = ("Allow", ", ".join(match.methods))  # RFC 9110 §15.5.6
+        return Reply(405, (*reply.headers, allow), reply.body)
 
     def _begin(self, bound: _Bound, data: bytes) -> bytes:
         """Take one request off ``data`` and give back the rest."""
@@ -686,7 +758,7 @@ class Connection(asyncio.Protocol):
         return self._take_body(rest)
 
     def _refuse_early(self, bound: _Bound) -> bytes:
-        self._refuse(cast(Reply, bound.refusal))
+        self._refuse(cast(Reply, bound.refusal), bound)
         return b""
 
     def _feed_body(self, data: bytes) -> None:
@@ -708,7 +780,7 @@ class Connection(asyncio.Protocol):
         except ModelportError as exc:
             self._body = None
             errors = body.bound.route.errors if body.bound.route else self.server.errors
-            self._refuse(errors(exc))
+            self._refuse(errors(exc), body.bound)
             return b""
         if body.is_complete:
             self._body = None
@@ -787,7 +859,6 @@ class Connection(asyncio.Protocol):
         """An exchange is over: close, or go on with what the client sent meanwhile."""
         self._exchange = None
         if close:
-            self.is_closing = True
             self._close()
             return
         if self._is_advancing:
@@ -796,33 +867,61 @@ class Connection(asyncio.Protocol):
         if self._pending and not self.is_full:
             # Not from here: the caller may be in the middle of something.
             asyncio.get_running_loop().call_soon(self._go_on)
-        elif self._half_closed_ns:
+        elif self._is_half_closed:
             self._close()
 
     def _go_on(self) -> None:
         if self._pending and self._exchange is None and not self.is_full and not self.is_closing:
             self._advance_pending()
 
-    def _refuse(self, reply: Reply) -> None:
+    def _refuse(
+        self, reply: Reply, bound: _Bound | None = None, *, linger_s: float = LINGER_S
+    ) -> None:
         """Answer and close: what else the client sends cannot be understood or is not wanted."""
         self.is_closing = True
         self._pending.clear()
-        self.send_whole(reply.status, reply.headers, reply.body, close=True, is_head=False)
+        headers = reply.headers if bound is None else (*reply.headers, *bound.answer_headers)
+        is_head = bound is not None and bound.head.method == "HEAD"
+        self.send_whole(reply.status, headers, reply.body, close=True, is_head=is_head)
         # A close with unread input is a reset, which can overtake the answer: half-close first.
         with contextlib.suppress(OSError, NotImplementedError, RuntimeError):
             self.flush()
             if self._transport.can_write_eof():
                 self._transport.write_eof()
-        asyncio.get_running_loop().call_later(HALF_CLOSE_GRACE_S, self._close)
+        self._since_ns = now_ns = self.server.clock.now_ns()
+        self._linger(now_ns + round(linger_s * 1e9))
+
+    def _linger(self, until_ns: int) -> None:
+        """Read what the client still sends, and close when it has done or at ``until_ns``.
+
+        Many clients look for an answer only when they have sent their whole request.
+        """
+        now_ns = self.server.clock.now_ns()
+        if now_ns < until_ns and now_ns - self._since_ns < QUIET_S * 1e9:
+            asyncio.get_running_loop().call_later(QUIET_S, self._linger, until_ns)
+        else:
+            self._close()
 
     # Time and ends.
+
+    def unread_bytes(self) -> int:
+        """Bytes of answers that are still in memory because the client has not read them."""
+        return self._transport.get_write_buffer_size()
 
     def check_time(self, now_ns: int) -> None:
         """Close the connection if its client takes too long for what it is doing."""
         options = self.server.options
         waited_s = (now_ns - self._since_ns) / 1e9
         if self.is_full:
-            if waited_s > options.write_timeout_s:
+            unread_bytes = self._transport.get_write_buffer_size()
+            if self._unread_bytes - unread_bytes >= LEAST_PROGRESS_BYTES:
+                self._unread_bytes = unread_bytes
+                self._since_ns = now_ns
+            elif waited_s > options.write_timeout_s:
+                self.abort()
+        elif self.is_closing:
+            # Closed, but the client does not take the end of its answer.
+            if waited_s > max(options.write_timeout_s, LINGER_S):
                 self.abort()
         elif self._body is not None:
             if waited_s > options.body_timeout_s:
@@ -850,6 +949,8 @@ class Connection(asyncio.Protocol):
             self._close()
 
     def _close(self) -> None:
+        self.is_closing = True
+        self._since_ns = self.server.clock.now_ns()
         self.flush()
         self._transport.close()
 
@@ -894,7 +995,8 @@ class _CountedBody:
         return bytes(data[taken:])
 
     def take(self) -> Buffer:
-        return self._view.toreadonly()
+        # Writable: the buffer is this request's alone, and a model may use it as it likes.
+        return self._view
 
 
 class _ChunkedBody:

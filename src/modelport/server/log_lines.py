@@ -60,7 +60,7 @@ def text_line(
     *,
     is_coloured: bool = False,
 ) -> str:
-    """Write a record as a line of text; what it has more lines of is moved in."""
+    """Write a record as a line of text; if it has more than one, the others are moved in."""
     level = record.levelname
     name = record.name.removeprefix("modelport.")
     facts = "".join([f" {key}={_shown(value)}" for key, value in _facts(record).items()])

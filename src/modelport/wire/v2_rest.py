@@ -242,7 +242,7 @@ def bind_raw(body: Buffer, config: ModelConfig) -> Inference:
         shape = batch + spec.dims
     else:
         shape = batch + _deduced_shape(spec.name, spec.dims, spec.datatype, len(body))
-    tensor = decode_bytes(spec.name, spec.datatype, shape, _read_only(body), 0, len(body), name)
+    tensor = decode_bytes(spec.name, spec.datatype, shape, body, 0, len(body), name)
     return Inference(Request(Tensors([tensor])), is_binary=True)
 
 
@@ -291,11 +291,7 @@ def _from_bytes(
             f"unexpected size for input '{part.name}', expecting {missing} additional bytes for "
             f"model '{model}'"
         )
-    return decode_bytes(part.name, datatype, part.shape, _read_only(body), position, size, model)
-
-
-def _read_only(body: Buffer) -> Buffer:
-    return body if type(body) is bytes else memoryview(body).toreadonly()
+    return decode_bytes(part.name, datatype, part.shape, body, position, size, model)
 
 
 def _binary_size(part: Input) -> int | None:
