@@ -71,9 +71,9 @@ def text_line(
         head = f"\x1b[2m{time_}\x1b[0m {colour}{level:<7}\x1b[0m \x1b[2m{name}:\x1b[0m"
         facts = f"\x1b[2m{facts}\x1b[0m" if facts else ""
     trace = _exception(record)
-    return (
-        f"{head} {_shown(record.getMessage())}{facts}{_INDENT + _shown(trace) if trace else ''}\n"
-    )
+    message = _shown(f"{record.getMessage()}\n{trace}" if trace else record.getMessage())
+    first, mark, rest = message.partition(_INDENT)
+    return f"{head} {first}{facts}{mark}{rest}\n"
 
 
 def json_line(record: logging.LogRecord) -> str:

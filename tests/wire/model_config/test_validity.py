@@ -176,6 +176,8 @@ def _sequences(**changes: Any) -> dict[str, Any]:
         ({"cc_model_filenames": {"7.5": "/m"}}, 'cc_model_filenames["7.5"] is "/m"; it has'),
         ({"metric_tags": {"a-b": "c"}}, 'metric_tags has "a-b"; a Prometheus label starts with'),
         ({"metric_tags": {"version": "c"}}, 'metric_tags has "version"; a Prometheus label'),
+        ({"metric_tags": {"reason": "c"}}, 'metric_tags has "reason"; a Prometheus label'),
+        ({"metric_tags": {"__name__": "c"}}, 'metric_tags has "__name__"; a Prometheus label'),
     ],
 )
 def test_what_makes_no_sense_is_refused(changes: dict[str, Any], message: str) -> None:

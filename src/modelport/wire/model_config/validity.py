@@ -240,8 +240,8 @@ def _metric_tags(config: ModelConfig) -> Iterator[str]:
     for name in config.metric_tags:
         if not _LABEL.fullmatch(name) or name in _OWN_LABELS:
             yield (
-                f'metric_tags has "{_printable(name)}"; a Prometheus label starts with a letter, '
-                "goes on with letters, digits and _, and is not one of "
+                f'metric_tags has "{_printable(name)}"; a Prometheus label starts with a letter '
+                "or one _, goes on with letters, digits and _, and is not one of "
                 f"{', '.join(_OWN_LABELS)}"
             )
 
@@ -260,5 +260,5 @@ def _repeated(names: Iterable[str]) -> list[str]:
     return list(twice)
 
 
-_LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
-_OWN_LABELS: Final = ("model", "version", "le", "quantile", "gpu_uuid")
+_LABEL: Final = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")  # Prometheus keeps "__" for itself
+_OWN_LABELS: Final = ("model", "version", "le", "quantile", "reason", "gpu_uuid")
