@@ -7,6 +7,7 @@ waiting stands in :mod:`~modelport.engine.admission` and :mod:`~modelport.engine
 
 import asyncio
 import inspect
+import threading
 from collections import deque
 from collections.abc import Awaitable, Sequence
 from typing import Any, cast
@@ -74,7 +75,7 @@ class _Instance:
 
     def done(self, batch: Batch, ran: Ran) -> None:
         self.deployment.completed(
-            self, batch, ran.started_ns, ran.ended_ns, ran.outcomes, ran.error
+            self, batch, ran.started_ns, ran.ended_ns, ran.outcomes, ran.error, ran.is_kept
         )
 
     def became_async(self) -> None:
@@ -126,6 +127,7 @@ class Deployment:
         ]
         self._free = list(self._instances)
         self._queue: deque[Job] = deque()
+        self._queue_lock = threading.Lock()
         self._cancelled_in_queue = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
@@ -242,8 +244,9 @@ class Deployment:
             self._watch_deadline(job, request.deadline_ns)
         job.is_queued = True
         self.in_flight += 1
-        self.statistics.pending += 1
-        self._queue.append(job)
+        with self._queue_lock:
+            self.statistics.pending += 1
+            self._queue.append(job)
         if self._ordered is not None:
             self._ordered.append(job)
         if self._free:
@@ -254,24 +257,53 @@ class Deployment:
     # Requests go to instances.
 
     def _dispatch(self) -> None:
-        queue = self._queue
-        while queue and self._free:
+        while self._queue and self._free:
             if self._cancelled_in_queue:
                 self._sweep_cancelled()
                 continue
-            now_ns = self._now_ns()
-            if queue[0].expires_ns and now_ns >= queue[0].expires_ns:
+            head = self._queue[0]
+            if head.expires_ns and self._now_ns() >= head.expires_ns:
                 self._expire()
                 continue
-            decision = decide(queue, self._policy, now_ns)
-            if isinstance(decision, Wait):
-                self._wake_at(decision.until_ns)
+            cut = self._cut()
+            if isinstance(cut, Wait):
+                self._wake_at(cut.until_ns)
                 return
+            if cut is None:
+                return
+            self._start(self._free.pop(), *cut)
+
+    def _cut(self) -> tuple[list[Job], int] | Wait | None:
+        """Take the next batch off the queue, if it is time for it."""
+        with self._queue_lock:
+            queue = self._queue
+            if not queue:
+                return None
+            decision = decide(queue, self._policy, self._now_ns())
+            if isinstance(decision, Wait):
+                return decision
             jobs = [queue.popleft() for _ in range(decision.count)]
             for job in jobs:
                 job.is_queued = False
             self.statistics.pending -= len(jobs)
-            self._start(self._free.pop(), jobs, decision.rows)
+        return jobs, decision.rows
+
+    def _take(self) -> Batch | None:
+        """Give a thread that has executed a batch the next one; ``None`` if it is to wait.
+
+        The only thing here that other threads call: they may touch the queue, under its lock.
+        Whatever is out of the ordinary is left to the loop.
+        """
+        if self._cancelled_in_queue or self._placement.is_inline or self.is_closing:
+            return None
+        queue = self._queue
+        try:
+            if queue[0].expires_ns:
+                return None
+        except IndexError:
+            return None
+        cut = self._cut()
+        return Batch(*cut) if isinstance(cut, tuple) else None
 
     def _start(self, instance: _Instance, jobs: list[Job], rows: int) -> None:
         batch = Batch(jobs, rows)
@@ -286,6 +318,7 @@ class Deployment:
                 self.completions,
                 self._clock,
                 instance.became_async,
+                self._take,
             )
         if instance.is_async:
             instance.running += 1
@@ -346,9 +379,12 @@ class Deployment:
         ended_ns: int,
         outcomes: Sequence[Outcome] | None,
         error: Exception | None,
+        is_kept: bool = False,
     ) -> None:
-        """An instance has executed a batch."""
-        if instance.is_async:
+        """An instance has executed a batch; ``is_kept`` if it has gone on with another one."""
+        if is_kept:
+            self._placement.ran(ended_ns - started_ns)
+        elif instance.is_async:
             instance.running -= 1
             if instance.running == MAX_CONCURRENT_AWAITABLES - 1:
                 self._free.append(instance)
@@ -472,18 +508,22 @@ class Deployment:
 
     def cancelled(self, job: Job) -> None:
         """A caller has gone: what it had queued will not run."""
-        if job.is_queued:
-            self._cancelled_in_queue += 1
+        with self._queue_lock:
+            is_queued = job.is_queued
+            if is_queued:
+                self._cancelled_in_queue += 1
+        if is_queued:
             # Nothing is said to the sink: who would listen?
             self._fail(job, Cancelled("cancelled by the caller"))
             if self._ordered is not None:
                 self._flush_ordered()
 
     def _sweep_cancelled(self) -> None:
-        before = len(self._queue)
-        self._queue = deque(job for job in self._queue if not job.is_closed)
-        self.statistics.pending -= before - len(self._queue)
-        self._cancelled_in_queue = 0
+        with self._queue_lock:
+            before = len(self._queue)
+            self._queue = deque(job for job in self._queue if not job.is_closed)
+            self.statistics.pending -= before - len(self._queue)
+            self._cancelled_in_queue = 0
 
     def _watch_queue(self, expires_ns: int) -> None:
         if self._expiry is None:
@@ -497,18 +537,20 @@ class Deployment:
             self._expiry = None
         now_ns = self._now_ns()
         kept: deque[Job] = deque()
-        next_ns = 0
-        for job in self._queue:
-            if job.expires_ns and now_ns >= job.expires_ns and not job.is_closed:
-                self.statistics.pending -= 1
-                waited_ms = (now_ns - job.queued_ns) / 1e6
-                text = f"Request timeout expired; it had waited {waited_ms:.0f} ms in the queue"
-                self._fail(job, TimedOut(text))
-            else:
-                kept.append(job)
-                if job.expires_ns and (next_ns == 0 or job.expires_ns < next_ns):
-                    next_ns = job.expires_ns
-        self._queue = kept
+        expired = []
+        with self._queue_lock:
+            for job in self._queue:
+                if job.expires_ns and now_ns >= job.expires_ns and not job.is_closed:
+                    expired.append(job)
+                else:
+                    kept.append(job)
+            self._queue = kept
+            self.statistics.pending -= len(expired)
+        for job in expired:
+            waited_ms = (now_ns - job.queued_ns) / 1e6
+            text = f"Request timeout expired; it had waited {waited_ms:.0f} ms in the queue"
+            self._fail(job, TimedOut(text))
+        next_ns = min((job.expires_ns for job in kept if job.expires_ns), default=0)
         if self._ordered is not None:
             self._flush_ordered()
         if next_ns:
@@ -549,9 +591,10 @@ class Deployment:
 
     def close(self) -> None:
         """Fail what is still in flight, and let the threads go; the runtimes are not unloaded."""
-        while self._queue:
-            job = self._queue.popleft()
-            self.statistics.pending -= 1
+        with self._queue_lock:
+            left, self._queue = self._queue, deque()
+            self.statistics.pending -= len(left)
+        for job in left:
             self._fail(job, Unavailable("Server exiting"))
         for timer in (self._timer, self._expiry):
             if timer is not None:

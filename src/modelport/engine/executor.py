@@ -37,9 +37,12 @@ FAST_RUNS = 32
 
 
 class Ran:
-    """How an execution went: outcomes, or the exception, and when it began and ended."""
+    """How an execution went: outcomes, or the exception, and when it began and ended.
 
-    __slots__ = ("ended_ns", "error", "outcomes", "started_ns")
+    ``is_kept`` says that the instance has gone on with another batch already.
+    """
+
+    __slots__ = ("ended_ns", "error", "is_kept", "outcomes", "started_ns")
 
     def __init__(
         self,
@@ -52,6 +55,7 @@ class Ran:
         self.ended_ns = ended_ns
         self.outcomes = outcomes
         self.error = error
+        self.is_kept = False
 
 
 Done = Callable[[Batch, Ran], None]
@@ -91,6 +95,9 @@ class Completions:
 class InstanceThread:
     """A thread that executes the batches of one instance, one after another.
 
+    When it has executed one it asks for the next by itself (``take``): the answers to the first
+    are written by the server's loop meanwhile, and the instance does not wait for that.
+
     The first ``execute`` that gives an awaitable turns it into a thread that runs an event loop;
     from then on batches run beside one another.
     """
@@ -102,9 +109,11 @@ class InstanceThread:
         completions: Completions,
         clock: Clock,
         became_async: Callable[[], None],
+        take: Callable[[], Batch | None],
     ) -> None:
         self._runtime = runtime
         self._became_async = became_async
+        self._take = take
         self._completions = completions
         self._now_ns = clock.now_ns
         self._queue: SimpleQueue[tuple[Batch, Done] | None] = SimpleQueue()
@@ -127,19 +136,26 @@ class InstanceThread:
 
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:
-            batch, done = item
-            started_ns = self._now_ns()
-            try:
-                outcomes = self._runtime.execute(batch)
-            except Exception as exc:
-                self._post(done, batch, started_ns, None, exc)
-                continue
-            if inspect.isawaitable(outcomes):
-                self._run_loop(outcomes, batch, done, started_ns)
-                return
-            self._post(done, batch, started_ns, outcomes, None)
+            batch: Batch | None = item[0]
+            done = item[1]
+            while batch is not None:
+                started_ns = self._now_ns()
+                outcomes: Any = None
+                error: Exception | None = None
+                try:
+                    outcomes = self._runtime.execute(batch)
+                except Exception as exc:
+                    error = exc
+                if inspect.isawaitable(outcomes):
+                    self._run_loop(outcomes, batch, done, started_ns)
+                    return
+                ran = Ran(started_ns, self._now_ns(), outcomes, error)
+                following = self._take()
+                ran.is_kept = following is not None
+                self._completions.post(done, batch, ran)
+                batch = following
             # Else the last batch lives until the next one has come.
-            del item, batch, done, outcomes
+            del item, batch, done, outcomes, error, ran
 
     def _run_loop(
         self,
