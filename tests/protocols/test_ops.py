@@ -166,7 +166,11 @@ def test_first_responses_are_told_of_decoupled_models_only() -> None:
     ],
 )
 def test_each_kind_of_latency_can_be_switched(switch: str, names: list[str]) -> None:
-    off = {"counter_latencies": False, "summary_latencies": False, "histogram_latencies": False}
+    off: dict[str, Any] = {
+        "counter_latencies": False,
+        "summary_latencies": False,
+        "histogram_latencies": False,
+    }
     none, some = families(get(busy(), **off)), families(get(busy(), **{**off, switch: True}))
     assert set(names) <= set(some) - set(none)
     assert "nv_inference_request_success" in none
