@@ -376,11 +376,11 @@ class HttpExchange:
         if bound.answer_headers:
             headers = (*headers, *bound.answer_headers)
         close = close or not bound.head.keep_alive or server.is_draining or connection.is_closing
-        self.is_over = True
-        self.is_started = True
         connection.send_whole(
             status, headers, body, close=close, is_head=bound.head.method == "HEAD"
         )
+        self.is_over = True
+        self.is_started = True
         connection.finished(self, close=close)
 
     def start(self, status: int, headers: Headers) -> None:
@@ -388,7 +388,6 @@ class HttpExchange:
         if self.is_over:
             return
         connection = self._connection
-        self.is_started = True
         self._status = status
         self._sent_bytes = 0
         # RFC 9112 §6.1: an HTTP/1.0 client does not know chunks; the end of the connection is the
@@ -403,6 +402,7 @@ class HttpExchange:
         )
         if not self._is_chunked:
             head = head.replace(b"Transfer-Encoding: chunked\r\n", b"")
+        self.is_started = True
         connection.write([head])
 
     def write(self, data: Buffer) -> bool:
@@ -788,7 +788,8 @@ class Connection(asyncio.Protocol):
         return rest
 
     def _handle(self, bound: _Bound, body: Buffer) -> None:
-        self._exchange = exchange = HttpExchange(self, bound, body, self._now_ns())
+        self._since_ns = now_ns = self._now_ns()
+        self._exchange = exchange = HttpExchange(self, bound, body, now_ns)
         handler = bound.handler
         if handler is None:
             refusal = cast(Reply, bound.refusal)
