@@ -3,6 +3,7 @@
 =====================  ===========================================================================
 ``sh``                 run by bash; has to succeed
 ``sh server``          the last line starts a server, what stands before it prepares it
+``sh refused``         succeeds, and what it prints is an error of the server
 ``sh fails``           has to fail
 ``sh by-hand``         for people only: it installs things, or asks for what a test cannot have
 ``python``             run by Python
