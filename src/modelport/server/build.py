@@ -27,7 +27,7 @@ from modelport.repository.repository import (
     RepositoryOptions,
 )
 from modelport.repository.sources import recognise
-from modelport.server import memory
+from modelport.server import process
 from modelport.server.access import AccessDoor
 from modelport.server.cors import Cors
 from modelport.server.greeting import greeting
@@ -211,7 +211,7 @@ def serve(settings: Settings) -> int:
         the exit timeout cut requests off, 130 when interrupted a second time.
     """
     configure_logs(settings)
-    memory.tune()
+    process.tune()
     try:
         server = Server(settings)
     except ModelportError as exc:
@@ -236,7 +236,7 @@ async def _serve(server: Server) -> int:
             # What was made at start stays: the collector need not look at it again.
             gc.freeze()
             gc.enable()
-            trimming = asyncio.ensure_future(memory.trim_when_idle(server.http))
+            trimming = asyncio.ensure_future(process.trim_when_idle(server.http))
             if not server.settings.quiet:
                 print(greeting(server.engine, server.addresses, server.settings), flush=True)
             log.info("ready: Modelport %s", __version__)

@@ -24,12 +24,14 @@ class Interface:
         instance_name: For the texts of errors.
         output_names: In the order of the configuration.
         is_decoupled: Whether a request may have no response, or many.
+        has_strings: Whether reading an answer takes longer than a moment.
         as_input: What an input is wrapped into.
     """
 
     __slots__ = (
         "_outputs",
         "as_input",
+        "has_strings",
         "instance_name",
         "is_decoupled",
         "model_name",
@@ -42,6 +44,7 @@ class Interface:
         self.model_version = version
         self.instance_name = instance_name
         self.is_decoupled = config.is_decoupled
+        self.has_strings = any(output.datatype is BYTES for output in config.output)
         self.output_names = [output.name for output in config.output]
         self.as_input = InputView if _has_input_views(config) else InputTensor
         self._outputs: dict[str, tuple[int, DataType]] = {

@@ -5,8 +5,8 @@ import contextlib
 import inspect
 import threading
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any, ClassVar, overload
 
 from modelport.errors import LoadFailed, ModelportError
 from modelport.runtimes.base import Batch, Host, LoadContext, ModelSource, Outcome
@@ -143,6 +143,8 @@ class TritonPythonRuntime:
             )
         if len(returned) == 1 and requests[0]._sender is None:
             return [interface.read(requests[0]._work, returned[0])]
+        if all(request._sender is None for request in requests) and not interface.has_strings:
+            return _ReadLater(interface, requests, returned)
         outcomes: list[Outcome] = []
         for index, response in enumerate(returned):
             request = requests[index]
@@ -167,6 +169,37 @@ class TritonPythonRuntime:
         self._host.log(
             "error", f"{function} of '{instance}' failed: {text}", model=self._interface.model_name
         )
+
+
+class _ReadLater(Sequence[Outcome]):
+    """What a model returned, read as it is looked at.
+
+    That is done by whoever answers the callers, while the instance goes on with its next batch.
+    """
+
+    def __init__(
+        self, interface: Interface, requests: Sequence[ServedRequest], returned: list[Any]
+    ) -> None:
+        self._interface = interface
+        self._requests = requests
+        self._returned = returned
+
+    def __len__(self) -> int:
+        return len(self._returned)
+
+    @overload
+    def __getitem__(self, index: int) -> Outcome: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Outcome]: ...
+    def __getitem__(self, index: int | slice) -> Outcome | Sequence[Outcome]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        return self._interface.read(self._requests[index]._work, self._returned[index])
+
+    def __iter__(self) -> Iterator[Outcome]:
+        read = self._interface.read
+        for request, response in zip(self._requests, self._returned, strict=True):
+            yield read(request._work, response)
 
 
 def _failed(requests: list[ServedRequest], error: ModelportError) -> list[Outcome]:

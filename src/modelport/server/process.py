@@ -1,10 +1,13 @@
-"""How the process handles memory: reuse large blocks while busy, give them back when idle.
+"""What the process asks of the system: memory that is reused while busy, timers that are on time.
 
 glibc hands every large block back to the kernel when it is freed, and the kernel fills it with
 zeros when it is wanted again: up to 1 ms for a request of 602 KB. With higher thresholds the
 blocks are kept and used again; what is kept for nothing is given back once the server is idle.
 
-Source: ``mallopt(3)``, M_MMAP_THRESHOLD and M_TRIM_THRESHOLD.
+Linux lets timers be 50 µs late so that it can wake for several at once. A batch that is cut 50 µs
+late every 5 ms is a percent of throughput, so it is asked not to.
+
+Source: ``mallopt(3)``, M_MMAP_THRESHOLD and M_TRIM_THRESHOLD; ``prctl(2)``, PR_SET_TIMERSLACK.
 """
 
 import asyncio
@@ -20,16 +23,23 @@ TRIM_THRESHOLD_BYTES = 256 * 1024 * 1024
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 
+_PR_SET_TIMERSLACK = 29
+
 IDLE_CHECK_S = 2.0
 
 
 def tune() -> bool:
-    """Keep large blocks for reuse. Returns whether this C library can."""
+    """Keep large blocks for reuse, and timers of this thread and those it starts on time.
+
+    Returns:
+        Whether this system can.
+    """
     library = _glibc()
     if library is None:
         return False
     library.mallopt(_M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
     library.mallopt(_M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
+    library.prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
     return True
 
 
