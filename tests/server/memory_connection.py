@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import httptools
 
+from modelport.clock import Clock
 from modelport.errors import ModelportError, Unauthenticated
 from modelport.protocols.base import Access, Exchange, Route
 from modelport.protocols.v2_rest.replies import encode_error
@@ -247,15 +248,20 @@ class TestServer:
 
     __test__ = False
 
-    def __init__(self, options: HttpOptions | None = None, cors: Cors | None = None) -> None:
+    def __init__(
+        self,
+        options: HttpOptions | None = None,
+        cors: Cors | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         # Time does not begin at zero, and answers far apart are written at once.
         self.clock = ManualClock(10**12)
         self.loop = HandTurnedLoop(self.clock)
         self.waiting: list[Exchange] = []
         self.seen: list[bytes] = []
         self.http = HttpServer(
-            Router(self._routes()), self, encode_error, self.clock, options or HttpOptions(),
-            None, cors,
+            Router(self._routes()), self, encode_error, clock or self.clock,
+            options or HttpOptions(), None, cors,
         )  # fmt: skip
 
     def admit(self, head: RequestHead, route: Route) -> str:
