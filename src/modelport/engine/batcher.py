@@ -81,17 +81,22 @@ def decide(queue: Sequence[Queued], policy: BatchPolicy, now_ns: int) -> Cut | W
     first = queue[0]
     if not policy.joins:
         return Cut(1, first.rows)
+    # Names instead of attributes, identity before equality: an instance may be waiting for this.
+    max_rows = policy.max_rows
+    preferred_rows = policy.preferred_rows
+    key = first.batch_key
     rows = 0
     count = 0
     preferred: Cut | None = None
     is_closed = False
     for request in queue:
-        if rows + request.rows > policy.max_rows or request.batch_key != first.batch_key:
+        more = rows + request.rows
+        if more > max_rows or (request.batch_key is not key and request.batch_key != key):
             is_closed = True
             break
-        rows += request.rows
+        rows = more
         count += 1
-        if rows in policy.preferred_rows:
+        if preferred_rows and rows in preferred_rows:
             preferred = Cut(count, rows)
     whole = Cut(count, rows)
     if rows >= policy.max_rows:
