@@ -14,8 +14,9 @@ from modelport.errors import ModelportError, Unauthenticated
 from modelport.protocols.base import Access, Exchange, Route
 from modelport.protocols.v2_rest.replies import encode_error
 from modelport.server.cors import Cors
-from modelport.server.http import HttpOptions, HttpServer
+from modelport.server.http import HttpExchange, HttpOptions, HttpServer
 from modelport.server.routing import Router
+from modelport.server.websocket import WebSocket, accept_websocket
 from modelport.testing.clock import ManualClock
 from modelport.wire.http import RequestHead
 
@@ -82,7 +83,7 @@ class MemoryTransport(asyncio.Transport):
         self._loop = loop
         self._high = 65_536
         self._is_full = False
-        self.protocol: asyncio.Protocol
+        self.protocol: Any
         self.unread = bytearray()
         self.writes: list[bytes] = []
         self.is_stuck = False
@@ -109,6 +110,9 @@ class MemoryTransport(asyncio.Transport):
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
         self.write(b"".join(list_of_data))
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
 
     def can_write_eof(self) -> bool:
         return True
@@ -195,13 +199,13 @@ class Client:
         """Send pieces one after another, each in a turn of the loop."""
         for piece in pieces:
             if not self.transport.is_lost:
-                self.connection.data_received(piece)
+                self.transport.protocol.data_received(piece)
             self.loop.turn()
         return self
 
     def end(self) -> None:
         """Send no more."""
-        if not self.connection.eof_received():
+        if not self.transport.protocol.eof_received():
             self.transport.close()
         self.loop.turn()
 
@@ -242,6 +246,7 @@ class TestServer:
     """A server with routes for trying things, and its time.
 
     Attributes:
+        sockets: That ``/socket`` has accepted; they echo.
         waiting: Exchanges that ``/later`` has left to the test.
         seen: Bodies that came to ``/echo`` and ``/later``.
     """
@@ -259,6 +264,7 @@ class TestServer:
         self.loop = HandTurnedLoop(self.clock)
         self.waiting: list[Exchange] = []
         self.seen: list[bytes] = []
+        self.sockets: list[WebSocket] = []
         self.http = HttpServer(
             Router(self._routes()), self, encode_error, clock or self.clock,
             options or HttpOptions(), None, cors,
@@ -283,6 +289,7 @@ class TestServer:
             ("GET", "/boom", self._boom, None),
             ("GET", "/fail", self._fail, None),
             ("GET", "/name/{name}", self._name, None),
+            ("GET", "/socket", self._socket, None),
         ]
         return [
             Route(
@@ -314,6 +321,13 @@ class TestServer:
 
     def _fail(self, exchange: Exchange) -> None:
         raise ModelportError("what the caller may know")
+
+    def _socket(self, exchange: Exchange) -> None:
+        assert isinstance(exchange, HttpExchange)
+        socket = accept_websocket(exchange, protocols=["echo"], max_message_bytes=1000)
+        if socket is not None:
+            socket.on_message = socket.send
+            self.sockets.append(socket)
 
     def _name(self, exchange: Exchange) -> None:
         text = f"{exchange.method} {exchange.params['name']} {exchange.query} {exchange.principal}"

@@ -41,7 +41,15 @@ from modelport.wire.http import (
     parse_request_head,
 )
 
-__all__ = ["AccessRecord", "Connection", "Door", "HttpOptions", "HttpServer"]
+__all__ = [
+    "AccessRecord",
+    "Connection",
+    "Door",
+    "Guest",
+    "HttpExchange",
+    "HttpOptions",
+    "HttpServer",
+]
 
 log = logging.getLogger("modelport.http")
 
@@ -93,6 +101,22 @@ class Door(Protocol):
             Unauthenticated: No key or a wrong one.
             Forbidden: Not from there, or not with this key.
         """
+        ...
+
+
+class Guest(Protocol):
+    """What holds a connection: the listener's own, or a protocol that it was handed over to."""
+
+    def check_time(self, now_ns: int) -> None:
+        """Called about once a second: end what takes too long."""
+        ...
+
+    def close_if_idle(self) -> None:
+        """The server is draining: end what has nothing under way."""
+        ...
+
+    def abort(self) -> None:
+        """End at once."""
         ...
 
 
@@ -152,7 +176,7 @@ class HttpServer:
         self.options = options
         self.record_access = record_access
         self.cors = cors or Cors()
-        self.connections: set[Connection] = set()
+        self.connections: set[Guest] = set()
         self.known: dict[bytes, _Bound] = {}
         self.full: dict[Connection, tuple[int, int]] = {}
         # Whether nothing is to be noted or said beside an ordinary answer.
@@ -317,32 +341,49 @@ class HttpExchange:
         self.received_ns = received_ns
 
     @property
+    def head(self) -> RequestHead:
+        """As it came."""
+        return self._bound.head
+
+    @property
+    def server(self) -> HttpServer:
+        """That it came to."""
+        return self._connection.server
+
+    @property
     def method(self) -> str:
+        """As the route knows it: GET for HEAD."""
         method = self._bound.head.method
         return "GET" if method == "HEAD" else method
 
     @property
     def path(self) -> str:
+        """Still percent-encoded."""
         return self._bound.head.path
 
     @property
     def query(self) -> str:
+        """After the ``?``, still encoded."""
         return self._bound.head.query
 
     @property
     def headers(self) -> Mapping[str, str]:
+        """Names in lower case."""
         return self._bound.head.headers
 
     @property
     def params(self) -> Mapping[str, str]:
+        """What the pattern of the route found in the path."""
         return self._bound.params
 
     @property
     def principal(self) -> str:
+        """Who asks."""
         return self._bound.principal
 
     @property
     def memo(self) -> Any:
+        """What the handler keeps with this head."""
         return self._bound.memo
 
     @memo.setter
@@ -439,6 +480,17 @@ class HttpExchange:
         if not self.is_over:
             self.is_over = True
             self._connection.abort()
+
+    def upgrade(self, headers: Headers, guest: asyncio.Protocol) -> None:
+        """Answer 101 and hand the connection over, at the end of this turn of the loop.
+
+        The guest is then called as by any transport, first with what the client has sent since.
+        The exchange is over; it does not hear of the client's leaving any more.
+        """
+        if not self.is_over and not self.is_started:
+            self.is_over = self.is_started = True
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._connection.hand_over, self, headers, guest)
 
     def _with_request_id(self, status: int, headers: Headers, body: Sequence[Buffer]) -> Headers:
         request_id = self.headers.get("x-request-id", "")
@@ -874,6 +926,27 @@ class Connection(asyncio.Protocol):
     def _go_on(self) -> None:
         if self._pending and self._exchange is None and not self.is_full and not self.is_closing:
             self._advance_pending()
+
+    def hand_over(self, exchange: HttpExchange, headers: Headers, guest: asyncio.Protocol) -> None:
+        """Let another protocol have the connection."""
+        if self._exchange is not exchange:
+            guest.connection_lost(None)  # the client has left meanwhile
+            return
+        self.flush()
+        self._transport.write(encode_response_head(101, headers, None, close=False))
+        data = bytes(self._pending)
+        transport = self._transport
+        if self._is_reading_paused:
+            transport.resume_reading()
+        # Whoever still knows this connection finds it lost.
+        self._exchange = None
+        self.connection_lost(None)
+        transport.set_protocol(guest)
+        guest.connection_made(transport)
+        if data:
+            guest.data_received(data)
+        if self._is_half_closed:
+            transport.close()
 
     def _refuse(
         self, reply: Reply, bound: _Bound | None = None, *, linger_s: float = LINGER_S

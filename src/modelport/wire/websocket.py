@@ -18,6 +18,7 @@ from wsproto.utilities import generate_accept_token, generate_nonce
 from modelport.wire.http import BadMessage, RequestHead
 
 __all__ = [
+    "VERSION",
     "Close",
     "Event",
     "Message",
