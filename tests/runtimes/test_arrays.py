@@ -2,11 +2,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from modelport.errors import Cancelled, ModelFailed, ModelportError
+from modelport.errors import Cancelled, ModelFailed
 from modelport.messages import Response
 from modelport.runtimes.arrays import Arrays, TensorRuntime
 from modelport.runtimes.base import Batch, Outcome
-from modelport.specs import ModelConfig, ModelInput, ModelOutput, Reshape
+from modelport.specs import ModelConfig, ModelInput, ModelOutput
 from modelport.tensors import Array
 from modelport.testing.fakes import FakeWork, work_of
 
@@ -116,50 +116,6 @@ def test_times_of_computing_are_told() -> None:
     batch = Batch([work([1, 2])], 1)
     Doubling().execute(batch)
     assert 0 < batch.inputs_ready_ns <= batch.computed_ns
-
-
-def test_shapes_are_the_models_inside_and_the_configurations_outside() -> None:
-    config = ModelConfig(
-        max_batch_size=4,
-        input=(ModelInput(name="x", dims=(-1, 4), reshape=Reshape(shape=(-1, 2, 2))),),
-        output=(
-            ModelOutput(
-                name="double",
-                data_type="TYPE_FP32",
-                dims=(4, -1),
-                reshape=Reshape(shape=(2, 2, -1)),
-            ),
-        ),
-    )
-    runtime = Doubling(config, change=lambda array: array.transpose(0, 2, 3, 1))
-    array = np.arange(12, dtype=np.float32).reshape(1, 3, 4)
-    (outcome,) = execute(runtime, [work_of({"x": array})])
-    assert runtime.asked[0][0] == [(1, 3, 2, 2)]
-    assert isinstance(outcome, Response)
-    assert outcome.outputs[0].shape == (1, 4, 3)
-
-
-def test_scalar_of_a_row_has_a_dimension_outside() -> None:
-    config = ModelConfig(
-        max_batch_size=4,
-        input=(ModelInput(name="x", dims=(1,), reshape=Reshape()),),
-        output=(ModelOutput(name="double", data_type="TYPE_FP32", dims=(1,), reshape=Reshape()),),
-    )
-    runtime = Doubling(config)
-    (outcome,) = execute(runtime, [work_of({"x": np.ones((3, 1), np.float32)}, rows=3)])
-    assert runtime.asked[0][0] == [(3,)]
-    assert told(outcome) == {"double": [[2], [2], [2]]}
-
-
-def test_output_of_another_rank_than_its_reshape_is_the_models_failure() -> None:
-    config = ModelConfig(
-        max_batch_size=4,
-        input=CONFIG.input,
-        output=(ModelOutput(name="double", data_type="TYPE_FP32", dims=(1,), reshape=Reshape()),),
-    )
-    (outcome,) = execute(Doubling(config), [work([1, 2])])
-    assert isinstance(outcome, ModelportError)
-    assert str(outcome) == "'double' has shape [1, 2], expected []"
 
 
 def test_missing_output_is_the_models_failure() -> None:

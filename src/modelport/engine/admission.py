@@ -112,7 +112,7 @@ class Admission:
                     batch = shape[0]
                 elif shape[0] != batch:
                     return None
-        if not self._max_batch:
+        if not self._max_batch or not tensors:
             return 1
         return batch if 0 <= batch <= self._max_batch else None
 

@@ -7,6 +7,7 @@ waiting stands in :mod:`~modelport.engine.admission` and :mod:`~modelport.engine
 
 import asyncio
 import inspect
+import logging
 import threading
 from collections import deque
 from collections.abc import Awaitable, Sequence
@@ -14,19 +15,23 @@ from typing import Any, cast
 
 from modelport.clock import Clock
 from modelport.engine.admission import Admission
-from modelport.engine.batcher import BatchPolicy, Wait, decide
+from modelport.engine.batcher import BatchPolicy, Wait
 from modelport.engine.executor import (
     SLOW_NS,
     Completions,
     InstanceThread,
     Placement,
     Ran,
-    start_on_loop,
+    await_outcomes,
+    failure_of,
 )
 from modelport.engine.job import Job
+from modelport.engine.queue import JobQueue
+from modelport.engine.reshape import Reshaping
 from modelport.errors import (
     Cancelled,
     Kind,
+    LoadFailed,
     ModelFailed,
     ModelportError,
     Overloaded,
@@ -39,10 +44,12 @@ from modelport.runtimes.base import Batch, Outcome, Runtime, as_model_failure
 from modelport.specs import Execution, ModelConfig
 from modelport.stats import ModelStatistics
 
-__all__ = ["Deployment", "EngineOptions"]
+__all__ = ["MAX_CONCURRENT_AWAITABLES", "Deployment", "EngineOptions"]
 
 MAX_CONCURRENT_AWAITABLES = 1024
 """Batches that one asynchronous instance may have under way."""
+
+log = logging.getLogger("modelport.engine")
 
 
 class EngineOptions:
@@ -61,7 +68,12 @@ class EngineOptions:
 
 
 class _Instance:
-    """A loaded runtime and the thread that it runs on, made when it is first needed."""
+    """A loaded runtime and the thread that it runs on, made when it is first needed.
+
+    Attributes:
+        is_async: Whether its batches run beside one another; known from its first one on.
+        running: Batches that it has under way.
+    """
 
     __slots__ = ("deployment", "is_async", "name", "running", "runtime", "thread")
 
@@ -83,7 +95,7 @@ class _Instance:
 
 
 class Deployment:
-    """A version that takes requests. Used on the event loop only.
+    """A version that takes requests. Used on the event loop only, but for ``take``.
 
     Attributes:
         name: Of the model.
@@ -92,8 +104,8 @@ class Deployment:
         config_json: The same in Triton's JSON form.
         labels: Class labels by output.
         statistics: Counters, kept up to date here.
-        in_flight: Requests that were admitted and are not over.
         memo: Free for protocols to keep what follows from the configuration alone.
+        send_lock: Guards what the producers of streams count.
     """
 
     def __init__(
@@ -113,47 +125,61 @@ class Deployment:
         self.labels = version.labels
         self.statistics = ModelStatistics(load_s=version.load_s)
         self.completions = completions
-        self.in_flight = 0
         self.memo: dict[str, Any] = {}
-        self.is_closing = False
+        self.is_decoupled = config.is_decoupled
+        self.send_lock = threading.Lock()
         self._clock = clock
         self._now_ns = clock.now_ns
         self._admission = Admission(config)
-        self._policy = BatchPolicy.from_config(config)
+        self._reshaping = Reshaping.of(config)
         self._placement = Placement(_execution(config, options))
+        if self.is_decoupled:
+            # A stream must be able to wait for its reader.
+            self._placement.stay_off_loop()
         self._instances = [
             _Instance(self, runtime, name)
             for runtime, name in zip(version.instances, version.instance_names, strict=True)
         ]
         self._free = list(self._instances)
-        self._queue: deque[Job] = deque()
-        self._queue_lock = threading.Lock()
-        self._cancelled_in_queue = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_ns = 0
-        self._expiry: asyncio.TimerHandle | None = None
+        # All that were admitted and are not over, but for those that are answered at once.
+        self._jobs: set[Job] = set()
+        self._tasks: set[asyncio.Task[Ran]] = set()
+        self._is_closed = False
         self._drained: list[asyncio.Future[None]] = []
-        queue = config.dynamic_batching and config.dynamic_batching.default_queue_policy
-        self._max_queue = (queue.max_queue_size if queue else 0) or options.max_queue_size
-        self._timeout_ns = queue.default_timeout_microseconds * 1000 if queue else 0
-        self._allows_timeout = bool(queue and queue.allow_timeout_override)
+        self._timer: asyncio.Handle | None = None
+        self._timer_ns = 0
+        self._expiry: asyncio.Handle | None = None
+        self._expiry_ns = 0
+        self._is_dispatching = False
         dynamic = config.dynamic_batching
-        self._ordered: deque[Job] | None = (
-            deque() if dynamic is not None and dynamic.preserve_ordering else None
+        limits = dynamic.default_queue_policy if dynamic is not None else None
+        self._max_queue = (limits.max_queue_size if limits else 0) or options.max_queue_size
+        self._timeout_ns = limits.default_timeout_microseconds * 1000 if limits else 0
+        self._allows_timeout = bool(limits and limits.allow_timeout_override)
+        policy = BatchPolicy.from_config(config)
+        self._needs_key = policy.joins
+        self._queue = JobQueue(policy, self._max_queue, self.statistics)
+        self._waiting = self._queue.jobs
+        # Streams are in order by themselves, and do not wait for one another.
+        is_ordered = dynamic is not None and dynamic.preserve_ordering and not self.is_decoupled
+        self._ordered: deque[Job] | None = deque() if is_ordered else None
+        self._may_skip_queue = (
+            policy.max_delay_ns == 0
+            and not is_ordered
+            and not self.is_decoupled
+            and self._reshaping is None
         )
-        self._may_skip_queue = self._policy.max_delay_ns == 0 and self._ordered is None
-        self._needs_key = self._policy.joins
 
     def __repr__(self) -> str:
         return (
             f"<Deployment {self.name} v{self.version} in_flight={self.in_flight} "
-            f"queued={len(self._queue)} free={len(self._free)}/{len(self._instances)}>"
+            f"{self._queue} free={len(self._free)}/{len(self._instances)}>"
         )
 
     @property
-    def is_decoupled(self) -> bool:
-        """Whether a request may have no response, or many."""
-        return self.config.is_decoupled
+    def in_flight(self) -> int:
+        """Requests that were admitted and are not over."""
+        return len(self._jobs)
 
     def is_ready(self) -> bool:
         """Whether all instances can still answer."""
@@ -170,17 +196,18 @@ class Deployment:
         Raises:
             InvalidRequest: It does not fit the model.
             Overloaded: The queue is full.
+            TimedOut: Its deadline had passed before it came.
+            Unavailable: The version has been closed.
         """
         rows = self._admission.rows(request)
         job = Job(self, request, sink, rows, request.received_ns or self._now_ns())
         if (
             self._placement.is_inline
             and self._may_skip_queue
-            and not self._queue
+            and not self._waiting
             and self._free
             and request.deadline_ns is None
         ):
-            self.in_flight += 1
             self._run_at_once(self._free.pop(), job)
         else:
             self._enqueue(job)
@@ -197,116 +224,115 @@ class Deployment:
         error: Exception | None = None
         try:
             outcomes = instance.runtime.execute(batch)
-        except Exception as exc:
-            error = exc
+        except (Exception, SystemExit) as exc:
+            error = failure_of(exc)
         ended_ns = self._now_ns()
         if (
             outcomes.__class__ is list
             and len(outcomes) == 1
             and outcomes[0].__class__ is Response
             and not job.is_closed
-            and not job.is_cancelled
             and ended_ns - started_ns < SLOW_NS
         ):
             self._free.append(instance)
             self.statistics.record_single(job.rows, job.enqueued_ns, started_ns, ended_ns)
             job.is_closed = True
-            self.in_flight -= 1
             job.sink.push(outcomes[0], True)
-            if self._queue:
+            if self._waiting:
                 self._dispatch()
-            if self._drained:
-                self._tell_drained()
-        elif inspect.isawaitable(outcomes):
-            self._run_on_loop(instance, batch, outcomes, started_ns)
-        else:
-            self.completed(instance, batch, started_ns, ended_ns, outcomes, error)
+            return
+        self._occupy(instance)
+        if not job.is_closed:
+            job.is_running = True
+            job.started_ns = started_ns
+            self._jobs.add(job)
+        self._executed_on_loop(instance, batch, started_ns, outcomes, error)
 
     def _enqueue(self, job: Job) -> None:
-        if len(self._queue) - self._cancelled_in_queue >= self._max_queue:
-            self.statistics.record_failure(0, "REJECTED")
-            raise Overloaded(
-                f"Exceeds maximum queue size; {self._max_queue} requests wait for model "
-                f"'{self.name}' already. Try again later, or raise max_queue_size."
-            )
         request = job.request
         now_ns = self._now_ns()
-        job.queued_ns = now_ns
+        if self._is_closed:
+            raise Unavailable(
+                f"Request for unknown model: '{self.name}' version {self.version} is not at ready "
+                "state"
+            )
+        if request.deadline_ns is not None and now_ns >= request.deadline_ns:
+            self.statistics.record_failure(0, "REJECTED")
+            raise TimedOut("the deadline of the request had passed when it came")
         if self._needs_key:
             job.batch_key = self._admission.batch_key(request)
+        job.queued_ns = now_ns
         timeout_ns = self._timeout_ns
         if request.timeout_us and self._allows_timeout:
             asked_ns = request.timeout_us * 1000
             timeout_ns = min(timeout_ns, asked_ns) if timeout_ns else asked_ns
         if timeout_ns:
             job.expires_ns = now_ns + timeout_ns
+        if self._reshaping is not None:
+            request.payload = self._reshaping.inputs(request.payload)
+        if not self._queue.enter(job):
+            self.statistics.record_failure(0, "REJECTED")
+            raise Overloaded(
+                f"Exceeds maximum queue size; {self._max_queue} requests wait for model "
+                f"'{self.name}' already. Try again later, or raise max_queue_size."
+            )
+        self._jobs.add(job)
         if request.deadline_ns is not None:
-            self._watch_deadline(job, request.deadline_ns)
-        job.is_queued = True
-        self.in_flight += 1
-        with self._queue_lock:
-            self.statistics.pending += 1
-            self._queue.append(job)
+            job.deadline = asyncio.get_running_loop().call_later(
+                (request.deadline_ns - now_ns) / 1e9, self._pass_deadline, job
+            )
         if self._ordered is not None:
             self._ordered.append(job)
         if self._free:
             self._dispatch()
-        if job.expires_ns and not job.is_closed:
-            self._watch_queue(job.expires_ns)
+        if job.expires_ns and job.is_queued:
+            self._watch_queue()
 
     # Requests go to instances.
 
     def _dispatch(self) -> None:
-        while self._queue and self._free:
-            if self._cancelled_in_queue:
-                self._sweep_cancelled()
-                continue
-            head = self._queue[0]
-            if head.expires_ns and self._now_ns() >= head.expires_ns:
-                self._expire()
-                continue
-            cut = self._cut()
+        # Models that run on the loop are done before ``_start`` returns, and who hears of it may
+        # send the next request: all of that is left to the one loop below.
+        if self._is_dispatching:
+            return
+        self._is_dispatching = True
+        try:
+            self._start_batches()
+        finally:
+            self._is_dispatching = False
+
+    def _start_batches(self) -> None:
+        pause_ns = 0
+        while self._waiting and self._free:
+            now_ns = self._now_ns()
+            if pause_ns == 0:
+                pause_ns = now_ns + SLOW_NS
+            elif now_ns >= pause_ns:
+                # A long queue of a model that runs on the loop: others want their turn.
+                self._wake_at(now_ns)
+                return
+            cut = self._queue.cut(now_ns)
             if isinstance(cut, Wait):
                 self._wake_at(cut.until_ns)
                 return
-            if cut is None:
-                return
-            self._start(self._free.pop(), *cut)
+            if cut is not None:
+                self._start(self._free.pop(), cut)
+            elif self._queue.is_overdue(now_ns):
+                self._expire()
 
-    def _cut(self) -> tuple[list[Job], int] | Wait | None:
-        """Take the next batch off the queue, if it is time for it."""
-        with self._queue_lock:
-            queue = self._queue
-            if not queue:
-                return None
-            decision = decide(queue, self._policy, self._now_ns())
-            if isinstance(decision, Wait):
-                return decision
-            jobs = [queue.popleft() for _ in range(decision.count)]
-            for job in jobs:
-                job.is_queued = False
-            self.statistics.pending -= len(jobs)
-        return jobs, decision.rows
-
-    def _take(self) -> Batch | None:
+    def take(self) -> Batch | None:
         """Give a thread that has executed a batch the next one; ``None`` if it is to wait.
 
-        The only thing here that other threads call: they may touch the queue, under its lock.
-        Whatever is out of the ordinary is left to the loop.
+        The only thing here that other threads call. Whatever is out of the ordinary is left to the
+        loop.
         """
-        if self._cancelled_in_queue or self._placement.is_inline or self.is_closing:
+        if self._placement.is_inline or not self._waiting:
             return None
-        queue = self._queue
-        try:
-            if queue[0].expires_ns:
-                return None
-        except IndexError:
-            return None
-        cut = self._cut()
-        return Batch(*cut) if isinstance(cut, tuple) else None
+        cut = self._queue.cut(self._now_ns())
+        return cut if isinstance(cut, Batch) else None
 
-    def _start(self, instance: _Instance, jobs: list[Job], rows: int) -> None:
-        batch = Batch(jobs, rows)
+    def _start(self, instance: _Instance, batch: Batch) -> None:
+        self._occupy(instance)
         if self._placement.is_inline:
             self._run_inline(instance, batch)
             return
@@ -318,12 +344,8 @@ class Deployment:
                 self.completions,
                 self._clock,
                 instance.became_async,
-                self._take,
+                self.take,
             )
-        if instance.is_async:
-            instance.running += 1
-            if instance.running < MAX_CONCURRENT_AWAITABLES:
-                self._free.append(instance)
         thread.execute(batch, instance.done)
 
     def _run_inline(self, instance: _Instance, batch: Batch) -> None:
@@ -332,42 +354,67 @@ class Deployment:
         error: Exception | None = None
         try:
             outcomes = instance.runtime.execute(batch)
-        except Exception as exc:
-            error = exc
-        if outcomes.__class__ is not list and inspect.isawaitable(outcomes):
-            self._run_on_loop(instance, batch, outcomes, started_ns)
-            return
-        self.completed(instance, batch, started_ns, self._now_ns(), outcomes, error)
+        except (Exception, SystemExit) as exc:
+            error = failure_of(exc)
+        self._executed_on_loop(instance, batch, started_ns, outcomes, error)
 
-    def _run_on_loop(
+    def _executed_on_loop(
         self,
         instance: _Instance,
         batch: Batch,
-        running: Awaitable[Sequence[Outcome] | None],
         started_ns: int,
+        outcomes: Any,
+        error: Exception | None,
     ) -> None:
-        if not instance.is_async:
-            instance.is_async = True
-            self._free.append(instance)
-        instance.running += 1
-        task = start_on_loop(running)
+        if outcomes.__class__ is not list and inspect.isawaitable(outcomes):
+            self._await(instance, batch, started_ns, outcomes)
+        else:
+            self.completed(instance, batch, started_ns, self._now_ns(), outcomes, error)
 
-        def finish(task: "asyncio.Task[Sequence[Outcome] | None]") -> None:
-            error = task.exception()
-            outcomes = None if error is not None else task.result()
+    def _await(
+        self,
+        instance: _Instance,
+        batch: Batch,
+        started_ns: int,
+        running: Awaitable[Sequence[Outcome] | None],
+    ) -> None:
+        """Let a batch run beside everything else on the server's own loop."""
+
+        def finish(task: asyncio.Task[Ran]) -> None:
+            self._tasks.discard(task)
+            if task.cancelled():
+                ran = Ran(0, 0, None, failure_of(asyncio.CancelledError()))
+            else:
+                ran = task.result()
             ended_ns = self._now_ns()
-            failure = error if isinstance(error, Exception) else None
-            self.completed(instance, batch, started_ns, ended_ns, outcomes, failure)
+            self.completed(instance, batch, started_ns, ended_ns, ran.outcomes, ran.error)
 
+        if not instance.is_async:
+            self.instance_became_async(instance)
+        task = asyncio.get_running_loop().create_task(await_outcomes(running))
+        # A loop holds its tasks weakly.
+        self._tasks.add(task)
         task.add_done_callback(finish)
 
     def instance_became_async(self, instance: _Instance) -> None:
         """An instance gave its first awaitable: others may run beside it."""
         self._placement.stay_off_loop()
         instance.is_async = True
-        instance.running = 1
-        self._free.append(instance)
-        self._dispatch()
+        if not self._is_closed:
+            self._free.append(instance)
+            self._dispatch()
+
+    def _occupy(self, instance: _Instance) -> None:
+        """Count a batch of an instance that was taken from the free ones."""
+        instance.running += 1
+        if instance.is_async and instance.running < MAX_CONCURRENT_AWAITABLES:
+            self._free.append(instance)
+
+    def _give_back(self, instance: _Instance) -> None:
+        instance.running -= 1
+        was_full = not instance.is_async or instance.running == MAX_CONCURRENT_AWAITABLES - 1
+        if was_full and not self._is_closed:
+            self._free.append(instance)
 
     # Answers come back.
 
@@ -382,40 +429,44 @@ class Deployment:
         is_kept: bool = False,
     ) -> None:
         """An instance has executed a batch; ``is_kept`` if it has gone on with another one."""
-        if is_kept:
+        if not instance.is_async:
             self._placement.ran(ended_ns - started_ns)
-        elif instance.is_async:
-            instance.running -= 1
-            if instance.running == MAX_CONCURRENT_AWAITABLES - 1:
-                self._free.append(instance)
-        else:
-            self._free.append(instance)
-            self._placement.ran(ended_ns - started_ns)
+        if not is_kept:
+            self._give_back(instance)
         # The instance first, then the answers: it should not stand idle while we write.
-        if self._queue:
+        if self._waiting:
             self._dispatch()
         ready_ns = batch.inputs_ready_ns or started_ns
         computed_ns = batch.computed_ns or ended_ns
         times = (ready_ns - started_ns, computed_ns - ready_ns, ended_ns - computed_ns)
         jobs = cast(Sequence[Job], batch.works)
         self.statistics.record_execution(started_ns, batch.rows, *times)
+        failure = self._failure(error, outcomes, len(jobs))
+        if failure is not None:
+            for job in jobs:
+                self._settle(job, failure, started_ns, times)
+        elif outcomes is not None:
+            for job, outcome in zip(jobs, outcomes, strict=True):
+                if outcome is not None:
+                    self._settle(job, outcome, started_ns, times)
+        if self._drained:
+            self._tell_drained()
+
+    def _failure(
+        self, error: Exception | None, outcomes: Sequence[Outcome] | None, wanted: int
+    ) -> ModelportError | None:
+        """Say what failed a whole batch, if anything did."""
         if error is not None:
-            failure = as_model_failure(error)
-            for job in jobs:
-                self._settle(job, failure, started_ns, times)
-            return
+            return as_model_failure(error)
         if outcomes is None:
-            return
-        if len(outcomes) != len(jobs):
-            failure = ModelFailed(
-                f"model '{self.name}' was given {len(jobs)} requests and answered {len(outcomes)}"
+            return None
+        if not isinstance(cast(object, outcomes), Sequence):
+            return ModelFailed(f"model '{self.name}' answered with a {type(outcomes).__name__}")
+        if len(outcomes) != wanted:
+            return ModelFailed(
+                f"model '{self.name}' was given {wanted} requests and answered {len(outcomes)}"
             )
-            for job in jobs:
-                self._settle(job, failure, started_ns, times)
-            return
-        for job, outcome in zip(jobs, outcomes, strict=True):
-            if outcome is not None:
-                self._settle(job, outcome, started_ns, times)
+        return None
 
     def _settle(
         self,
@@ -424,13 +475,15 @@ class Deployment:
         started_ns: int,
         times: tuple[int, int, int],
     ) -> None:
+        """Take the one outcome of a request; the model is done with it."""
+        job.is_running = False
         if job.is_closed:
-            return
-        if self._ordered is not None:
+            self._forget(job)
+        elif self._ordered is not None:
             job.outcome = (outcome, started_ns, times)
             self._flush_ordered()
-            return
-        self._answer(job, outcome, started_ns, times)
+        else:
+            self._answer(job, outcome, started_ns, times)
 
     def _flush_ordered(self) -> None:
         ordered = cast("deque[Job]", self._ordered)
@@ -446,124 +499,161 @@ class Deployment:
         started_ns: int,
         times: tuple[int, int, int],
     ) -> None:
+        try:
+            if not isinstance(outcome, Response):
+                raise outcome
+            if self._reshaping is not None:
+                outcome = self._reshaping.outputs(outcome)
+        except ModelportError as exc:
+            self._fail(job, exc)
+            return
         enqueued_ns = job.enqueued_ns
-        if job.is_cancelled:
-            self._fail(job, Cancelled("cancelled by the caller"))
-        elif outcome.__class__ is Response:
-            self.statistics.record_success(
-                job.rows, self._now_ns() - enqueued_ns, started_ns - enqueued_ns, *times
-            )
-            self._close(job)
-            job.sink.push(outcome, True)
-        else:
-            self._fail(job, cast(ModelportError, outcome))
+        self.statistics.record_success(
+            job.rows, self._now_ns() - enqueued_ns, started_ns - enqueued_ns, *times
+        )
+        self._close(job)
+        self._push(job, outcome, True)
 
     def responded(self, job: Job, response: Response | ModelportError | None, final: bool) -> None:
         """A model gave a response through its sender."""
+        if final:
+            job.is_running = False
+        if job.is_closed:
+            if final:
+                self._forget(job)
+            return
+        if final and response is not None and not self.is_decoupled:
+            # An ordinary model's one answer, only by another way.
+            started_ns = job.started_ns or job.enqueued_ns
+            self._settle(job, response, started_ns, (0, self._now_ns() - started_ns, 0))
+            return
         if isinstance(response, ModelportError):
             self._fail(job, response)
             return
+        if response is not None and self._reshaping is not None:
+            try:
+                response = self._reshaping.outputs(response)
+            except ModelportError as exc:
+                self._fail(job, exc)
+                return
+        self._stream(job, response, final)
+
+    def _stream(self, job: Job, response: Response | None, final: bool) -> None:
+        now_ns = self._now_ns()
+        if response is not None:
+            if job.responses == 0:
+                self.statistics.first_response_histogram.observe(now_ns - job.enqueued_ns)
+            job.responses += 1
         if final:
-            total_ns = self._now_ns() - job.enqueued_ns
-            self.statistics.record_success(job.rows, total_ns, 0, 0, total_ns, 0)
+            started_ns = job.started_ns or job.enqueued_ns
+            enqueued_ns = job.enqueued_ns
+            self.statistics.record_success(
+                job.rows, now_ns - enqueued_ns, started_ns - enqueued_ns, 0, now_ns - started_ns, 0
+            )
             self._close(job)
-        if job.is_cancelled:
-            return
         if response is None:
             if final:
-                job.sink.end()
-            return
-        if job.responses == 0:
-            first_ns = self._now_ns() - job.enqueued_ns
-            self.statistics.first_response_histogram.observe(first_ns)
-        job.responses += 1
-        if not job.sink.push(response, final) and not final:
+                self._end(job)
+        elif not self._push(job, response, final) and not final:
             job.pause()
 
-    def _fail(self, job: Job, error: ModelportError) -> None:
-        if job.is_closed:
-            return
-        self.statistics.record_failure(
-            self._now_ns() - job.enqueued_ns,
-            "CANCELED" if job.is_cancelled else _REASONS.get(error.kind, "BACKEND"),
-        )
-        self._close(job)
-        if not job.is_cancelled:
+    def _push(self, job: Job, response: Response, final: bool) -> bool:
+        try:
+            return job.sink.push(response, final)
+        except Exception:
+            # A bug in us, and not one that the others in the batch should pay for.
+            log.exception("a response of model '%s' could not be handed on", self.name)
+            error = ModelportError("internal error; the log of the server tells more")
+            if job.is_closed:
+                self._tell(job, error)
+            else:
+                self._fail(job, error)
+            return True
+
+    def _end(self, job: Job) -> None:
+        try:
+            job.sink.end()
+        except Exception:
+            log.exception("the end of a stream of model '%s' could not be handed on", self.name)
+
+    def _tell(self, job: Job, error: ModelportError) -> None:
+        try:
             job.sink.fail(error)
+        except Exception:
+            log.exception("an error of model '%s' could not be handed on", self.name)
+
+    def _fail(self, job: Job, error: ModelportError, reason: str = "") -> None:
+        """Close a request with an error that its caller hears."""
+        self._record_failure(job, reason or _REASONS.get(error.kind, "BACKEND"))
+        self._close(job)
+        self._tell(job, error)
+
+    def _record_failure(self, job: Job, reason: str) -> None:
+        self.statistics.record_failure(self._now_ns() - job.enqueued_ns, reason)
 
     def _close(self, job: Job) -> None:
+        """From here on the caller hears nothing more."""
         job.is_closed = True
-        self.in_flight -= 1
+        if job.deadline is not None:
+            job.deadline.cancel()
+        if job.is_running:
+            job.stop()
+        else:
+            self._forget(job)
+
+    def _forget(self, job: Job) -> None:
+        self._jobs.discard(job)
         if self._drained:
             self._tell_drained()
-
-    def _tell_drained(self) -> None:
-        if self.in_flight == 0:
-            waiting, self._drained = self._drained, []
-            for future in waiting:
-                if not future.done():
-                    future.set_result(None)
 
     # Requests go away.
 
     def cancelled(self, job: Job) -> None:
-        """A caller has gone: what it had queued will not run."""
-        with self._queue_lock:
-            is_queued = job.is_queued
-            if is_queued:
-                self._cancelled_in_queue += 1
-        if is_queued:
-            # Nothing is said to the sink: who would listen?
-            self._fail(job, Cancelled("cancelled by the caller"))
-            if self._ordered is not None:
-                self._flush_ordered()
+        """A caller has gone: what it had queued will not run. Its sink hears nothing more."""
+        self._queue.leave(job)
+        self._record_failure(job, "CANCELED")
+        self._close(job)
+        job.is_cancelled = True
+        if self._ordered is not None:
+            self._flush_ordered()
 
-    def _sweep_cancelled(self) -> None:
-        with self._queue_lock:
-            before = len(self._queue)
-            self._queue = deque(job for job in self._queue if not job.is_closed)
-            self.statistics.pending -= before - len(self._queue)
-            self._cancelled_in_queue = 0
+    def overran(self, job: Job) -> None:
+        """A model sends on and on, and its caller does not read."""
+        if not job.is_closed:
+            self._fail(job, Cancelled("the caller did not read its stream"))
 
-    def _watch_queue(self, expires_ns: int) -> None:
-        if self._expiry is None:
-            delay_s = max(0.0, (expires_ns - self._now_ns()) / 1e9)
-            self._expiry = asyncio.get_running_loop().call_later(delay_s, self._expire)
-            # Requests with other timeouts are looked at when this one is due.
+    def _pass_deadline(self, job: Job) -> None:
+        if job.is_closed:
+            return
+        was_queued = self._queue.leave(job)
+        error = TimedOut("the deadline of the request passed")
+        self._fail(job, error, "REJECTED" if was_queued else "CANCELED")
+        if self._ordered is not None:
+            self._flush_ordered()
+
+    def _watch_queue(self) -> None:
+        earliest_ns = self._queue.earliest_ns
+        if self._expiry is not None:
+            if self._expiry_ns <= earliest_ns:
+                return
+            self._expiry.cancel()
+        self._expiry_ns = earliest_ns
+        delay_s = max(0.0, (earliest_ns - self._now_ns()) / 1e9)
+        self._expiry = asyncio.get_running_loop().call_later(delay_s, self._expire)
 
     def _expire(self) -> None:
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
         now_ns = self._now_ns()
-        kept: deque[Job] = deque()
-        expired = []
-        with self._queue_lock:
-            for job in self._queue:
-                if job.expires_ns and now_ns >= job.expires_ns and not job.is_closed:
-                    expired.append(job)
-                else:
-                    kept.append(job)
-            self._queue = kept
-            self.statistics.pending -= len(expired)
-        for job in expired:
+        for job in self._queue.overdue(now_ns):
             waited_ms = (now_ns - job.queued_ns) / 1e6
             text = f"Request timeout expired; it had waited {waited_ms:.0f} ms in the queue"
             self._fail(job, TimedOut(text))
-        next_ns = min((job.expires_ns for job in kept if job.expires_ns), default=0)
         if self._ordered is not None:
             self._flush_ordered()
-        if next_ns:
-            self._watch_queue(next_ns)
-
-    def _watch_deadline(self, job: Job, deadline_ns: int) -> None:
-        def pass_deadline() -> None:
-            if not job.is_closed:
-                job.sink.fail(TimedOut("the deadline of the request passed"))
-                job.cancel()
-
-        delay_s = max(0.0, (deadline_ns - self._now_ns()) / 1e9)
-        asyncio.get_running_loop().call_later(delay_s, pass_deadline)
+        if self._queue.earliest_ns:
+            self._watch_queue()
 
     def _wake_at(self, until_ns: int) -> None:
         if self._timer is not None:
@@ -581,33 +671,70 @@ class Deployment:
     # The end.
 
     async def drain(self) -> None:
-        """Wait until no request is in flight. New ones are kept away by whoever calls this."""
-        self.is_closing = True
-        if self.in_flight == 0:
+        """Wait until no request is in flight and no instance executes anything.
+
+        New requests are kept away by whoever calls this.
+        """
+        if self._is_idle():
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._drained.append(future)
         await future
 
+    def _is_idle(self) -> bool:
+        # A caller may have its end before the instance has come to the end of ``execute``.
+        return not self._jobs and not any(instance.running for instance in self._instances)
+
+    def _tell_drained(self) -> None:
+        if self._is_idle():
+            waiting, self._drained = self._drained, []
+            for future in waiting:
+                if not future.done():
+                    future.set_result(None)
+
     def close(self) -> None:
-        """Fail what is still in flight, and let the threads go; the runtimes are not unloaded."""
-        with self._queue_lock:
-            left, self._queue = self._queue, deque()
-            self.statistics.pending -= len(left)
-        for job in left:
-            self._fail(job, Unavailable("Server exiting"))
+        """Fail what is still in flight, tell the models so, and let the threads go.
+
+        New requests are refused. The runtimes are not unloaded: see ``wait_closed``.
+        """
+        self._is_closed = True
+        self._free.clear()
+        self._queue.clear()
+        for job in list(self._jobs):
+            if not job.is_closed:
+                self._fail(job, Unavailable("Server exiting"))
         for timer in (self._timer, self._expiry):
             if timer is not None:
                 timer.cancel()
+        for task in self._tasks:
+            task.cancel()
         for instance in self._instances:
             if instance.thread is not None:
                 instance.thread.close()
 
+    async def wait_closed(self) -> None:
+        """Wait, after ``close``, until no thread is in the models any more: they may be unloaded.
+
+        For ever, if a model never returns.
+        """
+        for instance in self._instances:
+            if instance.thread is not None:
+                await instance.thread.has_ended.wait()
+        # Each of the two knows the other, and the runtime may hold much.
+        self._instances.clear()
+
 
 def _execution(config: ModelConfig, options: EngineOptions) -> Execution:
     named = config.parameter("execution", options.execution)
+    if named not in _OFFERED:
+        offered = ", ".join(_OFFERED)
+        raise LoadFailed(
+            f"parameter execution of model '{config.name}' is '{named}'; offered are: {offered}"
+        )
     return cast(Execution, named)
 
+
+_OFFERED = ("auto", "inline", "thread")
 
 _REASONS = {
     Kind.OVERLOADED: "REJECTED",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from modelport.clock import Clock, SystemClock
 from modelport.engine.deployment import Deployment, EngineOptions
-from modelport.engine.executor import Completions
+from modelport.engine.executor import Completions, call_on_thread
 from modelport.engine.pipeline import Pipeline
 from modelport.errors import InvalidRequest, NotFound, Unavailable
 from modelport.messages import Request, Sink, Ticket
@@ -27,6 +27,11 @@ Served = Deployment | Pipeline
 """A version that takes requests."""
 
 _MAX_VERSION = 2**63 - 1
+
+CLOSE_LIMIT_S = 5.0
+"""How long ``close`` waits for models to give up what they hold; one that hangs is left behind."""
+
+log = logging.getLogger("modelport.engine")
 
 
 class Engine:
@@ -48,7 +53,9 @@ class Engine:
         self._served: dict[str, dict[int, Served]] = {}
         # (model, version as asked for) → where it goes; rebuilt whenever something changes.
         self._routes: dict[tuple[str, str], Served] = {}
-        self._closing: set[Served] = set()
+        # What takes no new requests and is not over, in the order in which it was taken down; and
+        # what is set when it is.
+        self._closing: dict[Served, asyncio.Event] = {}
         self._retiring: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
@@ -70,13 +77,22 @@ class Engine:
         await asyncio.gather(*(deployment.drain() for deployment in served))
 
     async def close(self) -> None:
-        """Fail what is still in flight, and unload everything."""
+        """Fail what is still in flight, and unload everything; at most for ``CLOSE_LIMIT_S``."""
         self.is_exiting = True
         for deployment in (*self.deployments(), *self._closing):
             deployment.close()
-        if self._repository is not None:
-            await self._repository.close()
-        await asyncio.gather(*self._retiring)
+        try:
+            async with asyncio.timeout(CLOSE_LIMIT_S):
+                if self._repository is not None:
+                    await self._repository.close()
+                await asyncio.gather(*self._retiring)
+        except TimeoutError:
+            names = ", ".join(sorted({deployment.name for deployment in self._closing}))
+            log.error(
+                "models did not return within %g s and were left behind: %s",
+                CLOSE_LIMIT_S,
+                names or "while loading",
+            )
 
     # Requests.
 
@@ -216,7 +232,7 @@ class Engine:
             replaced = by_version.get(deployment.version)
             by_version[deployment.version] = deployment
             if replaced is not None:
-                self._closing.add(replaced)
+                self._closing[replaced] = asyncio.Event()
                 task = asyncio.get_running_loop().create_task(self._retire(replaced))
                 self._retiring.add(task)
                 task.add_done_callback(self._retiring.discard)
@@ -233,27 +249,52 @@ class Engine:
         if not by_version:
             del self._served[name]
         self._rebuild_routes()
-        self._closing.add(deployment)
+        self._closing[deployment] = asyncio.Event()
         return self._finish(deployment)
 
     async def _finish(self, deployment: Served) -> None:
         try:
+            # Requests to ensembles may be in flight that have not come to it yet.
+            for pipeline in self._pipelines_through(deployment):
+                over = self._closing.get(pipeline)
+                await (pipeline.drain() if over is None else over.wait())
             await deployment.drain()
         finally:
             deployment.close()
-            self._closing.discard(deployment)
+            await deployment.wait_closed()
+            self._closing.pop(deployment).set()
+
+    def _pipelines_through(self, deployment: Served) -> list[Pipeline]:
+        return [
+            pipeline
+            for pipeline in (*self._closing, *self.deployments())
+            if isinstance(pipeline, Pipeline) and pipeline.needs(deployment)
+        ]
 
     async def _retire(self, deployment: Served) -> None:
         await self._finish(deployment)
         try:
-            await asyncio.to_thread(deployment.source.unload)
+            await call_on_thread(deployment.source.unload)
         except Exception as exc:
             text = f"version {deployment.version} raised while it was unloaded: {exc!r}"
             self.host.log("error", text, model=deployment.name)
 
+    def _resolve_member(self, model: str, version: str | None) -> Served:
+        """Find a member of an ensemble: also one that takes no new requests but the ensemble's.
+
+        Taking a model down takes down its ensembles too, and those finish what they have begun.
+        """
+        found = self._routes.get((model, version or ""))
+        if found is not None:
+            return found
+        for closing in reversed(self._closing):
+            if closing.name == model and version in (None, str(closing.version)):
+                return closing
+        return self.resolve(model, version)
+
     def _deploy(self, version: ModelVersion) -> Served:
         if version.config.ensemble_scheduling is not None:
-            return Pipeline(version, resolve=self.resolve, clock=self.clock)
+            return Pipeline(version, resolve=self._resolve_member, clock=self.clock)
         if self._completions is None:
             self._completions = Completions(asyncio.get_running_loop())
         return Deployment(

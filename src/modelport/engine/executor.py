@@ -3,29 +3,37 @@
 What it costs, measured: ``run_in_executor`` 13 µs a call, the queue and the coalesced wake-up here
 about 2 µs. A hop to a thread and back still takes 20 to 40 µs when nothing else goes on, which is
 why models that are quicker than that run on the loop (see :class:`Placement`).
+
+Every thread here is a daemon: a model that never returns must not keep the process from ending.
 """
 
 import asyncio
+import contextlib
 import inspect
+import logging
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from queue import SimpleQueue
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from modelport.clock import Clock
+from modelport.errors import ModelFailed
 from modelport.runtimes.base import Batch, Outcome, Runtime
 from modelport.specs import Execution
 
 __all__ = [
+    "FAST_NS",
+    "FAST_RUNS",
     "SLOW_NS",
     "Completions",
-    "Execute",
     "InstanceThread",
     "Placement",
     "Ran",
+    "await_outcomes",
+    "call_on_thread",
+    "failure_of",
     "new_event_loop",
-    "start_on_loop",
 ]
 
 FAST_NS = 100_000
@@ -33,7 +41,11 @@ FAST_NS = 100_000
 SLOW_NS = 1_000_000
 """A run above this is felt by every other connection."""
 FAST_RUNS = 32
-"""Fast runs in a row before a model is trusted on the loop."""
+"""Fast runs after which a model is trusted on the loop."""
+
+log = logging.getLogger("modelport.engine")
+
+_T = TypeVar("_T")
 
 
 class Ran:
@@ -50,16 +62,16 @@ class Ran:
         ended_ns: int,
         outcomes: Sequence[Outcome] | None,
         error: Exception | None,
+        is_kept: bool = False,
     ) -> None:
         self.started_ns = started_ns
         self.ended_ns = ended_ns
         self.outcomes = outcomes
         self.error = error
-        self.is_kept = False
+        self.is_kept = is_kept
 
 
 Done = Callable[[Batch, Ran], None]
-Execute = Callable[[Batch, Done], None]
 
 
 class Completions:
@@ -71,16 +83,23 @@ class Completions:
         self._is_scheduled = False
         self.thread_id = threading.get_ident()
 
-    def post(self, call: Callable[..., object], *args: object) -> None:
-        """Have ``call(*args)`` run on the loop, after all that was posted before."""
+    def post(self, call: Callable[..., object], *args: object) -> bool:
+        """Have ``call(*args)`` run on the loop, after all that was posted before.
+
+        Returns:
+            Whether it will; not any more once the loop is closed.
+        """
         self._messages.append((call, args))
         if not self._is_scheduled:
             self._is_scheduled = True
             try:
                 self._loop.call_soon_threadsafe(self._drain)
             except RuntimeError:
-                # The loop is closed: the server has gone, and with it whoever waited.
+                # The server has gone, and with it whoever waited.
+                self._is_scheduled = False
                 self._messages.clear()
+                return False
+        return True
 
     def _drain(self) -> None:
         # First the flag, then the messages: who posts meanwhile schedules once too often, never
@@ -89,7 +108,11 @@ class Completions:
         messages = self._messages
         for _ in range(len(messages)):
             call, args = messages.popleft()
-            call(*args)
+            try:
+                call(*args)
+            except Exception:
+                # Somebody else's answer comes next.
+                log.exception("what a thread had to tell could not be dealt with")
 
 
 class InstanceThread:
@@ -100,6 +123,17 @@ class InstanceThread:
 
     The first ``execute`` that gives an awaitable turns it into a thread that runs an event loop;
     from then on batches run beside one another.
+
+    Args:
+        runtime: The instance.
+        name: Of the thread.
+        completions: The way back to the server's loop.
+        clock: For how long a run takes.
+        became_async: Called on the server's loop after the first awaitable, before its ``done``.
+        take: Gives the next batch, or ``None`` if the server's loop will; called on the thread.
+
+    Attributes:
+        has_ended: Set on the server's loop once the thread executes nothing any more.
     """
 
     def __init__(
@@ -111,6 +145,7 @@ class InstanceThread:
         became_async: Callable[[], None],
         take: Callable[[], Batch | None],
     ) -> None:
+        self.has_ended = asyncio.Event()
         self._runtime = runtime
         self._became_async = became_async
         self._take = take
@@ -118,6 +153,8 @@ class InstanceThread:
         self._now_ns = clock.now_ns
         self._queue: SimpleQueue[tuple[Batch, Done] | None] = SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_closing = False
+        self._tasks: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -129,106 +166,131 @@ class InstanceThread:
             self._loop.call_soon_threadsafe(self._start, batch, done)
 
     def close(self) -> None:
-        """Let the thread end once it has done what it was given."""
+        """Let the thread end once it has done what it was given; what it awaits is cancelled."""
+        self._is_closing = True
         self._queue.put(None)
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            # The loop may be closed already.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._loop.stop)
 
     def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
-            batch: Batch | None = item[0]
-            done = item[1]
-            while batch is not None:
-                started_ns = self._now_ns()
-                outcomes: Any = None
-                error: Exception | None = None
-                try:
-                    outcomes = self._runtime.execute(batch)
-                except Exception as exc:
-                    error = exc
-                if inspect.isawaitable(outcomes):
-                    self._run_loop(outcomes, batch, done, started_ns)
+        try:
+            while (item := self._queue.get()) is not None:
+                running = self._execute_all(*item)
+                if running is not None:
+                    self._run_loop(running)
                     return
-                ran = Ran(started_ns, self._now_ns(), outcomes, error)
-                following = self._take()
-                ran.is_kept = following is not None
-                self._completions.post(done, batch, ran)
-                batch = following
-            # Else the last batch lives until the next one has come.
-            del item, batch, done, outcomes, error, ran
+                # Else the last batch lives until the next one has come.
+                del item
+        finally:
+            self._completions.post(self.has_ended.set)
 
-    def _run_loop(
-        self,
-        first: Awaitable[Sequence[Outcome] | None],
-        batch: Batch,
-        done: Done,
-        started_ns: int,
-    ) -> None:
+    def _execute_all(self, batch: Batch | None, done: Done) -> "_Running | None":
+        """Run a batch and those that follow it, to the end or to the first ``await``."""
+        while batch is not None:
+            started_ns = self._now_ns()
+            outcomes: Any = None
+            error: Exception | None = None
+            try:
+                outcomes = self._runtime.execute(batch)
+            except BaseException as exc:
+                # Also what would end the thread: everybody in the batch waits for an answer.
+                error = failure_of(exc)
+            if outcomes.__class__ is not list and inspect.isawaitable(outcomes):
+                return _Running(outcomes, batch, done, started_ns)
+            ended_ns = self._now_ns()
+            following = self._take()
+            ran = Ran(started_ns, ended_ns, outcomes, error, following is not None)
+            self._completions.post(done, batch, ran)
+            batch = following
+        return None
+
+    def _run_loop(self, first: "_Running") -> None:
         loop = new_event_loop()
         asyncio.set_event_loop(loop)
-        tasks: set[asyncio.Task[None]] = set()
-        self._tasks = tasks
-        self._keep(loop.create_task(self._finish(first, batch, done, started_ns)))
+        self._keep(loop.create_task(self._finish(first)))
+        del first
         self._loop = loop
         self._completions.post(self._became_async)
-        # What was queued before the loop was there.
-        while not self._queue.empty():
-            item = self._queue.get()
-            if item is None:
-                loop.call_soon(loop.stop)
-            else:
-                loop.call_soon(self._start, *item)
         try:
-            loop.run_forever()
-            if tasks:
-                for task in tasks:
-                    task.cancel()
-                loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            # Whoever closes first sets the flag and then looks for a loop; here it is the other
+            # way round, so one of the two sees the other.
+            while not self._is_closing:
+                # Tasks that the model has made itself may try to end the process.
+                with contextlib.suppress(SystemExit):
+                    loop.run_forever()
+            _cancel_all(loop)
         finally:
             loop.close()
 
     def _start(self, batch: Batch, done: Done) -> None:
         started_ns = self._now_ns()
+        outcomes: Any = None
+        error: Exception | None = None
         try:
             outcomes = self._runtime.execute(batch)
-        except Exception as exc:
-            self._post(done, batch, started_ns, None, exc)
-            return
-        if inspect.isawaitable(outcomes):
+        except BaseException as exc:
+            error = failure_of(exc)
+        if outcomes.__class__ is not list and inspect.isawaitable(outcomes):
             loop = cast(asyncio.AbstractEventLoop, self._loop)
-            self._keep(loop.create_task(self._finish(outcomes, batch, done, started_ns)))
+            running = _Running(outcomes, batch, done, started_ns)
+            self._keep(loop.create_task(self._finish(running)))
         else:
-            self._post(done, batch, started_ns, outcomes, None)
+            ran = Ran(started_ns, self._now_ns(), outcomes, error)
+            self._completions.post(done, batch, ran)
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         # A loop holds its tasks weakly.
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _finish(
-        self,
-        running: Awaitable[Sequence[Outcome] | None],
-        batch: Batch,
-        done: Done,
-        started_ns: int,
-    ) -> None:
+    async def _finish(self, running: "_Running") -> None:
+        error: Exception | None = None
+        outcomes: Sequence[Outcome] | None = None
         try:
-            outcomes = await running
-        except Exception as exc:
-            self._post(done, batch, started_ns, None, exc)
-        else:
-            self._post(done, batch, started_ns, outcomes, None)
+            outcomes = await running.outcomes
+        except BaseException as exc:
+            error = failure_of(exc)
+        ran = Ran(running.started_ns, self._now_ns(), outcomes, error)
+        self._completions.post(running.done, running.batch, ran)
 
-    def _post(
+
+class _Running:
+    """A batch that has begun, and what it waits for."""
+
+    __slots__ = ("batch", "done", "outcomes", "started_ns")
+
+    def __init__(
         self,
-        done: Done,
+        outcomes: Awaitable[Sequence[Outcome] | None],
         batch: Batch,
+        done: Done,
         started_ns: int,
-        outcomes: Sequence[Outcome] | None,
-        error: Exception | None,
     ) -> None:
-        ran = Ran(started_ns, self._now_ns(), outcomes, error)
-        self._completions.post(done, batch, ran)
+        self.outcomes = outcomes
+        self.batch = batch
+        self.done = done
+        self.started_ns = started_ns
+
+
+def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancel what still runs on a loop of our own, the model's own tasks included."""
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    with contextlib.suppress(SystemExit):
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+
+
+def failure_of(exc: BaseException) -> Exception:
+    """Take what is no ``Exception`` for a failure of the model too: a server outlives those."""
+    if isinstance(exc, Exception):
+        return exc
+    if isinstance(exc, asyncio.CancelledError):
+        return ModelFailed("the model's task was cancelled")
+    return ModelFailed(f"the model's code raised {type(exc).__name__}, which would end a process")
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -240,16 +302,55 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     return cast(asyncio.AbstractEventLoop, uvloop.new_event_loop())
 
 
-async def await_outcomes(running: Awaitable[Sequence[Outcome] | None]) -> Sequence[Outcome] | None:
-    """Turn any awaitable into a coroutine, which is what tasks are made of."""
-    return await running
+async def await_outcomes(running: Awaitable[Sequence[Outcome] | None]) -> Ran:
+    """Await outcomes without raising; for the server's own loop, which a model must not end.
+
+    Returns:
+        Times are left at 0.
+    """
+    try:
+        return Ran(0, 0, await running, None)
+    except (Exception, SystemExit, asyncio.CancelledError) as exc:
+        return Ran(0, 0, None, failure_of(exc))
+
+
+async def call_on_thread(call: Callable[..., _T], *args: object) -> _T:
+    """Call something that blocks on a thread of its own.
+
+    Unlike ``asyncio.to_thread``, whose threads are waited for when the process ends: a model that
+    hangs while it is loaded or unloaded is left behind instead.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[_T] = loop.create_future()
+
+    def settle(result: _T | None, error: BaseException | None) -> None:
+        if future.cancelled():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(cast(_T, result))
+
+    def run() -> None:
+        result: _T | None = None
+        error: BaseException | None = None
+        try:
+            result = call(*args)
+        except BaseException as exc:
+            error = exc if not isinstance(exc, StopIteration) else RuntimeError(repr(exc))
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=run, name=f"modelport-{call.__name__}", daemon=True).start()
+    return await future
 
 
 class Placement:
     """Decides from measured runs whether a model may run on the event loop.
 
-    ``auto`` starts on the thread and comes to the loop after ``FAST_RUNS`` fast runs. One slow run
-    sends it back, and it must then prove itself for 32 times as long as before: a model that is
+    ``auto`` starts on the thread and comes to the loop after ``FAST_RUNS`` fast runs; runs that are
+    neither fast nor slow count for nothing, because a busy loop makes them on the thread. One slow
+    run sends it back, and it must then prove itself for 32 times as long as before: a model that is
     slow now and then blocks the loop ever more seldom, and one hiccup of the machine does not
     banish a fast model for good.
     """
@@ -259,6 +360,10 @@ class Placement:
         self.is_inline = execution == "inline"
         self._needed = FAST_RUNS
         self._fast = 0
+
+    def __repr__(self) -> str:
+        where = "on the loop" if self.is_inline else "on a thread"
+        return f"<Placement {where}, {self._fast} of {self._needed} fast runs>"
 
     def ran(self, duration_ns: int) -> None:
         """Take note of how long a run took."""
@@ -274,17 +379,7 @@ class Placement:
             self.is_inline = self._fast >= self._needed
 
     def stay_off_loop(self) -> None:
-        """The model turned out to be asynchronous: it has a loop of its own."""
-        self._is_auto = False
-        self.is_inline = False
-
-
-def start_on_loop(
-    running: Awaitable[Sequence[Outcome] | None],
-) -> "asyncio.Task[Sequence[Outcome] | None]":
-    """Run an awaitable beside everything else on the server's own loop."""
-    coroutine = cast(
-        Coroutine[Any, Any, Sequence[Outcome] | None],
-        running if inspect.iscoroutine(running) else await_outcomes(running),
-    )
-    return asyncio.get_running_loop().create_task(coroutine)
+        """Let ``auto`` never choose the loop: the model has one of its own, or may block."""
+        if self._is_auto:
+            self._is_auto = False
+            self.is_inline = False

@@ -3,9 +3,13 @@
 Between a model that produces and a caller that reads stands a bound. Responses that the caller has
 not taken yet are counted, in items and in bytes; at the bound a producing thread blocks, an async
 producer waits in ``drained``, and a caller that does not read costs nobody but itself.
+
+A job is over when two things have happened: its caller knows the end (``is_closed``), and the model
+has let go of it (not ``is_running``). Either may come first.
 """
 
 import asyncio
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable
@@ -17,35 +21,40 @@ from modelport.messages import Request, Response, Sink
 if TYPE_CHECKING:
     from modelport.engine.deployment import Deployment
 
-__all__ = ["Job"]
+__all__ = ["MAX_UNREAD_BYTES", "MAX_UNREAD_ITEMS", "OVERRUN_FACTOR", "Job"]
 
 MAX_UNREAD_ITEMS = 64
 """Responses a stream may be ahead of its reader before the producer waits."""
 MAX_UNREAD_BYTES = 16 * 1024 * 1024
 OVERRUN_FACTOR = 16
 """How far a producer that cannot wait may overrun ``MAX_UNREAD_ITEMS`` before it is refused."""
+OVERRUN_FACTOR_BYTES = 4
+"""The same for ``MAX_UNREAD_BYTES``."""
 
 
 class Job:
     """A request that was admitted. Made once per request, so it does little until asked.
 
-    The event loop writes everything but ``_sent_items`` and ``_sent_bytes``, which belong to the
-    producer; each side only reads what is the other's.
+    The event loop writes everything but ``_is_ended`` and what begins with ``_sent``, which belong
+    to the producers and are guarded by the deployment's ``send_lock``.
     """
 
     # Defaults of the class, not slots: a request that is answered at once sets none of these.
     batch_key: Hashable = None
     queued_ns = 0
+    started_ns = 0
     expires_ns = 0
     responses = 0
+    is_queued = False
+    is_running = False
     is_cancelled = False
     is_closed = False
-    is_queued = False
+    deadline: asyncio.TimerHandle | None = None
     outcome: tuple[Response | ModelportError, int, tuple[int, int, int]] | None = None
-    _producer_done = False
+    _is_ended = False
     _is_paused = False
-    _held: deque[tuple[Response | ModelportError | None, bool]] | None = None
-    _waiters: list[Callable[[], None]] | None = None
+    _held: deque[tuple[Response | ModelportError | None, int, bool]] | None = None
+    _waiters: list[Callable[[], object]] | None = None
     _sent_items = 0
     _sent_bytes = 0
     _taken_items = 0
@@ -60,15 +69,17 @@ class Job:
         self.rows = rows
         self.enqueued_ns = now_ns
 
+    def __repr__(self) -> str:
+        names = ("is_queued", "is_running", "is_cancelled", "is_closed")
+        states = " ".join(name[3:] for name in names if getattr(self, name))
+        return f"<Job {self.request.id!r} of {self.deployment.name} {states or 'new'}>"
+
     # The caller's side.
 
     def cancel(self) -> None:
         """Drop the request if it is queued, tell the model if it runs. Idempotent."""
-        if self.is_closed or self.is_cancelled:
-            return
-        self.is_cancelled = True
-        self.deployment.cancelled(self)
-        self._wake()
+        if not self.is_closed:
+            self.deployment.cancelled(self)
 
     def resume(self) -> None:
         """Give the sink what was held back for it."""
@@ -81,25 +92,30 @@ class Job:
 
     def send(self, response: Response | ModelportError | None, *, final: bool) -> None:
         """Give one response. See :class:`modelport.runtimes.base.Work`."""
-        if self._producer_done:
-            raise ModelFailed("Unable to send response. Response sender has been closed.")
-        if final:
-            self._producer_done = True
-        completions = self.deployment.completions
-        if self.is_cancelled:
-            if final:
-                completions.post(self.deliver, None, True)
+        deployment = self.deployment
+        size = _bytes_of(response) if response.__class__ is Response else 0
+        with deployment.send_lock:
+            if self._is_ended:
+                raise ModelFailed("Unable to send response. Response sender has been closed.")
+            self._is_ended = final
+            if response.__class__ is Response:
+                self._sent_items += 1
+                self._sent_bytes += size
+        try:
+            if self.is_cancelled:
+                raise Cancelled("nobody waits for this request any more")
+            if threading.get_ident() == deployment.completions.thread_id:
+                self.deliver(response, size, final)
+                self._check_overrun()
                 return
-            raise Cancelled("nobody waits for this request any more")
-        if threading.get_ident() == completions.thread_id:
-            self.deliver(response, final)
-            return
-        if response.__class__ is Response:
-            self._sent_items += 1
-            self._sent_bytes += sum(tensor.array.nbytes for tensor in response.outputs)
             if self._is_full():
                 self._wait_for_reader()
-        completions.post(self.deliver, response, final)
+        except Cancelled:
+            if not final:
+                raise
+            # Nobody hears it, but the engine must know that the model is done.
+            response = None
+        deployment.completions.post(self.deliver, response, size, final)
 
     async def drained(self) -> None:
         """Wait until the caller has read enough to take more."""
@@ -110,16 +126,25 @@ class Job:
             def wake(
                 loop: asyncio.AbstractEventLoop = loop, future: "asyncio.Future[None]" = future
             ) -> None:
-                loop.call_soon_threadsafe(_set, future)
+                # The producer's loop may have been closed meanwhile.
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(_set, future)
 
-            self._add_waiter(wake)
-            if self._is_full() and not self.is_cancelled:
-                await future
+            if not self.deployment.completions.post(self._wake_when_free, wake):
+                return
+            await future
 
     def _is_full(self) -> bool:
         return (
             self._sent_items - self._taken_items > MAX_UNREAD_ITEMS
             or self._sent_bytes - self._taken_bytes > MAX_UNREAD_BYTES
+        )
+
+    def _has_room(self) -> bool:
+        # Half of it, so that a producer is not woken for each single response.
+        return (
+            self._sent_items - self._taken_items <= MAX_UNREAD_ITEMS // 2
+            and self._sent_bytes - self._taken_bytes <= MAX_UNREAD_BYTES // 2
         )
 
     def _wait_for_reader(self) -> None:
@@ -128,58 +153,79 @@ class Job:
         except RuntimeError:
             pass
         else:
-            if self._sent_items - self._taken_items > MAX_UNREAD_ITEMS * OVERRUN_FACTOR:
-                self.deployment.completions.post(self._overrun)
-                raise Cancelled("the caller does not read; its stream was ended")
+            self._check_overrun()
             return
         while self._is_full() and not self.is_cancelled:
             event = threading.Event()
-            self._add_waiter(event.set)
-            if self._is_full() and not self.is_cancelled:
-                # The timeout is a belt beside the braces: waiters are woken by every taken item.
-                event.wait(1.0)
+            if not self.deployment.completions.post(self._wake_when_free, event.set):
+                raise Cancelled("the server has gone")
+            event.wait()
         if self.is_cancelled:
             raise Cancelled("nobody waits for this request any more")
 
-    def _add_waiter(self, wake: Callable[[], None]) -> None:
-        if self._waiters is None:
-            self._waiters = []
-        self._waiters.append(wake)
+    def _check_overrun(self) -> None:
+        """Refuse more of a producer that runs on an event loop and does not wait."""
+        if (
+            self._sent_items - self._taken_items > MAX_UNREAD_ITEMS * OVERRUN_FACTOR
+            or self._sent_bytes - self._taken_bytes > MAX_UNREAD_BYTES * OVERRUN_FACTOR_BYTES
+        ):
+            self.deployment.completions.post(self.deployment.overran, self)
+            raise Cancelled("the caller does not read; its stream was ended")
 
     # On the event loop.
 
-    def deliver(self, response: Response | ModelportError | None, final: bool) -> None:
+    def deliver(
+        self, response: Response | ModelportError | None, size_bytes: int, final: bool
+    ) -> None:
         """Take what the model gave and hand it on, now or when the caller is ready."""
-        if self._is_paused and not self.is_cancelled:
+        if self._is_paused and not self.is_closed:
             if self._held is None:
                 self._held = deque()
-            self._held.append((response, final))
+            self._held.append((response, size_bytes, final))
         else:
-            self._hand_over(response, final)
+            self._hand_over(response, size_bytes, final)
 
-    def _hand_over(self, response: Response | ModelportError | None, final: bool) -> None:
+    def _hand_over(
+        self, response: Response | ModelportError | None, size_bytes: int, final: bool
+    ) -> None:
         if response.__class__ is Response:
             self._taken_items += 1
-            self._taken_bytes += sum(tensor.array.nbytes for tensor in response.outputs)
-            if self._waiters and not self._is_full():
+            self._taken_bytes += size_bytes
+            if self._waiters and self._has_room():
                 self._wake()
-        if self.is_closed:
-            return
         self.deployment.responded(self, response, final)
 
     def pause(self) -> None:
         """Hold further responses back until ``resume``."""
         self._is_paused = True
 
-    def _overrun(self) -> None:
-        if not self.is_closed:
-            self.sink.fail(Cancelled("the caller did not read its stream"))
-            self.cancel()
+    def stop(self) -> None:
+        """Tell a model that is still at it that nobody waits any more."""
+        self.is_cancelled = True
+        self.resume()
+        self._wake()
+
+    def _wake_when_free(self, wake: Callable[[], object]) -> None:
+        if self.is_cancelled or self._has_room():
+            wake()
+            return
+        if self._waiters is None:
+            self._waiters = []
+        self._waiters.append(wake)
 
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, None
         for wake in waiters or ():
             wake()
+
+
+def _bytes_of(response: Response) -> int:
+    total = 0
+    for tensor in response.outputs:
+        array = tensor.array
+        # An array of objects counts pointers only.
+        total += array.nbytes if array.dtype != object else sum(map(len, array.flat))
+    return total
 
 
 def _set(future: "asyncio.Future[None]") -> None:

@@ -3,26 +3,42 @@
 A step starts as soon as all its inputs are there, so steps that do not need each other run side by
 side. Tensors go by name from step to step and are never copied; one is let go when no step that
 has not started yet needs it.
+
+A decoupled step makes the dataflow a stream: for each of its responses the steps after it run
+anew, in a branch of their own, and the ensemble responds once for each branch, in order. One step
+of an ensemble can be such a source.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from modelport.clock import Clock
-from modelport.dtypes import DataType
 from modelport.engine.admission import Admission
-from modelport.errors import Cancelled, Kind, ModelFailed, ModelportError
+from modelport.engine.plan import Plan, Step
+from modelport.engine.reshape import Reshaping
+from modelport.errors import (
+    Cancelled,
+    Kind,
+    LoadFailed,
+    ModelFailed,
+    ModelportError,
+    Overloaded,
+    Unavailable,
+)
 from modelport.messages import Request, Response, Sink, Tensors, Ticket
 from modelport.repository.repository import ModelVersion
-from modelport.specs import EnsembleStep
 from modelport.stats import ModelStatistics
 from modelport.tensors import Tensor
 
 if TYPE_CHECKING:
     from modelport.engine.engine import Served
 
-__all__ = ["Pipeline"]
+__all__ = ["MAX_OPEN_BRANCHES", "Pipeline"]
+
+MAX_OPEN_BRANCHES = 16
+"""Responses of a source that may be on their way through the steps after it, before it waits."""
 
 
 class Pipeline:
@@ -32,6 +48,9 @@ class Pipeline:
         version: Of the ensemble; its configuration has been held against its members.
         resolve: Finds a member at the time it is needed, so that members can be reloaded.
         clock: For statistics.
+
+    Raises:
+        LoadFailed: If more than one step is decoupled, or a tensor has a ``reshape``.
     """
 
     def __init__(
@@ -49,45 +68,72 @@ class Pipeline:
         self.config_json = version.config_json
         self.labels = version.labels
         self.statistics = ModelStatistics(load_s=version.load_s)
-        self.in_flight = 0
         self.memo: dict[str, Any] = {}
-        self.is_closing = False
         self.is_decoupled = config.is_decoupled
         self.resolve = resolve
         self.now_ns = clock.now_ns
-        self.steps = config.ensemble_scheduling.step if config.ensemble_scheduling else ()
+        self.plan = Plan.of(config)
+        self.output_names = tuple(output.name for output in config.output)
         self._admission = Admission(config)
+        self._is_closed = False
         self._drained: list[asyncio.Future[None]] = []
         self._runs: set[_Run] = set()
+        self._check()
 
     def __repr__(self) -> str:
         return f"<Pipeline {self.name} v{self.version} in_flight={self.in_flight}>"
 
+    def _check(self) -> None:
+        if Reshaping.of(self.config) is not None:
+            raise LoadFailed(
+                "an ensemble has no shapes of its own; put reshape into the model of the step"
+            )
+        if not self.is_decoupled:
+            return
+        steps = self.plan.steps
+        sources = [s.model for s in steps if self.resolve(s.model, s.version).is_decoupled]
+        if len(sources) > 1:
+            raise LoadFailed(
+                f"the steps {', '.join(sources)} are decoupled, and an ensemble can have one such "
+                "step; put the others behind a model that answers once"
+            )
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that were admitted and are not over."""
+        return len(self._runs)
+
     def is_ready(self) -> bool:
         """Whether every member takes requests."""
         try:
-            return all(self._member(step).is_ready() for step in self.steps)
+            return all(self.resolve(s.model, s.version).is_ready() for s in self.plan.steps)
         except ModelportError:
             return False
 
-    def _member(self, step: EnsembleStep) -> "Served":
-        return self.resolve(step.model_name, step_version(step))
+    def needs(self, member: "Served") -> bool:
+        """Whether requests in flight here may still come to this very deployment."""
+        steps = [step for step in self.plan.steps if step.model == member.name]
+        try:
+            return any(self.resolve(step.model, step.version) is member for step in steps)
+        except ModelportError:
+            return False
 
     def submit(self, request: Request, sink: Sink) -> Ticket:
         """Take a request, or raise; see ``Deployment.submit``."""
         rows = self._admission.rows(request)
+        if self._is_closed:
+            raise Unavailable(
+                f"Request for unknown model: '{self.name}' version {self.version} is not at ready "
+                "state"
+            )
         run = _Run(self, request, sink, rows, request.received_ns or self.now_ns())
-        self.in_flight += 1
-        self.statistics.pending += 1
         self._runs.add(run)
-        run.start()
+        run.advance()
         return run
 
     def ended(self, run: "_Run", error: ModelportError | None) -> None:
         """Count a run that is over."""
         self._runs.discard(run)
-        self.in_flight -= 1
-        self.statistics.pending -= 1
         total_ns = self.now_ns() - run.started_ns
         if error is None:
             self.statistics.record_execution(run.started_ns, run.rows, 0, total_ns, 0)
@@ -95,7 +141,7 @@ class Pipeline:
         else:
             reason = "CANCELED" if error.kind is Kind.CANCELLED else "OTHER"
             self.statistics.record_failure(total_ns, reason)
-        if self._drained and self.in_flight == 0:
+        if self._drained and not self._runs:
             waiting, self._drained = self._drained, []
             for future in waiting:
                 if not future.done():
@@ -103,28 +149,47 @@ class Pipeline:
 
     async def drain(self) -> None:
         """Wait until no request is in flight."""
-        self.is_closing = True
-        if self.in_flight:
+        if self._runs:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._drained.append(future)
             await future
 
     def close(self) -> None:
-        """Cancel what is still in flight."""
+        """Fail what is still in flight. New requests are refused."""
+        self._is_closed = True
         for run in list(self._runs):
-            run.cancel()
+            run.fail(Unavailable("Server exiting"))
+
+    async def wait_closed(self) -> None:
+        """Nothing of an ensemble's own has to end."""
+
+
+class _Flow:
+    """Tensors by name, and the steps that wait for them: the trunk of a run, or a branch."""
+
+    __slots__ = ("by_name", "running", "waiting")
+
+    def __init__(self, tensors: Iterable[Tensor], waiting: Iterable[Step]) -> None:
+        self.by_name = {tensor.name: tensor for tensor in tensors}
+        self.waiting = list(waiting)
+        self.running = 0
 
 
 class _Run:
     """One request on its way through the steps."""
 
     __slots__ = (
-        "_by_name",
+        "_branches",
+        "_has_more_to_do",
+        "_is_advancing",
         "_is_over",
-        "_running",
+        "_is_paused",
+        "_pushed_back",
         "_sink",
+        "_source",
+        "_source_has_ended",
         "_tickets",
-        "_waiting",
+        "_trunk",
         "pipeline",
         "request",
         "rows",
@@ -139,104 +204,20 @@ class _Run:
         self.rows = rows
         self.started_ns = started_ns
         self._sink = sink
-        self._by_name = {tensor.name: tensor for tensor in request.payload.tensors}
-        self._waiting = list(pipeline.steps)
-        self._running = 0
-        self._tickets: list[Ticket] = []
+        self._trunk = _Flow(request.payload.tensors, pipeline.plan.steps)
+        self._branches: deque[_Flow] = deque()
+        # The step that has given several responses, or none: known when it does.
+        self._source: Step | None = None
+        self._source_has_ended = False
+        self._tickets: dict[_StepSink, Ticket] = {}
+        # What told the source to wait.
+        self._pushed_back: _StepSink | None = None
+        self._is_paused = False
         self._is_over = False
+        self._is_advancing = False
+        self._has_more_to_do = False
 
-    def start(self) -> None:
-        """Start every step whose inputs are there."""
-        while not self._is_over:
-            ready = [step for step in self._waiting if self._has_inputs(step)]
-            if not ready:
-                break
-            # All are taken out first: a step that runs at once comes back here before this ends.
-            self._waiting = [step for step in self._waiting if step not in ready]
-            self._running += len(ready)
-            for step in ready:
-                self._start_step(step)
-        if not self._is_over and self._running == 0:
-            self._finish()
-
-    def _has_inputs(self, step: EnsembleStep) -> bool:
-        return all(name in self._by_name for name in step.input_map.values())
-
-    def _start_step(self, step: EnsembleStep) -> None:
-        if self._is_over:
-            return
-        tensors = [_renamed(self._by_name[outer], inner) for inner, outer in step.input_map.items()]
-        request = Request(
-            Tensors(tensors),
-            id=self.request.id,
-            outputs=tuple(step.output_map),
-            parameters=self.request.parameters,
-        )
-        request.principal = self.request.principal
-        request.trace_id = self.request.trace_id
-        request.deadline_ns = self.request.deadline_ns
-        try:
-            member = self.pipeline.resolve(step.model_name, step_version(step))
-            self._tickets.append(member.submit(request, _StepSink(self, step)))
-        except ModelportError as exc:
-            self.step_failed(step, exc)
-
-    def step_answered(self, step: EnsembleStep, response: Response) -> None:
-        """A member has answered: its outputs are there for the others."""
-        if self._is_over:
-            return
-        self._running -= 1
-        for tensor in response.outputs:
-            outer = step.output_map.get(tensor.name)
-            if outer is not None:
-                self._by_name[outer] = _renamed(tensor, outer)
-        self._drop_unneeded()
-        self.start()
-
-    def step_failed(self, step: EnsembleStep, error: ModelportError) -> None:
-        """A member failed, and with it the whole request."""
-        if self._is_over:
-            return
-        where = f"in ensemble '{self.pipeline.name}', step '{step.model_name}': {error.text}"
-        failure = ModelFailed(where, code=error.kind)
-        self._end(failure)
-        self._cancel_members()
-        self._sink.fail(failure)
-
-    def _drop_unneeded(self) -> None:
-        needed = {name for step in self._waiting for name in step.input_map.values()}
-        needed.update(output.name for output in self.pipeline.config.output)
-        for name in [name for name in self._by_name if name not in needed]:
-            del self._by_name[name]
-
-    def _finish(self) -> None:
-        config = self.pipeline.config
-        wanted = self.request.outputs
-        missing = [o.name for o in config.output if o.name not in self._by_name]
-        if missing:
-            # The graph was checked at load: only a member that kept an output back comes here.
-            failure = ModelFailed(
-                f"in ensemble '{config.name}', unexpected deadlock, at least one output is not set "
-                f"while no more ensemble steps can be made: {missing}"
-            )
-            self._end(failure)
-            self._sink.fail(failure)
-            return
-        outputs = [
-            _typed(self._by_name[output.name], output.name, output.datatype)
-            for output in config.output
-            if not wanted or output.name in wanted
-        ]
-        self._end(None)
-        self._sink.push(Response(outputs), True)
-
-    def _end(self, error: ModelportError | None) -> None:
-        self._is_over = True
-        self.pipeline.ended(self, error)
-
-    def _cancel_members(self) -> None:
-        for ticket in self._tickets:
-            ticket.cancel()
+    # The caller's side.
 
     def cancel(self) -> None:
         """Nobody waits any more: tell every member."""
@@ -245,39 +226,314 @@ class _Run:
             self._cancel_members()
 
     def resume(self) -> None:
-        """Nothing to resume: an ensemble answers once."""
+        """Give the sink what was held back for it, and let the source go on."""
+        self._is_paused = False
+        self.advance()
+
+    # From step to step.
+
+    def advance(self) -> None:
+        """Start every step whose inputs are there, and hand on what is finished.
+
+        A step that runs at once, or a sink that sends on at once, comes back here before the first
+        call has ended: that one then looks again. So the stack does not grow with the graph.
+        """
+        self._has_more_to_do = True
+        if self._is_advancing:
+            return
+        self._is_advancing = True
+        try:
+            while self._has_more_to_do and not self._is_over:
+                self._has_more_to_do = False
+                for flow in (self._trunk, *self._branches):
+                    self._start_ready(flow)
+                if not self._is_over:
+                    self._respond()
+        finally:
+            self._is_advancing = False
+
+    def _start_ready(self, flow: _Flow) -> None:
+        ready = [step for step in flow.waiting if self._has_inputs(flow, step)]
+        if not ready:
+            return
+        flow.waiting = [step for step in flow.waiting if step not in ready]
+        flow.running += len(ready)
+        for step in ready:
+            if self._is_over:
+                return
+            self._start_step(flow, step)
+
+    def _has_inputs(self, flow: _Flow, step: Step) -> bool:
+        here, trunk = flow.by_name, self._trunk.by_name
+        return all(name in here or name in trunk for _, name in step.inputs)
+
+    def _find(self, flow: _Flow, name: str) -> Tensor:
+        here = flow.by_name
+        return here[name] if name in here else self._trunk.by_name[name]
+
+    def _start_step(self, flow: _Flow, step: Step) -> None:
+        mine = self.request
+        # A branch shares with the other branches whatever it has from the trunk.
+        request = Request(
+            Tensors(
+                [
+                    _given(
+                        self._find(flow, outer),
+                        inner,
+                        is_shared=outer in step.shared or outer not in flow.by_name,
+                    )
+                    for inner, outer in step.inputs
+                ]
+            ),
+            id=mine.id,
+            outputs=tuple(step.outputs),
+            parameters=mine.parameters,
+        )
+        request.principal = mine.principal
+        request.trace_id = mine.trace_id
+        request.priority = mine.priority
+        request.timeout_us = mine.timeout_us
+        request.deadline_ns = mine.deadline_ns
+        sink = _StepSink(self, flow, step)
+        try:
+            member = self.pipeline.resolve(step.model, step.version)
+            sink.is_decoupled = member.is_decoupled
+            ticket = member.submit(request, sink)
+        except ModelportError as exc:
+            self.step_failed(step, exc)
+            return
+        if self._is_over:
+            ticket.cancel()
+        elif not sink.is_over:
+            self._tickets[sink] = ticket
+
+    def step_answered(self, sink: "_StepSink", response: Response) -> None:
+        """A member has answered once and for all: its outputs are there for the others."""
+        if self._is_over:
+            return
+        self._tickets.pop(sink, None)
+        flow = sink.flow
+        flow.running -= 1
+        flow.by_name.update((tensor.name, tensor) for tensor in _outputs(sink.step, response))
+        self._drop_unneeded(flow)
+        self.advance()
+
+    def step_streamed(self, sink: "_StepSink", response: Response) -> bool:
+        """A member has given one response of a stream: a new branch.
+
+        Returns:
+            Whether another one is welcome now.
+        """
+        step = sink.step
+        if self._is_over or not self._make_source(sink):
+            return False
+        after = self.pipeline.plan.after[step]
+        branch = _Flow(
+            _outputs(step, response),
+            [other for other in self.pipeline.plan.steps if other in after],
+        )
+        self._branches.append(branch)
+        self.advance()
+        is_welcome = len(self._branches) < MAX_OPEN_BRANCHES and not self._is_paused
+        if not is_welcome:
+            self._pushed_back = sink
+        return is_welcome
+
+    def step_ended(self, sink: "_StepSink") -> None:
+        """A member's stream is over."""
+        if self._is_over:
+            return
+        if not sink.is_decoupled:
+            error = ModelFailed(f"model '{sink.step.model}' gave no response")
+            self.step_failed(sink.step, error)
+            return
+        if not self._make_source(sink):
+            return
+        self._tickets.pop(sink, None)
+        sink.flow.running -= 1
+        self._source_has_ended = True
+        self.advance()
+
+    def step_failed(self, step: Step, error: ModelportError) -> None:
+        """A member failed, and with it the whole request."""
+        where = f"in ensemble '{self.pipeline.name}', step '{step.model}': {error.text}"
+        if isinstance(error, Overloaded):
+            self.fail(Overloaded(where, retry_after_s=error.retry_after_s))
+        else:
+            self.fail(ModelFailed(where, code=error.kind))
+
+    def fail(self, error: ModelportError) -> None:
+        """End the whole request."""
+        if self._is_over:
+            return
+        self._end(error)
+        self._cancel_members()
+        self._sink.fail(error)
+
+    def _make_source(self, sink: "_StepSink") -> bool:
+        """Let the steps after this one run in branches from now on."""
+        if self._source is sink.step:
+            return True
+        if not self.pipeline.is_decoupled:
+            error = ModelFailed(
+                "it streams, and did not when the ensemble was loaded; load it anew"
+            )
+            self.step_failed(sink.step, error)
+            return False
+        if self._source is not None or sink.flow is not self._trunk:
+            error = ModelFailed(
+                "it streams, and so does another step; an ensemble has room for one"
+            )
+            self.step_failed(sink.step, error)
+            return False
+        self._source = sink.step
+        after = self.pipeline.plan.after[sink.step]
+        # None of them can have begun: this step has not ended.
+        self._trunk.waiting = [step for step in self._trunk.waiting if step not in after]
+        return True
+
+    # Towards the caller.
+
+    def _respond(self) -> None:
+        if self._source is None:
+            if self._is_settled(self._trunk):
+                self._give(self._trunk, final=True)
+            return
+        while self._branches and not self._is_paused:
+            branch = self._branches[0]
+            if not self._is_whole(branch) and not self._is_settled(branch):
+                break
+            self._branches.popleft()
+            self._give(branch, final=self._is_last())
+            if self._is_over:
+                return
+        if self._is_last():
+            self._end(None)
+            self._sink.end()
+        elif self._pushed_back is not None and not self._is_paused:
+            self._let_source_go_on()
+
+    def _is_whole(self, flow: _Flow) -> bool:
+        """Whether a flow has run all its steps, and what it needs of the trunk is there too."""
+        here, trunk = flow.by_name, self._trunk.by_name
+        return not (flow.waiting or flow.running) and all(
+            name in here or name in trunk for name in self.pipeline.output_names
+        )
+
+    def _is_settled(self, flow: _Flow) -> bool:
+        """Whether nothing more can come of a flow, whole or not."""
+        return not (flow.running or self._running_in_trunk or self._has_more_to_do)
+
+    def _is_last(self) -> bool:
+        return self._source_has_ended and not self._branches and self._is_settled(self._trunk)
+
+    @property
+    def _running_in_trunk(self) -> int:
+        """Steps other than the source."""
+        is_streaming = self._source is not None and not self._source_has_ended
+        return self._trunk.running - is_streaming
+
+    def _give(self, flow: _Flow, *, final: bool) -> None:
+        names = self.pipeline.output_names
+        here, trunk = flow.by_name, self._trunk.by_name
+        missing = [name for name in names if name not in here and name not in trunk]
+        if missing:
+            # The graph was checked at load: only a member that kept an output back comes here.
+            self.fail(
+                ModelFailed(
+                    f"in ensemble '{self.pipeline.name}', unexpected deadlock, at least one output "
+                    f"is not set while no more ensemble steps can be made: {missing}"
+                )
+            )
+            return
+        wanted = self.request.outputs
+        response = Response(
+            [self._find(flow, name) for name in names if not wanted or name in wanted]
+        )
+        if final:
+            self._end(None)
+        self._is_paused = not self._sink.push(response, final) and not final
+
+    def _let_source_go_on(self) -> None:
+        sink = self._pushed_back
+        if sink is None or len(self._branches) > MAX_OPEN_BRANCHES // 2:
+            return
+        ticket = self._tickets.get(sink)
+        if ticket is not None:
+            self._pushed_back = None
+            ticket.resume()
+
+    def _drop_unneeded(self, flow: _Flow) -> None:
+        source = self._source
+        needed = set(self.pipeline.output_names)
+        needed.update(name for step in flow.waiting for _, name in step.inputs)
+        if source is not None and flow is self._trunk:
+            after = self.pipeline.plan.after[source]
+            needed.update(name for step in after for _, name in step.inputs)
+        for name in [name for name in flow.by_name if name not in needed]:
+            del flow.by_name[name]
+
+    # The end.
+
+    def _end(self, error: ModelportError | None) -> None:
+        self._is_over = True
+        self.pipeline.ended(self, error)
+
+    def _cancel_members(self) -> None:
+        tickets, self._tickets = self._tickets, {}
+        for ticket in tickets.values():
+            ticket.cancel()
 
 
 class _StepSink:
-    """Where a member's answer goes."""
+    """Where the answers of one member to one flow go."""
 
-    __slots__ = ("_run", "_step")
+    __slots__ = ("flow", "is_decoupled", "is_over", "run", "step")
 
-    def __init__(self, run: _Run, step: EnsembleStep) -> None:
-        self._run = run
-        self._step = step
+    def __init__(self, run: _Run, flow: _Flow, step: Step) -> None:
+        self.run = run
+        self.flow = flow
+        self.step = step
+        self.is_decoupled = False
+        self.is_over = False
 
     def push(self, response: Response, final: bool) -> bool:
+        if final and not self.is_decoupled:
+            self.is_over = True
+            self.run.step_answered(self, response)
+            return True
+        welcome = self.run.step_streamed(self, response)
         if final:
-            self._run.step_answered(self._step, response)
-        return True
+            self.end()
+        return welcome
 
     def end(self) -> None:
-        error = ModelFailed(f"model '{self._step.model_name}' gave no response")
-        self._run.step_failed(self._step, error)
+        self.is_over = True
+        self.run.step_ended(self)
 
     def fail(self, error: ModelportError) -> None:
-        self._run.step_failed(self._step, error)
+        self.is_over = True
+        self.run.step_failed(self.step, error)
 
 
-def step_version(step: EnsembleStep) -> str | None:
-    """The version as ``resolve`` wants it; -1 and 0 mean the latest."""
-    return str(step.model_version) if step.model_version > 0 else None
+def _outputs(step: Step, response: Response) -> list[Tensor]:
+    """Give a member's outputs the ensemble's names; those that share memory become read-only."""
+    tensors = [tensor for tensor in response.outputs if tensor.name in step.outputs]
+    owners = Counter(_owner(tensor) for tensor in tensors)
+    return [
+        _given(tensor, step.outputs[tensor.name], is_shared=owners[_owner(tensor)] > 1)
+        for tensor in tensors
+    ]
 
 
-def _renamed(tensor: Tensor, name: str) -> Tensor:
-    return Tensor(name, tensor.datatype, tensor.array, tensor.shape)
+def _owner(tensor: Tensor) -> int:
+    return id(tensor.array if tensor.array.base is None else tensor.array.base)
 
 
-def _typed(tensor: Tensor, name: str, datatype: DataType) -> Tensor:
-    return Tensor(name, datatype, tensor.array, tensor.shape)
+def _given(tensor: Tensor, name: str, *, is_shared: bool) -> Tensor:
+    """Name a tensor anew; models may write to their inputs, so what others get too is read-only."""
+    array = tensor.array
+    if is_shared and array.flags.writeable:
+        array = array.view()
+        array.flags.writeable = False
+    return Tensor(name, tensor.datatype, array)

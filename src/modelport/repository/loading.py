@@ -60,11 +60,13 @@ class LoadOptions:
     Attributes:
         auto_complete: Whether the model file is asked for what the configuration leaves out.
         allow_pickle: Whether model files may run code while they are read.
+        default_max_batch_size: What a model that can batch gets where its configuration is silent.
         choose: Decides what executes a model, from its configuration and version directory.
     """
 
     auto_complete: bool = True
     allow_pickle: bool = False
+    default_max_batch_size: int = 4
     choose: Choose = choose
 
 
@@ -160,6 +162,7 @@ def _bring_up_model(
         version=version,
         allow_pickle=options.allow_pickle,
         attribute=reading.place.attribute,
+        default_max_batch_size=options.default_max_batch_size,
     )
     config = reading.config
     check_filename("default_model_filename", config.default_model_filename)

@@ -325,8 +325,8 @@ class Repository:
         """Take everything out of service and wait until it is all given back."""
         self._is_closed = True
         while True:
-            for model in list(self._models.values()):
-                await self._take_down(model)
+            # Side by side: one that hangs while it loads must not keep the others up.
+            await asyncio.gather(*(self._take_down(model) for model in self._models.values()))
             if not self._tasks:
                 return
             # Loads that were under way end by themselves; what they left goes in the next round.

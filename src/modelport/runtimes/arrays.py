@@ -13,7 +13,6 @@ from modelport.tensors import Array, Tensor, join, split
 
 __all__ = ["Arrays", "Layout", "TensorRuntime"]
 
-Shape = tuple[int, ...]
 Arrays = Mapping[str, Array]
 """Arrays by the name of their input or output."""
 
@@ -26,37 +25,20 @@ class Layout:
         is_batching: Whether the first axis of every array is the batch.
     """
 
-    __slots__ = ("_input_reshapes", "_output_reshapes", "datatype_by_output", "is_batching")
+    __slots__ = ("datatype_by_output", "is_batching")
 
     def __init__(self, config: ModelConfig) -> None:
         self.datatype_by_output: dict[str, DataType] = {
             output.name: output.datatype for output in config.output
         }
         self.is_batching = config.max_batch_size > 0
-        self._input_reshapes = {
-            entry.name: (entry.dims, entry.reshape.shape)
-            for entry in config.input
-            if entry.reshape is not None
-        }
-        self._output_reshapes = {
-            entry.name: (entry.reshape.shape, entry.dims)
-            for entry in config.output
-            if entry.reshape is not None
-        }
 
     def inputs(self, works: Sequence[Work]) -> Arrays:
-        """Put the inputs of some works together, along the first axis, in the model's shapes.
+        """Put the inputs of some works together, along the first axis.
 
         Raises:
             ModelFailed: If they cannot be joined; one at a time they can.
         """
-        inputs = self._joined(works)
-        for name, (dims, shape) in self._input_reshapes.items():
-            if name in inputs:
-                inputs[name] = self._reshaped(name, inputs[name], dims, shape)
-        return inputs
-
-    def _joined(self, works: Sequence[Work]) -> dict[str, Array]:
         first = works[0].request.payload.tensors
         if len(works) == 1:
             return {tensor.name: tensor.array for tensor in first}
@@ -111,20 +93,7 @@ class Layout:
         if array is None:
             raise ModelFailed(f"output '{name}' is declared, and the model did not give it")
         datatype = self.datatype_by_output[name]
-        array = as_declared(name, datatype, array)
-        if name in self._output_reshapes:
-            array = self._reshaped(name, array, *self._output_reshapes[name])
-        return Tensor(name, datatype, array)
-
-    def _reshaped(self, name: str, array: Array, given: Shape, wanted: Shape) -> Array:
-        """Bring an array from one shape into another; the n-th -1 of both is the same size."""
-        batch = array.shape[: self.is_batching]
-        sizes = array.shape[len(batch) :]
-        if len(sizes) != len(given):
-            raise ModelFailed(f"'{name}' has shape {list(array.shape)}, expected {list(given)}")
-        variable = iter([size for size, dim in zip(sizes, given, strict=True) if dim == -1])
-        target = [next(variable) if dim == -1 else dim for dim in wanted]
-        return array.reshape((*batch, *target))
+        return Tensor(name, datatype, as_declared(name, datatype, array))
 
 
 class TensorRuntime:

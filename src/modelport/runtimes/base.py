@@ -42,7 +42,11 @@ class Host(Protocol):
 
 
 class Work(Protocol):
-    """One request, as the instance that answers it sees it."""
+    """One request, as the instance that answers it sees it.
+
+    Where the configuration has a ``reshape``, inputs come in the model's own shapes, and outputs
+    are given in them: the engine changes them on both ways.
+    """
 
     request: Request
     rows: int

@@ -16,7 +16,7 @@ from typing import Any, cast
 from modelport._version import __version__
 from modelport.clock import SystemClock
 from modelport.engine.engine import Engine, EngineOptions
-from modelport.engine.executor import new_event_loop
+from modelport.engine.executor import call_on_thread, new_event_loop
 from modelport.errors import LoadFailed, ModelportError
 from modelport.protocols import ops, v2_rest
 from modelport.protocols.base import Route
@@ -280,6 +280,7 @@ def _repository(settings: Settings, engine: Engine) -> Repository:
         load=LoadOptions(
             auto_complete=not settings.disable_auto_complete_config,
             allow_pickle=settings.allow_pickle_models,
+            default_max_batch_size=settings.default_max_batch_size,
         ),
     )
     return Repository(
@@ -287,5 +288,5 @@ def _repository(settings: Settings, engine: Engine) -> Repository:
         options,
         engine.host,
         engine,
-        asyncio.to_thread,
+        call_on_thread,
     )

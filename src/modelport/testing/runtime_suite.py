@@ -32,6 +32,7 @@ import numpy as np
 import pytest
 
 from modelport.dtypes import BF16, BOOL, BYTES, DATATYPE_BY_NAME, DataType
+from modelport.engine.reshape import Reshaping
 from modelport.errors import Cancelled, LoadFailed, ModelportError
 from modelport.messages import Response
 from modelport.runtimes.base import Batch, LoadContext, ModelSource, Outcome, Runtime
@@ -115,7 +116,10 @@ class LoadedModel:
             ModelportError: What the model answered.
         """
         work = self.work(inputs, outputs=outputs, datatypes=datatypes)
-        return arrays_of(run(self.instance, [work])[0])
+        outcome = run(self.instance, [work])[0]
+        if isinstance(outcome, Response):
+            outcome = Reshaping(self.config).outputs(outcome)
+        return arrays_of(outcome)
 
     def work(
         self,
@@ -128,7 +132,9 @@ class LoadedModel:
         rows = 1
         if self.config.max_batch_size > 0:
             rows = next(iter(inputs.values())).shape[0]
-        return work_of(inputs, rows=rows, outputs=outputs, datatypes=datatypes)
+        work = work_of(inputs, rows=rows, outputs=outputs, datatypes=datatypes)
+        work.request.payload = Reshaping(self.config).inputs(work.request.payload)
+        return work
 
 
 def load_model(
