@@ -649,8 +649,11 @@ class Connection(asyncio.Protocol):
                 self._advance_pending()
         else:
             bound = self._bound
-            if bound is not None and len(data) == bound.end and data.startswith(bound.raw):
+            if bound is None or not data.startswith(bound.raw):
+                bound = self.server.known.get(data[: data.find(END_OF_HEAD) + 4])
+            if bound is not None and len(data) == bound.end:
                 # One whole request with a known head and nothing else: nearly all of them.
+                self._bound = bound
                 self._is_advancing = True
                 self._handle(bound, data[bound.size :])
                 self._is_advancing = False
