@@ -4,8 +4,8 @@ import sys
 
 import numpy as np
 import pytest
-
 import triton_python_backend_utils as installed
+
 from modelport.dtypes import DATATYPE_BY_NAME
 from modelport.runtimes.triton_python import pb_utils
 from modelport.runtimes.triton_python.pb_utils import TritonModelException

@@ -1,7 +1,6 @@
 """Probabilities to a name: the last step of the digit ensembles."""
 
 import numpy as np
-
 import triton_python_backend_utils as pb_utils
 
 

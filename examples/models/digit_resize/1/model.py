@@ -1,7 +1,6 @@
 """Image to pixels: finds the digit in a picture and scales it the way the digits data is."""
 
 import numpy as np
-
 import triton_python_backend_utils as pb_utils
 
 CELLS = 8

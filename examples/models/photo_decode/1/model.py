@@ -3,9 +3,8 @@
 import io
 
 import numpy as np
-from PIL import Image, ImageOps
-
 import triton_python_backend_utils as pb_utils
+from PIL import Image, ImageOps
 
 FORMATS = ("PNG", "JPEG")
 MAX_PIXELS = 16_000_000

@@ -1,7 +1,6 @@
 """Words one by one: a stream to try ``generate_stream`` with."""
 
 import numpy as np
-
 import triton_python_backend_utils as pb_utils
 
 MAX_COUNT = 1000

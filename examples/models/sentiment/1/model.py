@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import skops.io
-
 import triton_python_backend_utils as pb_utils
 
 MAX_CHARACTERS = 20_000
