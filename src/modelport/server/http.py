@@ -30,6 +30,7 @@ from modelport.server.cors import Cors
 from modelport.server.routing import Match, Router
 from modelport.wire.http import (
     END_OF_HEAD,
+    END_OF_LINE,
     LAST_CHUNK,
     BadMessage,
     ChunkedReader,
@@ -706,13 +707,15 @@ class Connection(asyncio.Protocol):
         """Read a new head and look up all that follows from it."""
         limits = self.server.options.limits
         # RFC 9112 §2.2: empty lines before a request are passed over.
-        start = len(data) - len(data.lstrip(b"\r\n"))
+        start = 0
+        while data.startswith(END_OF_LINE, start):
+            start += 2
         if start == len(data):
             return None
         end = data.find(END_OF_HEAD, start, limits.head_bytes)
         try:
             if end < 0:
-                self._check_partial_head(data)
+                self._check_partial_head(data, start)
                 self._since_ns = self.server.clock.now_ns()
                 self._pending += data
                 return None
@@ -734,7 +737,7 @@ class Connection(asyncio.Protocol):
             known[raw] = bound
         return bound
 
-    def _check_partial_head(self, data: bytes) -> None:
+    def _check_partial_head(self, data: bytes, start: int) -> None:
         limits = self.server.options.limits
         if len(data) >= limits.head_bytes:
             raise BadMessage(
@@ -743,7 +746,8 @@ class Connection(asyncio.Protocol):
             )
         # Answer what can be no request at once instead of waiting for its end: a TLS client on
         # this port, bare line feeds.
-        if not data.lstrip(b"\r\n")[:1].isalpha():
+        first = data[start : start + 1]
+        if not first.isalpha() and data[start:] != b"\r":
             raise BadMessage("this is not HTTP; if the client speaks TLS, this port does not")
         if b"\n\n" in data or b"\n\r\n" in data.replace(b"\r\n\r\n", b""):
             raise BadMessage("the lines of the request must end in CRLF")

@@ -18,6 +18,7 @@ from modelport.errors import InvalidRequest, ModelportError, TooLarge
 
 __all__ = [
     "END_OF_HEAD",
+    "END_OF_LINE",
     "LAST_CHUNK",
     "REASONS",
     "BadMessage",
