@@ -21,8 +21,14 @@ ROOT = Path(__file__).parents[2]
 PAGES = [
     ROOT / "README.md",
     ROOT / "examples" / "README.md",
+    *sorted((ROOT / "docs" / "guide").glob("*.md")),
     *sorted((ROOT / "docs" / "how-to").glob("*.md")),
     *sorted((ROOT / "docs" / "reference").glob("*.md")),
+]
+PLAYED = [
+    page
+    for page in PAGES
+    if any(block.language in ("sh", "python") for block in blocks_of(page, ROOT))
 ]
 LANGUAGES = {"sh", "python", "text", "toml", "json", "http", "protobuf", "yaml"}
 EXAMPLE_COMMANDS = {"make run", "modelport serve example-models"}
@@ -31,15 +37,12 @@ WORDS = {"server", "refused", "fails", "by-hand", "output"}
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("page", PLAYED, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_a_page_does_what_it_shows(
     page: Path, example_models: Path, example_server: Served, tmp_path: Path
 ) -> None:
-    blocks = blocks_of(page, ROOT)
-    if not any(block.language in ("sh", "python") or block.file for block in blocks):
-        pytest.skip("nothing to run on this page")
     with Story(example_models, example_server, tmp_path) as story:
-        for block in blocks:
+        for block in blocks_of(page, ROOT):
             story.play(block)
 
 
