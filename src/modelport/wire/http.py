@@ -374,6 +374,9 @@ class ChunkedReader:
             self.is_complete = True
         elif not _TRAILER.fullmatch(line):
             raise BadMessage("a trailer of the chunked body is not a header")
+        elif line.partition(b":")[0].lower() in _FRAMING:
+            # RFC 9110 §6.5.1; some reader may believe it.
+            raise BadMessage("a trailer cannot say how long the message is")
 
 
 def body_too_large(got: int, most: int) -> ModelportError:
@@ -425,6 +428,7 @@ _SIZE_LINE = re.compile(
     rb'([0-9A-Fa-f]{1,15})(?:;%b(?:=(?:%b|"[ !#-\[\]-~]*"))?)*\r\n' % (_TOKEN, _TOKEN)
 )
 _TRAILER = re.compile(_TOKEN + rb":[^\x00-\x08\x0a-\x1f\x7f]*")
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _WITHOUT_BODY = frozenset({100, 101, 204, 304})
 
 REASONS = {
