@@ -27,6 +27,7 @@ from modelport.errors import (
 )
 from modelport.protocols.base import Buffer, Headers, Reply, Route
 from modelport.server.cors import Cors
+from modelport.server.pressure import LARGE_ANSWER_BYTES, Answers, Pressure
 from modelport.server.routing import Match, Router
 from modelport.wire.http import (
     END_OF_HEAD,
@@ -60,11 +61,6 @@ HIGH_WATER_BYTES = 65_536
 """Unread answer bytes above which a connection is not served any further."""
 PENDING_BYTES = 65_536
 """Pipelined requests that may wait in memory while one is answered."""
-UNREAD_BYTES = 25_165_824
-"""Unread answer bytes of all connections together, above which those that are stuck are closed."""
-STUCK_NS = 200_000_000
-"""A client that has not read a byte of its answer for so long is stuck, once memory is short."""
-PRESSURE_CHECK_S = 0.1
 BURST_GAP_NS = 200_000
 """Answers to different connections that are closer together than this are written together.
 
@@ -179,7 +175,7 @@ class HttpServer:
         self.cors = cors or Cors()
         self.connections: set[Guest] = set()
         self.known: dict[bytes, _Bound] = {}
-        self.full: dict[Connection, tuple[int, int]] = {}
+        self.pressure = Pressure(clock)
         # Whether nothing is to be noted or said beside an ordinary answer.
         self.is_plain = record_access is None
         self._is_draining = False
@@ -238,33 +234,6 @@ class HttpServer:
         """An id that ties an answer to the log."""
         return f"{self._id_prefix}-{next(self._ids):x}"
 
-    def watch_pressure(self, connection: "Connection") -> None:
-        """Keep an eye on a connection whose client does not read as fast as we write."""
-        if not self.full:
-            asyncio.get_running_loop().call_later(PRESSURE_CHECK_S, self._relieve)
-        self.full[connection] = (connection.unread_bytes(), self.clock.now_ns())
-
-    def _relieve(self) -> None:
-        """Close stuck connections, the longest stuck first, while they hold too much memory."""
-        now_ns = self.clock.now_ns()
-        total = 0
-        stuck = []
-        for connection, (seen_bytes, since_ns) in list(self.full.items()):
-            unread_bytes = connection.unread_bytes()
-            total += unread_bytes
-            if unread_bytes != seen_bytes:
-                self.full[connection] = (unread_bytes, now_ns)
-            elif now_ns - since_ns > STUCK_NS:
-                stuck.append((since_ns, unread_bytes, connection))
-        stuck.sort(key=lambda row: row[0])
-        for _, unread_bytes, connection in stuck:
-            if total <= UNREAD_BYTES:
-                break
-            total -= unread_bytes
-            connection.abort()
-        if self.full:
-            asyncio.get_running_loop().call_later(PRESSURE_CHECK_S, self._relieve)
-
     def _sweep(self) -> None:
         now_ns = self.clock.now_ns()
         for connection in list(self.connections):
@@ -277,6 +246,7 @@ class _Bound:
 
     __slots__ = (
         "answer_headers",
+        "answers",
         "end",
         "handler",
         "head",
@@ -300,8 +270,10 @@ class _Bound:
         principal: str,
         max_body: int,
         refusal: Reply | None,
+        answers: Answers,
         answer_headers: Headers = (),
     ) -> None:
+        self.answers = answers
         self.head = head
         self.raw = head.raw
         self.size = len(head.raw)
@@ -409,15 +381,18 @@ class HttpExchange:
                 and not connection.is_closing
             ):
                 self.is_over = self.is_started = True
+                self._bound.answers.bytes = len(payload)
                 connection.send(b"%b%d\r\n\r\n%b" % (prefix, len(payload), payload))
                 connection.finished(self, close=close)
                 return
         if server.record_access is not None or status >= 400:
-            headers = self._with_request_id(status, headers, body)
+            headers = self.with_request_id(status, headers, body)
         bound = self._bound
         if bound.answer_headers:
             headers = (*headers, *bound.answer_headers)
         close = close or not bound.head.keep_alive or server.is_draining or connection.is_closing
+        if status == 200:
+            bound.answers.bytes = sum(map(_size, body))
         connection.send_whole(
             status, headers, body, close=close, is_head=bound.head.method == "HEAD"
         )
@@ -473,7 +448,7 @@ class HttpExchange:
             or connection.is_closing
         )
         if connection.server.record_access is not None:
-            self._record(self._status, self._sent_bytes, connection.server.new_request_id())
+            self.record(self._status, self._sent_bytes, connection.server.new_request_id())
         connection.finished(self, close=close)
 
     def abort(self) -> None:
@@ -493,11 +468,12 @@ class HttpExchange:
             loop = asyncio.get_running_loop()
             loop.call_soon(self._connection.hand_over, self, headers, guest)
 
-    def _with_request_id(self, status: int, headers: Headers, body: Sequence[Buffer]) -> Headers:
+    def with_request_id(self, status: int, headers: Headers, body: Sequence[Buffer]) -> Headers:
+        """Note the answer in the logs, and add the id by which it is found there."""
         request_id = self.headers.get("x-request-id", "")
         if not _is_plain(request_id):
             request_id = self._connection.server.new_request_id()
-        self._record(status, sum(map(_size, body)), request_id)
+        self.record(status, sum(map(_size, body)), request_id)
         if status >= 500:
             log.error(
                 "%s %s answered %d",
@@ -508,7 +484,8 @@ class HttpExchange:
             )
         return (*headers, ("X-Request-Id", request_id))
 
-    def _record(self, status: int, body_bytes: int, request_id: str) -> None:
+    def record(self, status: int, body_bytes: int, request_id: str) -> None:
+        """Write the line of the access log, if there is one."""
         connection = self._connection
         record = connection.server.record_access
         if record is not None:
@@ -587,7 +564,7 @@ class Connection(asyncio.Protocol):
         """The client has gone, or we have closed."""
         server = self.server
         server.connections.discard(self)
-        server.full.pop(self, None)
+        server.pressure.emptied(self)
         if server.last_sender is self:
             server.last_sender = None
         self.is_closing = True
@@ -618,14 +595,14 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client does not read as fast as we write."""
         self.is_full = True
-        self.server.watch_pressure(self)
+        self.server.pressure.filled(self)
         self._since_ns = self.server.clock.now_ns()
         self._unread_bytes = self._transport.get_write_buffer_size()
 
     def resume_writing(self) -> None:
         """The client has caught up."""
         self.is_full = False
-        self.server.full.pop(self, None)
+        self.server.pressure.emptied(self)
         exchange = self._exchange
         if exchange is not None:
             if exchange.on_writable is not None:
@@ -755,14 +732,15 @@ class Connection(asyncio.Protocol):
     def _look_up(self, head: RequestHead) -> _Bound:
         server = self.server
         answer_headers = server.cors.answer_headers(head)
+        answers = server.pressure.answers(head.path)
         most = server.options.limits.body_bytes
         preflight = server.cors.preflight(head)
         if preflight is not None:
-            return _Bound(head, None, {}, "", most, preflight, answer_headers)
+            return _Bound(head, None, {}, "", most, preflight, answers, answer_headers)
         match = server.router.match(head.method, head.path)
         route = match.route
         if route is None:
-            return _Bound(head, None, {}, "", most, self._no_route(match), answer_headers)
+            return _Bound(head, None, {}, "", most, self._no_route(match), answers, answer_headers)
         most = route.max_body_bytes or most
         principal, refusal = "", None
         try:
@@ -774,7 +752,7 @@ class Connection(asyncio.Protocol):
             if isinstance(exc, Unauthenticated):
                 headers = (*refusal.headers, ("WWW-Authenticate", "Bearer"))
                 refusal = Reply(refusal.status, headers, refusal.body)
-        return _Bound(head, route, match.params, principal, most, refusal, answer_headers)
+        return _Bound(head, route, match.params, principal, most, refusal, answers, answer_headers)
 
     def _no_route(self, match: Match) -> Reply:
         if not match.methods:
@@ -849,6 +827,27 @@ class Connection(asyncio.Protocol):
     def _handle(self, bound: _Bound, body: Buffer) -> None:
         self._since_ns = now_ns = self._now_ns()
         self._exchange = exchange = HttpExchange(self, bound, body, now_ns)
+        expected_bytes = bound.answers.bytes
+        if expected_bytes >= LARGE_ANSWER_BYTES and self.server.pressure.is_high(expected_bytes):
+            self._wait_for_room(exchange, bound)
+        else:
+            self._run(exchange, bound)
+
+    def _wait_for_room(self, exchange: HttpExchange, bound: _Bound) -> None:
+        def go_on() -> None:
+            if not exchange.is_over:
+                self._run(exchange, bound)
+
+        def refuse() -> None:
+            if not exchange.is_over:
+                error = Overloaded(
+                    "too many answers wait to be read by their clients; try again later"
+                )
+                self._answer_error(exchange, cast(Route, bound.route).errors(error))
+
+        self.server.pressure.wait(bound.answers.bytes, go_on, refuse)
+
+    def _run(self, exchange: HttpExchange, bound: _Bound) -> None:
         handler = bound.handler
         if handler is None:
             refusal = cast(Reply, bound.refusal)
@@ -939,6 +938,7 @@ class Connection(asyncio.Protocol):
         if self._exchange is not exchange:
             guest.connection_lost(None)  # the client has left meanwhile
             return
+        exchange.record(101, 0, self.server.new_request_id())
         self.flush()
         self._transport.write(encode_response_head(101, headers, None, close=False))
         data = bytes(self._pending)
@@ -961,7 +961,11 @@ class Connection(asyncio.Protocol):
         """Answer and close: what else the client sends cannot be understood or is not wanted."""
         self.is_closing = True
         self._pending.clear()
-        headers = reply.headers if bound is None else (*reply.headers, *bound.answer_headers)
+        headers = reply.headers
+        if bound is not None:
+            exchange = HttpExchange(self, bound, b"", self._since_ns)
+            headers = exchange.with_request_id(reply.status, headers, reply.body)
+            headers = (*headers, *bound.answer_headers)
         is_head = bound is not None and bound.head.method == "HEAD"
         self.send_whole(reply.status, headers, reply.body, close=True, is_head=is_head)
         # A close with unread input is a reset, which can overtake the answer: half-close first.

@@ -1,0 +1,151 @@
+"""What clients have asked for and do not read, held within one bound over all connections.
+
+A client that does not read costs its own bound (``HIGH_WATER_BYTES``), but an answer is as large as
+it is, and five hundred clients times a megabyte is half a gigabyte. So while too much is unread,
+requests whose last answer was large wait before they are executed; small ones are not touched.
+Clients that have not read a byte for a while are closed to make room, the longest stuck first.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from modelport.clock import Clock
+
+__all__ = ["LARGE_ANSWER_BYTES", "UNREAD_BYTES", "Answers", "Pressure", "Reader"]
+
+UNREAD_BYTES = 25_165_824
+"""Unread bytes of all connections together above which requests with large answers wait."""
+LARGE_ANSWER_BYTES = 16_384
+"""Answers below this are never waited with."""
+STUCK_NS = 500_000_000
+"""A client that has not read a byte of its answer for so long is stuck, once memory is short."""
+MOST_WAITING_NS = 10_000_000_000
+"""How long a request waits for memory before it is refused."""
+CHECK_S = 0.1
+MOST_KNOWN = 1024
+
+
+class Reader(Protocol):
+    """A connection whose client does not read as fast as we write."""
+
+    def unread_bytes(self) -> int:
+        """Bytes of answers that are still in memory."""
+        ...
+
+    def abort(self) -> None:
+        """Drop the connection, and with it what is unread."""
+        ...
+
+
+class Answers:
+    """What is known of the answers to the requests with one path.
+
+    Attributes:
+        bytes: Of the last one.
+    """
+
+    __slots__ = ("bytes",)
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
+class _Unread:
+    __slots__ = ("bytes", "since_ns")
+
+    def __init__(self, bytes: int, since_ns: int) -> None:
+        self.bytes = bytes
+        self.since_ns = since_ns
+
+
+class Pressure:
+    """Counts unread bytes, and lets requests go on while there are few. On the event loop only."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._now_ns = clock.now_ns
+        self._unread: dict[Reader, _Unread] = {}
+        self._waiting: deque[tuple[int, int, Callable[[], None], Callable[[], None]]] = deque()
+        self._answers_by_path: dict[str, Answers] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<Pressure unread={self.unread_bytes()} waiting={len(self._waiting)}>"
+
+    def answers(self, path: str) -> Answers:
+        """What is known of a path; the same object for the same path."""
+        known = self._answers_by_path
+        found = known.get(path)
+        if found is None:
+            if len(known) >= MOST_KNOWN:
+                known.clear()
+            found = known[path] = Answers()
+        return found
+
+    def unread_bytes(self) -> int:
+        """Of all connections, when each was last looked at."""
+        return sum(unread.bytes for unread in self._unread.values())
+
+    def is_high(self, expected_bytes: int) -> bool:
+        """Whether a request with so large an answer has to wait."""
+        return (
+            expected_bytes >= LARGE_ANSWER_BYTES
+            and bool(self._unread or self._waiting)
+            # Whoever waits already goes first.
+            and (bool(self._waiting) or self.unread_bytes() + expected_bytes > UNREAD_BYTES)
+        )
+
+    def wait(
+        self, expected_bytes: int, go_on: Callable[[], None], refuse: Callable[[], None]
+    ) -> None:
+        """Call ``go_on`` when there is room for the answer, ``refuse`` if that takes too long."""
+        self._waiting.append((self._now_ns() + MOST_WAITING_NS, expected_bytes, go_on, refuse))
+        self._watch()
+
+    def filled(self, reader: Reader) -> None:
+        """A client does not keep up."""
+        self._unread[reader] = _Unread(reader.unread_bytes(), self._now_ns())
+        self._watch()
+
+    def emptied(self, reader: Reader) -> None:
+        """A client has caught up, or has gone."""
+        if self._unread.pop(reader, None) is not None and self._waiting:
+            self._let_go_on()
+
+    def _watch(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(CHECK_S, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        now_ns = self._now_ns()
+        stuck = []
+        for reader, unread in self._unread.items():
+            left_bytes = reader.unread_bytes()
+            if left_bytes != unread.bytes:
+                unread.bytes = left_bytes
+                unread.since_ns = now_ns
+            elif now_ns - unread.since_ns > STUCK_NS:
+                stuck.append((unread.since_ns, reader))
+        total = self.unread_bytes()
+        is_short = total > UNREAD_BYTES or bool(self._waiting)
+        stuck.sort(key=lambda row: row[0])
+        for _, reader in stuck:
+            if not is_short or total <= UNREAD_BYTES // 2:
+                break
+            total -= self._unread.pop(reader).bytes
+            reader.abort()
+        while self._waiting and self._waiting[0][0] <= now_ns:
+            self._waiting.popleft()[3]()
+        self._let_go_on()
+        if self._unread or self._waiting:
+            self._watch()
+
+    def _let_go_on(self) -> None:
+        while self._waiting:
+            unread_bytes = self.unread_bytes()
+            # One that is larger than the bound goes on when it is alone.
+            if unread_bytes and unread_bytes + self._waiting[0][1] > UNREAD_BYTES:
+                break
+            self._waiting.popleft()[2]()
