@@ -17,6 +17,7 @@ from modelport.server.http import (
     LINGER_S,
     PENDING_BYTES,
     QUIET_S,
+    AccessRecord,
     HttpOptions,
 )
 from modelport.wire.http import HttpLimits
@@ -815,6 +816,36 @@ def test_a_large_answer_does_not_overtake_a_held_one(server: TestServer) -> None
     client.connection.data_received(get("/hello") + post("/echo", bytes(100_000)) + get("/hello"))
     server.loop.turn()
     assert [len(answer.body) for answer in client.answers] == [5, 100_000, 5]
+
+
+# The access log
+
+
+def test_every_answer_is_one_line_of_the_access_log(server: TestServer) -> None:
+    records: list[AccessRecord] = []
+    server.http.record_access = records.append
+    server.http.is_draining = False  # takes notice of the above
+    client = server.client()
+    client.send(get("/hello", "X-Name: me"), get("/fail?x", "X-Request-Id: mine"), get("/later"))
+    server.clock.advance(0.25)
+    server.waiting[0].start(200, ())
+    server.waiting[0].write(b"abc")
+    server.waiting[0].finish()
+    server.loop.turn()
+    client.send(post("/small", bytes(100))[:-1])
+    rows = [(r.method, r.target, r.status, r.body_bytes, r.duration_s) for r in records]
+    fail_bytes, small_bytes = (len(client.answers[i].body) for i in (1, 3))
+    assert rows == [
+        ("GET", "/hello", 200, 5, 0.0),
+        ("GET", "/fail?x", 400, fail_bytes, 0.0),
+        ("GET", "/later", 200, 3, 0.25),
+        ("POST", "/small", 413, small_bytes, 0.0),
+    ]
+    assert records[0].principal == "me"
+    assert records[0].peer == "10.0.0.1"
+    assert records[1].request_id == "mine"
+    assert client.answers[3].headers["x-request-id"] == records[3].request_id
+    assert len({record.request_id for record in records}) == 4
 
 
 # Web pages
