@@ -460,7 +460,7 @@ class Deployment:
             return as_model_failure(error)
         if outcomes is None:
             return None
-        if not isinstance(cast(object, outcomes), Sequence):
+        if not isinstance(outcomes, list | tuple):
             return ModelFailed(f"model '{self.name}' answered with a {type(outcomes).__name__}")
         if len(outcomes) != wanted:
             return ModelFailed(
@@ -499,14 +499,15 @@ class Deployment:
         started_ns: int,
         times: tuple[int, int, int],
     ) -> None:
-        try:
-            if not isinstance(outcome, Response):
-                raise outcome
-            if self._reshaping is not None:
-                outcome = self._reshaping.outputs(outcome)
-        except ModelportError as exc:
-            self._fail(job, exc)
+        if not isinstance(outcome, Response):
+            self._fail(job, _as_error(outcome))
             return
+        if self._reshaping is not None:
+            try:
+                outcome = self._reshaping.outputs(outcome)
+            except ModelportError as exc:
+                self._fail(job, exc)
+                return
         enqueued_ns = job.enqueued_ns
         self.statistics.record_success(
             job.rows, self._now_ns() - enqueued_ns, started_ns - enqueued_ns, *times
@@ -722,6 +723,12 @@ class Deployment:
                 await instance.thread.has_ended.wait()
         # Each of the two knows the other, and the runtime may hold much.
         self._instances.clear()
+
+
+def _as_error(outcome: object) -> ModelportError:
+    if isinstance(outcome, ModelportError):
+        return outcome
+    return ModelFailed(f"the model answered with a {type(outcome).__name__}, not with a response")
 
 
 def _execution(config: ModelConfig, options: EngineOptions) -> Execution:

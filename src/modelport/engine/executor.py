@@ -12,6 +12,7 @@ import contextlib
 import inspect
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from queue import SimpleQueue
@@ -38,6 +39,8 @@ __all__ = [
 
 FAST_NS = 100_000
 """A run below this is cheaper on the loop than a hop to a thread and back."""
+DRAIN_NS = 1_000_000
+"""How long the loop deals with what threads have told before it looks at its sockets again."""
 SLOW_NS = 1_000_000
 """A run above this is felt by every other connection."""
 FAST_RUNS = 32
@@ -106,6 +109,7 @@ class Completions:
         # once too seldom.
         self._is_scheduled = False
         messages = self._messages
+        until_ns = time.perf_counter_ns() + DRAIN_NS
         for _ in range(len(messages)):
             call, args = messages.popleft()
             try:
@@ -113,6 +117,12 @@ class Completions:
             except Exception:
                 # Somebody else's answer comes next.
                 log.exception("what a thread had to tell could not be dealt with")
+            if time.perf_counter_ns() > until_ns:
+                break
+        if messages and not self._is_scheduled:
+            # Hundreds of large answers at once: the sockets come in between.
+            self._is_scheduled = True
+            self._loop.call_soon(self._drain)
 
 
 class InstanceThread:

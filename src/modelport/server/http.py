@@ -301,6 +301,7 @@ class HttpExchange:
     is_started = False
     on_disconnect: Callable[[], None] | None = None
     on_writable: Callable[[], None] | None = None
+    reserved_bytes = 0
     _status = 0
     _sent_bytes = 0
     _is_chunked = False
@@ -574,6 +575,8 @@ class Connection(asyncio.Protocol):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.is_over = True
+            if exchange.reserved_bytes:
+                server.pressure.release(exchange.reserved_bytes)
             if exchange.on_disconnect is not None:
                 exchange.on_disconnect()
 
@@ -828,24 +831,32 @@ class Connection(asyncio.Protocol):
         self._since_ns = now_ns = self._now_ns()
         self._exchange = exchange = HttpExchange(self, bound, body, now_ns)
         expected_bytes = bound.answers.bytes
-        if expected_bytes >= LARGE_ANSWER_BYTES and self.server.pressure.is_high(expected_bytes):
-            self._wait_for_room(exchange, bound)
+        if expected_bytes >= LARGE_ANSWER_BYTES:
+            self._run_with_room(exchange, bound, expected_bytes)
         else:
             self._run(exchange, bound)
 
-    def _wait_for_room(self, exchange: HttpExchange, bound: _Bound) -> None:
+    def _run_with_room(self, exchange: HttpExchange, bound: _Bound, expected_bytes: int) -> None:
+        """Run a request whose last answer was large, when there is room for another."""
+        pressure = self.server.pressure
+
         def go_on() -> None:
-            if not exchange.is_over:
+            if exchange.is_over:
+                pressure.release(expected_bytes)
+            else:
+                exchange.reserved_bytes = expected_bytes
                 self._run(exchange, bound)
 
         def refuse() -> None:
             if not exchange.is_over:
-                error = Overloaded(
-                    "too many answers wait to be read by their clients; try again later"
-                )
-                self._answer_error(exchange, cast(Route, bound.route).errors(error))
+                text = "too many answers wait to be read by their clients; try again later"
+                errors = cast(Route, bound.route).errors
+                self._answer_error(exchange, errors(Overloaded(text)))
 
-        self.server.pressure.wait(bound.answers.bytes, go_on, refuse)
+        if pressure.reserve(expected_bytes):
+            go_on()
+        else:
+            pressure.wait(expected_bytes, go_on, refuse)
 
     def _run(self, exchange: HttpExchange, bound: _Bound) -> None:
         handler = bound.handler
@@ -917,6 +928,8 @@ class Connection(asyncio.Protocol):
     def finished(self, exchange: HttpExchange, *, close: bool) -> None:
         """An exchange is over: close, or go on with what the client sent meanwhile."""
         self._exchange = None
+        if exchange.reserved_bytes:
+            self.server.pressure.release(exchange.reserved_bytes)
         if close:
             self._close()
             return

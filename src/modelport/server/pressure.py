@@ -68,6 +68,8 @@ class Pressure:
         self._unread: dict[Reader, _Unread] = {}
         self._waiting: deque[tuple[int, int, Callable[[], None], Callable[[], None]]] = deque()
         self._answers_by_path: dict[str, Answers] = {}
+        self._reserved_bytes = 0
+        self._is_letting_go_on = False
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -87,19 +89,34 @@ class Pressure:
         """Of all connections, when each was last looked at."""
         return sum(unread.bytes for unread in self._unread.values())
 
-    def is_high(self, expected_bytes: int) -> bool:
-        """Whether a request with so large an answer has to wait."""
-        return (
-            expected_bytes >= LARGE_ANSWER_BYTES
-            and bool(self._unread or self._waiting)
-            # Whoever waits already goes first.
-            and (bool(self._waiting) or self.unread_bytes() + expected_bytes > UNREAD_BYTES)
-        )
+    def reserve(self, expected_bytes: int) -> bool:
+        """Set room aside for an answer that a request will have.
+
+        Returns:
+            Whether there is room. If not, the request has to ``wait``; if so, ``release`` it when
+            the answer is out.
+        """
+        # Whoever waits already goes first.
+        if self._waiting or not self._has_room(expected_bytes):
+            return False
+        self._reserved_bytes += expected_bytes
+        return True
+
+    def release(self, expected_bytes: int) -> None:
+        """The answer is out, or will never be; from now on its unread bytes count."""
+        self._reserved_bytes -= expected_bytes
+        if self._waiting:
+            self._let_go_on()
+
+    def _has_room(self, expected_bytes: int) -> bool:
+        taken_bytes = self._reserved_bytes + self.unread_bytes()
+        # One that is larger than the bound goes on when it is alone.
+        return not taken_bytes or taken_bytes + expected_bytes <= UNREAD_BYTES
 
     def wait(
         self, expected_bytes: int, go_on: Callable[[], None], refuse: Callable[[], None]
     ) -> None:
-        """Call ``go_on`` when there is room for the answer, ``refuse`` if that takes too long."""
+        """Call ``go_on`` once room is reserved for the answer, ``refuse`` if none comes free."""
         self._waiting.append((self._now_ns() + MOST_WAITING_NS, expected_bytes, go_on, refuse))
         self._watch()
 
@@ -143,9 +160,14 @@ class Pressure:
             self._watch()
 
     def _let_go_on(self) -> None:
-        while self._waiting:
-            unread_bytes = self.unread_bytes()
-            # One that is larger than the bound goes on when it is alone.
-            if unread_bytes and unread_bytes + self._waiting[0][1] > UNREAD_BYTES:
-                break
-            self._waiting.popleft()[2]()
+        # A request that is answered at once releases its room in here: not by calling this again.
+        if self._is_letting_go_on:
+            return
+        self._is_letting_go_on = True
+        try:
+            while self._waiting and self._has_room(self._waiting[0][1]):
+                _, expected_bytes, go_on, _ = self._waiting.popleft()
+                self._reserved_bytes += expected_bytes
+                go_on()
+        finally:
+            self._is_letting_go_on = False
