@@ -88,7 +88,9 @@ def test_model_that_must_stay_off_the_loop_does() -> None:
 # Completions.
 
 
-def test_messages_of_one_turn_wake_the_loop_once(bench: Bench) -> None:
+def test_messages_of_one_turn_wake_the_loop_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wakes = 0
 
     async def main() -> list[int]:
@@ -101,7 +103,7 @@ def test_messages_of_one_turn_wake_the_loop_once(bench: Bench) -> None:
             wakes += 1
             return call_soon_threadsafe(*args)
 
-        loop.call_soon_threadsafe = counted  # type: ignore[method-assign]
+        monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
         heard: list[int] = []
         completions = Completions(loop)
         for number in range(100):
