@@ -460,7 +460,9 @@ class Deployment:
             return as_model_failure(error)
         if outcomes is None:
             return None
-        if not isinstance(outcomes, list | tuple):
+        # Any sequence: a runtime may read its answers only when they are looked at.
+        given = cast(object, outcomes)
+        if not isinstance(given, Sequence) or isinstance(given, str | bytes):
             return ModelFailed(f"model '{self.name}' answered with a {type(outcomes).__name__}")
         if len(outcomes) != wanted:
             return ModelFailed(
