@@ -320,6 +320,7 @@ def test_a_body_that_has_not_ended_is_not_complete() -> None:
         b"0\r\nA: \x00\r\n",
         b"0\r\n folded\r\n",
         b"0\r\nTransfer-Encoding: identity\r\n",
+        b"0\r\nConnection: close\r\n",
         b"0\r\nA: b\r\ncontent-length: 3\r\n",
         b"FFFFFFFFFFFFFFFF\r\n",
         b"1;" + b"x" * 300,

@@ -374,9 +374,9 @@ class ChunkedReader:
             self.is_complete = True
         elif not _TRAILER.fullmatch(line):
             raise BadMessage("a trailer of the chunked body is not a header")
-        elif line.partition(b":")[0].lower() in _FRAMING:
-            # RFC 9110 §6.5.1; some reader may believe it.
-            raise BadMessage("a trailer cannot say how long the message is")
+        elif line.partition(b":")[0].lower() in _NO_TRAILERS:
+            # RFC 9110 §6.5.1; some readers, llhttp among them, believe what it says.
+            raise BadMessage("a trailer cannot say how to read the message or the connection")
 
 
 def body_too_large(got: int, most: int) -> ModelportError:
@@ -428,7 +428,9 @@ _SIZE_LINE = re.compile(
     rb'([0-9A-Fa-f]{1,15})(?:;%b(?:=(?:%b|"[ !#-\[\]-~]*"))?)*\r\n' % (_TOKEN, _TOKEN)
 )
 _TRAILER = re.compile(_TOKEN + rb":[^\x00-\x08\x0a-\x1f\x7f]*")
-_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+_NO_TRAILERS = frozenset(
+    {b"connection", b"content-length", b"expect", b"host", b"transfer-encoding", b"upgrade"}
+)
 _WITHOUT_BODY = frozenset({100, 101, 204, 304})
 
 REASONS = {
