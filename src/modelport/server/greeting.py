@@ -32,7 +32,8 @@ def greeting(
         base = urls[0]
         lines.append("  try:")
         lines.append(f"    curl {base}/v2/health/ready")
-        lines += [f"    {call}" for call in _calls(base, served)]
+        key = ' -H "Authorization: Bearer $MODELPORT_API_KEY"' if settings.api_key else ""
+        lines += [f"    {call}{key}" for call in _calls(base, served)]
         lines.append(f"    modelport models --url {base}")
     return "\n".join(lines)
 
