@@ -959,7 +959,7 @@ class Connection(asyncio.Protocol):
         if self._is_reading_paused:
             transport.resume_reading()
         # Whoever still knows this connection finds it lost.
-        self._exchange = None
+        exchange.on_disconnect = None
         self.connection_lost(None)
         transport.set_protocol(guest)
         guest.connection_made(transport)

@@ -25,6 +25,8 @@ MOST_WAITING_NS = 10_000_000_000
 """How long a request waits for memory before it is refused."""
 CHECK_S = 0.1
 MOST_KNOWN = 1024
+LONGEST_KNOWN = 256
+"""Characters of a path whose answers are remembered: what strangers ask for stays small."""
 
 
 class Reader(Protocol):
@@ -80,9 +82,11 @@ class Pressure:
         known = self._answers_by_path
         found = known.get(path)
         if found is None:
-            if len(known) >= MOST_KNOWN:
-                known.clear()
-            found = known[path] = Answers()
+            found = Answers()
+            if len(path) <= LONGEST_KNOWN:
+                if len(known) >= MOST_KNOWN:
+                    known.clear()
+                known[path] = found
         return found
 
     def unread_bytes(self) -> int:

@@ -1,0 +1,204 @@
+from collections.abc import Iterator
+
+import pytest
+
+from modelport.server.pressure import (
+    CHECK_S,
+    LARGE_ANSWER_BYTES,
+    LONGEST_KNOWN,
+    MOST_KNOWN,
+    MOST_WAITING_NS,
+    STUCK_NS,
+    UNREAD_BYTES,
+    Pressure,
+)
+from modelport.testing.clock import ManualClock
+
+from .memory_connection import HandTurnedLoop, TestServer, get, turning
+
+HALF = UNREAD_BYTES // 2
+
+
+class Reader:
+    """A connection that does not keep up."""
+
+    def __init__(self, unread_bytes: int) -> None:
+        self.left_bytes = unread_bytes
+        self.is_aborted = False
+
+    def unread_bytes(self) -> int:
+        return self.left_bytes
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+@pytest.fixture
+def loop() -> Iterator[HandTurnedLoop]:
+    loop = HandTurnedLoop(ManualClock(10**12))
+    with turning(loop):
+        yield loop
+
+
+@pytest.fixture
+def pressure(loop: HandTurnedLoop) -> Pressure:
+    return Pressure(loop.clock)
+
+
+class Waiter:
+    """A request that waits for room."""
+
+    def __init__(self, pressure: Pressure, expected_bytes: int) -> None:
+        self.outcome = ""
+        pressure.wait(expected_bytes, lambda: self._set("goes on"), lambda: self._set("refused"))
+
+    def _set(self, outcome: str) -> None:
+        assert not self.outcome
+        self.outcome = outcome
+
+
+def test_room_is_reserved_until_it_is_used_up(pressure: Pressure) -> None:
+    assert pressure.reserve(HALF)
+    assert pressure.reserve(HALF)
+    assert not pressure.reserve(1)
+    pressure.release(HALF)
+    assert pressure.reserve(1)
+
+
+def test_an_answer_over_the_bound_goes_out_alone(pressure: Pressure) -> None:
+    assert pressure.reserve(2 * UNREAD_BYTES)
+    assert not pressure.reserve(1)
+    pressure.release(2 * UNREAD_BYTES)
+    assert pressure.reserve(1)
+    assert not pressure.reserve(2 * UNREAD_BYTES)
+
+
+def test_who_waits_goes_first_and_in_order(pressure: Pressure) -> None:
+    assert pressure.reserve(UNREAD_BYTES)
+    waiters = [Waiter(pressure, HALF) for _ in range(3)]
+    pressure.release(UNREAD_BYTES)
+    assert [waiter.outcome for waiter in waiters] == ["goes on", "goes on", ""]
+    assert not pressure.reserve(1)
+    pressure.release(HALF)
+    assert waiters[2].outcome == "goes on"
+
+
+def test_what_is_unread_takes_room_until_it_is_read(pressure: Pressure) -> None:
+    reader = Reader(UNREAD_BYTES)
+    pressure.filled(reader)
+    assert not pressure.reserve(1)
+    waiter = Waiter(pressure, 1)
+    pressure.emptied(reader)
+    assert waiter.outcome == "goes on"
+
+
+def test_a_reader_that_reads_on_makes_room(loop: HandTurnedLoop, pressure: Pressure) -> None:
+    reader = Reader(UNREAD_BYTES)
+    pressure.filled(reader)
+    waiter = Waiter(pressure, HALF)
+    reader.left_bytes = HALF
+    loop.advance(CHECK_S * 2)
+    assert waiter.outcome == "goes on"
+    assert not reader.is_aborted
+
+
+def test_the_longest_stuck_are_dropped_until_half_is_free(
+    loop: HandTurnedLoop, pressure: Pressure
+) -> None:
+    readers = [Reader(HALF) for _ in range(4)]
+    for reader in readers:
+        pressure.filled(reader)
+        loop.clock.advance(0.001)
+    loop.advance(STUCK_NS / 2e9)
+    readers[0].left_bytes -= 1
+    loop.advance(STUCK_NS / 2e9 + 2 * CHECK_S)
+    assert [reader.is_aborted for reader in readers] == [False, True, True, True]
+
+
+def test_stuck_readers_may_stay_while_there_is_room(
+    loop: HandTurnedLoop, pressure: Pressure
+) -> None:
+    reader = Reader(UNREAD_BYTES)
+    pressure.filled(reader)
+    loop.advance(10 * STUCK_NS / 1e9)
+    assert not reader.is_aborted
+
+
+def test_who_waits_too_long_is_refused(loop: HandTurnedLoop, pressure: Pressure) -> None:
+    assert pressure.reserve(UNREAD_BYTES)
+    waiter = Waiter(pressure, 1)
+    loop.advance(MOST_WAITING_NS / 1e9 - 1)
+    assert waiter.outcome == ""
+    loop.advance(2)
+    assert waiter.outcome == "refused"
+    assert repr(pressure) == "<Pressure unread=0 waiting=0>"
+
+
+def test_a_request_that_is_answered_at_once_lets_the_next_go_on(pressure: Pressure) -> None:
+    """Thousands of them, without calling itself as deep."""
+    assert pressure.reserve(UNREAD_BYTES)
+    done: list[int] = []
+
+    def go_on() -> None:
+        done.append(1)
+        pressure.release(HALF)
+
+    for _ in range(5000):
+        pressure.wait(HALF, go_on, pytest.fail)
+    pressure.release(UNREAD_BYTES)
+    assert len(done) == 5000
+
+
+def test_what_is_known_of_paths_is_bounded(pressure: Pressure) -> None:
+    known = pressure.answers("/a")
+    assert pressure.answers("/a") is known
+    long = "/" + "x" * LONGEST_KNOWN
+    assert pressure.answers(long) is not pressure.answers(long)
+    for i in range(MOST_KNOWN):
+        pressure.answers(f"/{i}")
+    assert pressure.answers("/a") is not known
+
+
+# In the listener
+
+
+def test_a_large_answer_waits_while_others_do_not_read_theirs() -> None:
+    server = TestServer()
+    with turning(server.loop):
+        first, second, third = (server.client() for _ in range(3))
+        size = HALF + LARGE_ANSWER_BYTES
+        for client in (first, second):
+            client.transport.is_stuck = True
+            client.send(get("/later"))
+        server.waiting[0].respond(200, (), [bytes(size)])
+        server.loop.turn()
+        server.waiting[1].respond(200, (), [b"small"])
+        server.loop.turn()
+        second.send(get("/later"))
+        server.waiting[2].respond(200, (), [bytes(size)])
+        server.loop.turn()
+        third.send(get("/later"))
+        assert len(server.waiting) == 3, "it waits"
+        third.send(get("/hello"))
+        first.read()
+        second.read()
+        assert len(server.waiting) == 4
+        server.waiting[3].respond(200, (), [b"done"])
+        server.loop.turn()
+        assert [answer.body for answer in third.answers] == [b"done", b"hello"]
+
+
+def test_a_client_that_leaves_while_it_waits_takes_no_room() -> None:
+    server = TestServer()
+    with turning(server.loop):
+        stuck, waiting = server.client(), server.client()
+        stuck.transport.is_stuck = True
+        stuck.send(get("/later"))
+        server.waiting[0].respond(200, (), [bytes(UNREAD_BYTES)])
+        server.loop.turn()
+        waiting.send(get("/later"))
+        waiting.leave()
+        stuck.read()
+        server.loop.turn()
+        assert len(server.waiting) == 1
+        assert server.http.pressure.reserve(UNREAD_BYTES)
