@@ -253,15 +253,14 @@ class _Run:
             self._is_advancing = False
 
     def _start_ready(self, flow: _Flow) -> None:
-        ready = [step for step in flow.waiting if self._has_inputs(flow, step)]
-        if not ready:
-            return
-        flow.waiting = [step for step in flow.waiting if step not in ready]
-        flow.running += len(ready)
-        for step in ready:
-            if self._is_over:
+        # One at a time: a step that runs at once changes what is there, and who needs it.
+        while not self._is_over:
+            ready = next((step for step in flow.waiting if self._has_inputs(flow, step)), None)
+            if ready is None:
                 return
-            self._start_step(flow, step)
+            flow.waiting.remove(ready)
+            flow.running += 1
+            self._start_step(flow, ready)
 
     def _has_inputs(self, flow: _Flow, step: Step) -> bool:
         here, trunk = flow.by_name, self._trunk.by_name
