@@ -42,16 +42,21 @@ Execute = Callable[[Batch], "Sequence[Outcome] | Awaitable[Sequence[Outcome] | N
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Waits for no timer, but moves the clock to it."""
+    """Waits for no timer, but moves the clock to it.
+
+    Attributes:
+        patience_s: How long threads may take before a timer rings, where a test is about both.
+    """
 
     def __init__(self, clock: ManualClock) -> None:
         super().__init__()
+        self.patience_s = 0.0
         self._clock = clock
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             return super().select(_LIMIT_S)
-        ready = super().select(0)
+        ready = super().select(min(timeout, self.patience_s))
         if not ready and timeout > 0:
             # Rounded up: a timer that rings a moment early would be set anew.
             self._clock.advance(timeout + 1e-9)
@@ -64,7 +69,8 @@ class ManualLoop(asyncio.SelectorEventLoop):
     def __init__(self, clock: ManualClock) -> None:
         self.clock = clock
         self.complaints: list[dict[str, Any]] = []
-        super().__init__(_JumpingSelector(clock))
+        self.selector = _JumpingSelector(clock)
+        super().__init__(self.selector)
         self.set_exception_handler(lambda _, context: self.complaints.append(context))
 
     def time(self) -> float:

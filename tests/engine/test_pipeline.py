@@ -120,6 +120,7 @@ class Kitchen:
         return {tensor.name: float(tensor.array[0, 0]) for tensor in response.outputs}
 
     async def close(self) -> None:
+        self.bench.loop.selector.patience_s = 1.0
         await self.engine.close()
 
 

@@ -253,16 +253,14 @@ class Engine:
         return self._finish(deployment)
 
     async def _finish(self, deployment: Served) -> None:
-        try:
-            # Requests to ensembles may be in flight that have not come to it yet.
-            for pipeline in self._pipelines_through(deployment):
-                over = self._closing.get(pipeline)
-                await (pipeline.drain() if over is None else over.wait())
-            await deployment.drain()
-        finally:
-            deployment.close()
-            await deployment.wait_closed()
-            self._closing.pop(deployment).set()
+        # Requests to ensembles may be in flight that have not come to it yet.
+        for pipeline in self._pipelines_through(deployment):
+            over = self._closing.get(pipeline)
+            await (pipeline.drain() if over is None else over.wait())
+        await deployment.drain()
+        deployment.close()
+        await deployment.wait_closed()
+        self._closing.pop(deployment).set()
 
     def _pipelines_through(self, deployment: Served) -> list[Pipeline]:
         return [
