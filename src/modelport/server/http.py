@@ -297,6 +297,7 @@ class HttpExchange:
     """One request on one connection; see :class:`modelport.protocols.base.Exchange`."""
 
     # Defaults of the class, not slots: an answer that is given at once sets none of these.
+    principal = ""
     is_over = False
     is_started = False
     on_disconnect: Callable[[], None] | None = None
@@ -313,6 +314,8 @@ class HttpExchange:
         self._bound = bound
         self.body = body
         self.received_ns = received_ns
+        if bound.principal:
+            self.principal = bound.principal
 
     @property
     def head(self) -> RequestHead:
@@ -831,10 +834,10 @@ class Connection(asyncio.Protocol):
         self._since_ns = now_ns = self._now_ns()
         self._exchange = exchange = HttpExchange(self, bound, body, now_ns)
         expected_bytes = bound.answers.bytes
-        if expected_bytes >= LARGE_ANSWER_BYTES:
-            self._run_with_room(exchange, bound, expected_bytes)
-        else:
+        if expected_bytes < LARGE_ANSWER_BYTES:
             self._run(exchange, bound)
+        else:
+            self._run_with_room(exchange, bound, expected_bytes)
 
     def _run_with_room(self, exchange: HttpExchange, bound: _Bound, expected_bytes: int) -> None:
         """Run a request whose last answer was large, when there is room for another."""
