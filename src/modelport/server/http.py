@@ -354,11 +354,6 @@ class HttpExchange:
         return self._bound.params
 
     @property
-    def principal(self) -> str:
-        """Who asks."""
-        return self._bound.principal
-
-    @property
     def memo(self) -> Any:
         """What the handler keeps with this head."""
         return self._bound.memo
