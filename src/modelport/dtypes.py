@@ -87,7 +87,7 @@ DATATYPE_BY_NUMPY = {datatype.numpy: datatype for datatype in _ALL if datatype i
 
 def bf16_from_float32(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Round float32 to bfloat16 bits (uint16), to nearest, ties to even; NaN stays NaN."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    bits = np.asarray(values, np.float32).view(np.uint32)
     rounded = (bits + (((bits >> 16) & 1) + np.uint32(0x7FFF))) >> 16
     # Rounding up the payload of a NaN can carry into the sign: set the quiet bit instead.
     return np.where(np.isnan(values), (bits >> 16) | 0x40, rounded).astype(np.uint16)
@@ -95,4 +95,6 @@ def bf16_from_float32(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def float32_from_bf16(bits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Widen bfloat16 bits (uint16) to float32, exactly."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
+    wide = bits.astype(np.uint32)
+    wide <<= 16
+    return wide.view(np.float32)

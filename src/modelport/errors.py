@@ -177,6 +177,7 @@ class ModelFailed(ModelportError):
             (``TritonError``); an exception that it did not catch is ``MODEL_FAILED``.
     """
 
+    kind = Kind.MODEL_FAILED
     INTERNAL: ClassVar[Kind] = Kind.MODEL_FAILED
 
     def __init__(self, text: str, *, code: Kind = Kind.MODEL_FAILED) -> None:

@@ -1,6 +1,5 @@
 """Named arrays, and the joining and cutting that batching needs."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -80,8 +79,3 @@ def split(array: Array, rows: Sequence[int]) -> list[Array]:
         parts.append(array[start : start + count])
         start += count
     return parts
-
-
-def element_count(shape: Sequence[int]) -> int:
-    """The number of elements of a shape; 1 for no dimensions at all."""
-    return math.prod(shape)
