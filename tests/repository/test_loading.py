@@ -5,10 +5,13 @@ from typing import Any
 import pytest
 
 from modelport.errors import LoadFailed
-from modelport.repository.loading import LoadOptions, ModelVersion, bring_up
+from modelport.repository.loading import Choice, LoadOptions, ModelVersion, bring_up
 from modelport.repository.reading import read_model
 from modelport.repository.sources import RepositorySource
+from modelport.runtimes.base import ModelSource
 from modelport.specs import ModelConfig
+
+from .conftest import FakeRuntime
 
 Bench = Any
 AFFINE = """\
@@ -61,6 +64,26 @@ def test_a_model_py_that_tells_nothing_is_refused_with_the_remedy(
         bring()
     assert "neither inputs nor outputs" in caught.value.text
     assert "auto_complete_config, or in a config.pbtxt" in caught.value.text
+
+
+def test_default_batch_size_of_the_operator_reaches_the_runtime(
+    bench: Bench, bring: Callable[..., ModelVersion]
+) -> None:
+    bench.model("m")
+    seen: list[int] = []
+
+    class Asking(FakeRuntime):
+        @classmethod
+        def complete(cls, source: ModelSource, config: ModelConfig) -> ModelConfig:
+            seen.append(source.default_max_batch_size)
+            return super().complete(source, config)
+
+    def choose(config: ModelConfig, directory: Path) -> Choice:
+        return Choice(Asking, "fake", "model.fake")
+
+    bring(options=LoadOptions(choose=choose, default_max_batch_size=32))
+    bring(options=LoadOptions(choose=choose))
+    assert seen == [32, 4]
 
 
 def test_with_auto_complete_off_the_file_is_not_asked(
