@@ -370,7 +370,13 @@ class HttpExchange:
             return
         connection = self._connection
         server = connection.server
-        if status == 200 and len(body) == 1 and self._bound.is_kept and server.is_plain:
+        if (
+            status == 200
+            and len(body) == 1
+            and self._bound.is_kept
+            and server.is_plain
+            and not close
+        ):
             payload = body[0]
             prefix = _PREFIXES.get(headers) if headers.__class__ is tuple else None
             if (
@@ -382,7 +388,7 @@ class HttpExchange:
                 self.is_over = self.is_started = True
                 self._bound.answers.bytes = len(payload)
                 connection.send(b"%b%d\r\n\r\n%b" % (prefix, len(payload), payload))
-                connection.finished(self, close=close)
+                connection.finished(self, close=False)
                 return
         if server.record_access is not None or status >= 400:
             headers = self.with_request_id(status, headers, body)
@@ -419,7 +425,8 @@ class HttpExchange:
         if not self._is_chunked:
             head = head.replace(b"Transfer-Encoding: chunked\r\n", b"")
         self.is_started = True
-        connection.write([head])
+        # Goes out with the first piece, or at the end of this turn of the loop.
+        connection.hold(head)
 
     def write(self, data: Buffer) -> bool:
         """Send a piece of the answer at once."""
@@ -429,6 +436,9 @@ class HttpExchange:
         if len(data):
             if self._bound.head.method != "HEAD":
                 connection.write(encode_chunk(data) if self._is_chunked else [data])
+                if not self._sent_bytes:
+                    # Somebody waits for the first piece as for no other.
+                    connection.flush()
             self._sent_bytes += len(data)
         return not connection.is_full
 
@@ -909,12 +919,17 @@ class Connection(asyncio.Protocol):
             return
         now_ns = self._now_ns()
         if server.last_sender is not self and now_ns - server.last_sent_ns < BURST_GAP_NS:
-            held.append(data)
-            server.flush_soon(self)
+            self.hold(data)
         else:
             server.last_sent_ns = now_ns
             server.last_sender = self
             self._transport.write(data)
+
+    def hold(self, data: Buffer) -> None:
+        """Keep for the end of this turn of the loop, or for what is written before it."""
+        if not self._held:
+            self.server.flush_soon(self)
+        self._held.append(data)
 
     def flush(self) -> None:
         """Write what is held; before anything is written past it."""
