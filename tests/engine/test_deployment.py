@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from modelport.dtypes import FP32
-from modelport.engine import deployment as deployment_module
+from modelport.engine import instances as instances_module
 from modelport.engine.deployment import EngineOptions
 from modelport.errors import (
     InvalidInference,
@@ -500,7 +500,7 @@ def test_asynchronous_requests_run_beside_one_another(bench: Bench, execution: A
 def test_asynchronous_instance_has_no_more_than_its_bound_under_way(
     bench: Bench, execution: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deployment_module, "MAX_CONCURRENT_AWAITABLES", 3)
+    monkeypatch.setattr(instances_module, "MAX_CONCURRENT_AWAITABLES", 3)
 
     async def main() -> None:
         later = Later()
@@ -938,7 +938,7 @@ def test_deployment_is_ready_while_all_its_instances_are(bench: Bench) -> None:
         runtimes[1].is_up = False
         assert not deployment.is_ready()
         assert repr(deployment) == (
-            "<Deployment tried v1 in_flight=0 <JobQueue waiting=0 of 100> free=2/2>"
+            "<Deployment tried v1 in_flight=0 <JobQueue waiting=0 of 100> <Instances free=2/2>>"
         )
 
     bench.run(main())

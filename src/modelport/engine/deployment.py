@@ -6,25 +6,17 @@ waiting stands in :mod:`~modelport.engine.admission` and :mod:`~modelport.engine
 """
 
 import asyncio
-import inspect
 import logging
 import threading
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 from modelport.clock import Clock
 from modelport.engine.admission import Admission
 from modelport.engine.batcher import BatchPolicy, Wait
-from modelport.engine.executor import (
-    SLOW_NS,
-    Completions,
-    InstanceThread,
-    Placement,
-    Ran,
-    await_outcomes,
-    failure_of,
-)
+from modelport.engine.executor import SLOW_NS, Completions, Placement, Ran, failure_of
+from modelport.engine.instances import Instance, Instances
 from modelport.engine.job import Job
 from modelport.engine.queue import JobQueue
 from modelport.engine.reshape import Reshaping
@@ -40,14 +32,11 @@ from modelport.errors import (
 )
 from modelport.messages import Request, Response, Sink, Ticket
 from modelport.repository.repository import ModelVersion
-from modelport.runtimes.base import Batch, Outcome, Runtime, as_model_failure
+from modelport.runtimes.base import Batch, Outcome, as_model_failure
 from modelport.specs import Execution, ModelConfig
 from modelport.stats import ModelStatistics
 
-__all__ = ["MAX_CONCURRENT_AWAITABLES", "Deployment", "EngineOptions"]
-
-MAX_CONCURRENT_AWAITABLES = 1024
-"""Batches that one asynchronous instance may have under way."""
+__all__ = ["Deployment", "EngineOptions"]
 
 log = logging.getLogger("modelport.engine")
 
@@ -67,35 +56,8 @@ class EngineOptions:
         self.max_queue_size = max_queue_size
 
 
-class _Instance:
-    """A loaded runtime and the thread that it runs on, made when it is first needed.
-
-    Attributes:
-        is_async: Whether its batches run beside one another; known from its first one on.
-        running: Batches that it has under way.
-    """
-
-    __slots__ = ("deployment", "is_async", "name", "running", "runtime", "thread")
-
-    def __init__(self, deployment: "Deployment", runtime: Runtime, name: str) -> None:
-        self.deployment = deployment
-        self.runtime = runtime
-        self.name = name
-        self.thread: InstanceThread | None = None
-        self.is_async = False
-        self.running = 0
-
-    def done(self, batch: Batch, ran: Ran) -> None:
-        self.deployment.completed(
-            self, batch, ran.started_ns, ran.ended_ns, ran.outcomes, ran.error, ran.is_kept
-        )
-
-    def became_async(self) -> None:
-        self.deployment.instance_became_async(self)
-
-
 class Deployment:
-    """A version that takes requests. Used on the event loop only, but for ``take``.
+    """A version that takes requests. Used on the event loop only, but for ``_take``.
 
     Attributes:
         name: Of the model.
@@ -136,14 +98,18 @@ class Deployment:
         if self.is_decoupled:
             # A stream must be able to wait for its reader.
             self._placement.stay_off_loop()
-        self._instances = [
-            _Instance(self, runtime, name)
-            for runtime, name in zip(version.instances, version.instance_names, strict=True)
-        ]
-        self._free = list(self._instances)
+        self._instances = Instances(
+            zip(version.instances, version.instance_names, strict=True),
+            placement=self._placement,
+            completions=completions,
+            clock=clock,
+            completed=self._completed,
+            freed=self._dispatch,
+            take=self._take,
+        )
+        self._free = self._instances.free
         # All that were admitted and are not over, but for those that are answered at once.
         self._jobs: set[Job] = set()
-        self._tasks: set[asyncio.Task[Ran]] = set()
         self._is_closed = False
         self._drained: list[asyncio.Future[None]] = []
         self._timer: asyncio.Handle | None = None
@@ -173,7 +139,7 @@ class Deployment:
     def __repr__(self) -> str:
         return (
             f"<Deployment {self.name} v{self.version} in_flight={self.in_flight} "
-            f"{self._queue} free={len(self._free)}/{len(self._instances)}>"
+            f"{self._queue} {self._instances}>"
         )
 
     @property
@@ -183,7 +149,7 @@ class Deployment:
 
     def is_ready(self) -> bool:
         """Whether all instances can still answer."""
-        return all(instance.runtime.is_ready() for instance in self._instances)
+        return self._instances.are_ready()
 
     # Requests come in.
 
@@ -213,7 +179,7 @@ class Deployment:
             self._enqueue(job)
         return job
 
-    def _run_at_once(self, instance: _Instance, job: Job) -> None:
+    def _run_at_once(self, instance: Instance, job: Job) -> None:
         """Execute one request on the loop: the shortest way through everything below.
 
         What does not end in one response takes the long way from where it has come to.
@@ -241,12 +207,11 @@ class Deployment:
             if self._waiting:
                 self._dispatch()
             return
-        self._occupy(instance)
         if not job.is_closed:
             job.is_running = True
             job.started_ns = started_ns
             self._jobs.add(job)
-        self._executed_on_loop(instance, batch, started_ns, outcomes, error)
+        self._instances.executed(instance, batch, Ran(started_ns, ended_ns, outcomes, error))
 
     def _enqueue(self, job: Job) -> None:
         request = job.request
@@ -316,11 +281,11 @@ class Deployment:
                 self._wake_at(cut.until_ns)
                 return
             if cut is not None:
-                self._start(self._free.pop(), cut)
+                self._instances.execute(cut)
             elif self._queue.is_overdue(now_ns):
                 self._expire()
 
-    def take(self) -> Batch | None:
+    def _take(self) -> Batch | None:
         """Give a thread that has executed a batch the next one; ``None`` if it is to wait.
 
         The only thing here that other threads call. Whatever is out of the ordinary is left to the
@@ -331,117 +296,21 @@ class Deployment:
         cut = self._queue.cut(self._now_ns())
         return cut if isinstance(cut, Batch) else None
 
-    def _start(self, instance: _Instance, batch: Batch) -> None:
-        self._occupy(instance)
-        if self._placement.is_inline:
-            self._run_inline(instance, batch)
-            return
-        thread = instance.thread
-        if thread is None:
-            thread = instance.thread = InstanceThread(
-                instance.runtime,
-                instance.name,
-                self.completions,
-                self._clock,
-                instance.became_async,
-                self.take,
-            )
-        thread.execute(batch, instance.done)
-
-    def _run_inline(self, instance: _Instance, batch: Batch) -> None:
-        started_ns = self._now_ns()
-        outcomes: Any = None
-        error: Exception | None = None
-        try:
-            outcomes = instance.runtime.execute(batch)
-        except (Exception, SystemExit) as exc:
-            error = failure_of(exc)
-        self._executed_on_loop(instance, batch, started_ns, outcomes, error)
-
-    def _executed_on_loop(
-        self,
-        instance: _Instance,
-        batch: Batch,
-        started_ns: int,
-        outcomes: Any,
-        error: Exception | None,
-    ) -> None:
-        if outcomes.__class__ is not list and inspect.isawaitable(outcomes):
-            self._await(instance, batch, started_ns, outcomes)
-        else:
-            self.completed(instance, batch, started_ns, self._now_ns(), outcomes, error)
-
-    def _await(
-        self,
-        instance: _Instance,
-        batch: Batch,
-        started_ns: int,
-        running: Awaitable[Sequence[Outcome] | None],
-    ) -> None:
-        """Let a batch run beside everything else on the server's own loop."""
-
-        def finish(task: asyncio.Task[Ran]) -> None:
-            self._tasks.discard(task)
-            if task.cancelled():
-                ran = Ran(0, 0, None, failure_of(asyncio.CancelledError()))
-            else:
-                ran = task.result()
-            ended_ns = self._now_ns()
-            self.completed(instance, batch, started_ns, ended_ns, ran.outcomes, ran.error)
-
-        if not instance.is_async:
-            self.instance_became_async(instance)
-        task = asyncio.get_running_loop().create_task(await_outcomes(running))
-        # A loop holds its tasks weakly.
-        self._tasks.add(task)
-        task.add_done_callback(finish)
-
-    def instance_became_async(self, instance: _Instance) -> None:
-        """An instance gave its first awaitable: others may run beside it."""
-        self._placement.stay_off_loop()
-        instance.is_async = True
-        if not self._is_closed:
-            self._free.append(instance)
-            self._dispatch()
-
-    def _occupy(self, instance: _Instance) -> None:
-        """Count a batch of an instance that was taken from the free ones."""
-        instance.running += 1
-        if instance.is_async and instance.running < MAX_CONCURRENT_AWAITABLES:
-            self._free.append(instance)
-
-    def _give_back(self, instance: _Instance) -> None:
-        instance.running -= 1
-        was_full = not instance.is_async or instance.running == MAX_CONCURRENT_AWAITABLES - 1
-        if was_full and not self._is_closed:
-            self._free.append(instance)
-
     # Answers come back.
 
-    def completed(
-        self,
-        instance: _Instance,
-        batch: Batch,
-        started_ns: int,
-        ended_ns: int,
-        outcomes: Sequence[Outcome] | None,
-        error: Exception | None,
-        is_kept: bool = False,
-    ) -> None:
-        """An instance has executed a batch; ``is_kept`` if it has gone on with another one."""
-        if not instance.is_async:
-            self._placement.ran(ended_ns - started_ns)
-        if not is_kept:
-            self._give_back(instance)
+    def _completed(self, batch: Batch, ran: Ran) -> None:
+        """An instance has executed a batch."""
         # The instance first, then the answers: it should not stand idle while we write.
         if self._waiting:
             self._dispatch()
+        started_ns, ended_ns = ran.started_ns, ran.ended_ns
         ready_ns = batch.inputs_ready_ns or started_ns
         computed_ns = batch.computed_ns or ended_ns
         times = (ready_ns - started_ns, computed_ns - ready_ns, ended_ns - computed_ns)
         jobs = cast(Sequence[Job], batch.works)
         self.statistics.record_execution(started_ns, batch.rows, *times)
-        failure = self._failure(error, outcomes, len(jobs))
+        outcomes = ran.outcomes
+        failure = self._failure(ran.error, outcomes, len(jobs))
         if failure is not None:
             for job in jobs:
                 self._settle(job, failure, started_ns, times)
@@ -686,7 +555,7 @@ class Deployment:
 
     def _is_idle(self) -> bool:
         # A caller may have its end before the instance has come to the end of ``execute``.
-        return not self._jobs and not any(instance.running for instance in self._instances)
+        return not self._jobs and not self._instances.are_busy()
 
     def _tell_drained(self) -> None:
         if self._is_idle():
@@ -701,7 +570,6 @@ class Deployment:
         New requests are refused. The runtimes are not unloaded: see ``wait_closed``.
         """
         self._is_closed = True
-        self._free.clear()
         self._queue.clear()
         for job in list(self._jobs):
             if not job.is_closed:
@@ -709,22 +577,14 @@ class Deployment:
         for timer in (self._timer, self._expiry):
             if timer is not None:
                 timer.cancel()
-        for task in self._tasks:
-            task.cancel()
-        for instance in self._instances:
-            if instance.thread is not None:
-                instance.thread.close()
+        self._instances.close()
 
     async def wait_closed(self) -> None:
         """Wait, after ``close``, until no thread is in the models any more: they may be unloaded.
 
         For ever, if a model never returns.
         """
-        for instance in self._instances:
-            if instance.thread is not None:
-                await instance.thread.has_ended.wait()
-        # Each of the two knows the other, and the runtime may hold much.
-        self._instances.clear()
+        await self._instances.wait_closed()
 
 
 def _as_error(outcome: object) -> ModelportError:

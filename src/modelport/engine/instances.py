@@ -1,0 +1,221 @@
+"""The instances of one version: which of them are free, and how they execute a batch.
+
+Where a batch runs is the :class:`~modelport.engine.executor.Placement`'s decision. Whether it runs
+alone follows from the model: one whose ``execute`` gives an awaitable takes the next batch while
+it still waits.
+"""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
+
+from modelport.clock import Clock
+from modelport.engine.executor import (
+    Completions,
+    InstanceThread,
+    Placement,
+    Ran,
+    await_outcomes,
+    failure_of,
+)
+from modelport.runtimes.base import Batch, Outcome, Runtime
+
+__all__ = ["MAX_CONCURRENT_AWAITABLES", "Instance", "Instances"]
+
+MAX_CONCURRENT_AWAITABLES = 1024
+"""Batches that one asynchronous instance may have under way."""
+
+
+class Instance:
+    """A loaded runtime and the thread that it runs on, made when it is first needed.
+
+    Attributes:
+        is_async: Whether its batches run beside one another; known from its first one on.
+        running: Batches that it has under way.
+    """
+
+    __slots__ = ("done", "is_async", "name", "running", "runtime", "thread")
+
+    def __init__(self, owner: "Instances", runtime: Runtime, name: str) -> None:
+        self.runtime = runtime
+        self.name = name
+        self.thread: InstanceThread | None = None
+        self.is_async = False
+        self.running = 0
+
+        def done(batch: Batch, ran: Ran) -> None:
+            owner.completed(self, batch, ran)
+
+        self.done = done
+
+
+class Instances:
+    """All instances of one version. Used on the event loop only.
+
+    Args:
+        runtimes: Loaded, with the names of their threads.
+        placement: Says where they run; is told how long they took.
+        completions: The way back from their threads.
+        clock: For how long they take.
+        completed: Called with a batch and how it went, after its instance has become free.
+        freed: Called when an instance turns out to take more than one batch.
+        take: Gives a thread its next batch, or ``None`` if that is left to the loop; called on the
+            thread.
+
+    Attributes:
+        free: Who can take a batch now. Whoever takes one out without ``execute`` puts it back, or
+            calls ``executed``.
+    """
+
+    def __init__(
+        self,
+        runtimes: Iterable[tuple[Runtime, str]],
+        *,
+        placement: Placement,
+        completions: Completions,
+        clock: Clock,
+        completed: Callable[[Batch, Ran], None],
+        freed: Callable[[], None],
+        take: Callable[[], Batch | None],
+    ) -> None:
+        self._all = [Instance(self, runtime, name) for runtime, name in runtimes]
+        self.free = list(self._all)
+        self._placement = placement
+        self._completions = completions
+        self._clock = clock
+        self._now_ns = clock.now_ns
+        self._completed = completed
+        self._freed = freed
+        self._take = take
+        self._tasks: set[asyncio.Task[Ran]] = set()
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        return f"<Instances free={len(self.free)}/{len(self._all)}>"
+
+    def are_ready(self) -> bool:
+        """Whether every one can still answer."""
+        return all(instance.runtime.is_ready() for instance in self._all)
+
+    def are_busy(self) -> bool:
+        """Whether any one executes anything."""
+        return any(instance.running for instance in self._all)
+
+    # Batches.
+
+    def execute(self, batch: Batch) -> None:
+        """Have one of the free instances, of which there must be one, execute a batch."""
+        instance = self.free.pop()
+        if not self._placement.is_inline:
+            self._occupy(instance)
+            self._thread_of(instance).execute(batch, instance.done)
+            return
+        started_ns = self._now_ns()
+        outcomes: Any = None
+        error: Exception | None = None
+        try:
+            outcomes = instance.runtime.execute(batch)
+        except (Exception, SystemExit) as exc:
+            error = failure_of(exc)
+        self.executed(instance, batch, Ran(started_ns, self._now_ns(), outcomes, error))
+
+    def executed(self, instance: Instance, batch: Batch, ran: Ran) -> None:
+        """Go on from where ``execute`` of a runtime has returned, on the loop.
+
+        Args:
+            instance: Taken out of ``free``.
+            batch: What it was given.
+            ran: How it went; its outcomes may be an awaitable.
+        """
+        self._occupy(instance)
+        outcomes: Any = ran.outcomes
+        if outcomes.__class__ is not list and inspect.isawaitable(outcomes):
+            self._await(instance, batch, ran.started_ns, outcomes)
+        else:
+            self.completed(instance, batch, ran)
+
+    def completed(self, instance: Instance, batch: Batch, ran: Ran) -> None:
+        """An instance has come to the end of a batch."""
+        if not instance.is_async:
+            self._placement.ran(ran.ended_ns - ran.started_ns)
+        if not ran.is_kept:
+            self._give_back(instance)
+        self._completed(batch, ran)
+
+    def _thread_of(self, instance: Instance) -> InstanceThread:
+        thread = instance.thread
+        if thread is None:
+            thread = instance.thread = InstanceThread(
+                instance.runtime,
+                instance.name,
+                self._completions,
+                self._clock,
+                lambda: self._became_async(instance),
+                self._take,
+            )
+        return thread
+
+    def _await(
+        self,
+        instance: Instance,
+        batch: Batch,
+        started_ns: int,
+        running: Awaitable[Sequence[Outcome] | None],
+    ) -> None:
+        """Let a batch run beside everything else on the server's own loop."""
+
+        def finish(task: asyncio.Task[Ran]) -> None:
+            self._tasks.discard(task)
+            if task.cancelled():
+                ran = Ran(0, 0, None, failure_of(asyncio.CancelledError()))
+            else:
+                ran = task.result()
+            ran.started_ns, ran.ended_ns = started_ns, self._now_ns()
+            self.completed(instance, batch, ran)
+
+        if not instance.is_async:
+            self._became_async(instance)
+        task = asyncio.get_running_loop().create_task(await_outcomes(running))
+        # A loop holds its tasks weakly.
+        self._tasks.add(task)
+        task.add_done_callback(finish)
+
+    def _became_async(self, instance: Instance) -> None:
+        """An instance gave its first awaitable: others may run beside it."""
+        self._placement.stay_off_loop()
+        instance.is_async = True
+        if not self._is_closed:
+            self.free.append(instance)
+            self._freed()
+
+    def _occupy(self, instance: Instance) -> None:
+        instance.running += 1
+        if instance.is_async and instance.running < MAX_CONCURRENT_AWAITABLES:
+            self.free.append(instance)
+
+    def _give_back(self, instance: Instance) -> None:
+        instance.running -= 1
+        was_full = not instance.is_async or instance.running == MAX_CONCURRENT_AWAITABLES - 1
+        if was_full and not self._is_closed:
+            self.free.append(instance)
+
+    # The end.
+
+    def close(self) -> None:
+        """Take no more batches; what is awaited is cancelled, threads end when they can."""
+        self._is_closed = True
+        self.free.clear()
+        for task in self._tasks:
+            task.cancel()
+        for instance in self._all:
+            if instance.thread is not None:
+                instance.thread.close()
+
+    async def wait_closed(self) -> None:
+        """Wait until no thread is in the models any more; for ever, if a model never returns."""
+        for instance in self._all:
+            if instance.thread is not None:
+                await instance.thread.has_ended.wait()
+        # Each of the two knows the other, and the runtime may hold much.
+        self._all.clear()
