@@ -18,9 +18,8 @@ import pytest
 from modelport.dtypes import FP32
 from modelport.engine.deployment import Deployment, EngineOptions
 from modelport.engine.executor import Completions
-from modelport.engine.job import Job
 from modelport.errors import ModelportError
-from modelport.messages import Request, Response, Sink, Tensors
+from modelport.messages import Request, Response, Tensors
 from modelport.repository.repository import ModelVersion
 from modelport.runtimes.base import Batch, LoadContext, ModelSource, Outcome, Work
 from modelport.specs import (
@@ -230,6 +229,32 @@ class Gate:
             await a_moment()
 
 
+class Later:
+    """An asynchronous model that answers a request when it is told to."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[float, tuple[asyncio.AbstractEventLoop, asyncio.Event]] = {}
+        self.most_at_once = 0
+
+    def __call__(self, batch: Batch) -> Awaitable[Sequence[Outcome]]:
+        return self._outcomes(batch)
+
+    async def _outcomes(self, batch: Batch) -> Sequence[Outcome]:
+        value = first_of(batch.works[0])
+        event = asyncio.Event()
+        self.waiting[value] = (asyncio.get_running_loop(), event)
+        self.most_at_once = max(self.most_at_once, len(self.waiting))
+        await event.wait()
+        del self.waiting[value]
+        if value < 0:
+            raise ValueError("negative")
+        return doubling(batch)
+
+    def finish(self, value: float) -> None:
+        loop, event = self.waiting[value]
+        loop.call_soon_threadsafe(event.set)
+
+
 async def a_moment() -> None:
     """Let the loop, and other threads, do what they can; no time passes on the clock."""
     event = asyncio.Event()
@@ -384,22 +409,3 @@ def bench() -> Iterator[Bench]:
 
 def sinks_are_over(sinks: Sequence[FakeSink]) -> bool:
     return all(sink.is_over for sink in sinks)
-
-
-__all__ = [
-    "Bench",
-    "FakeRuntime",
-    "FakeSink",
-    "Gate",
-    "Job",
-    "Sink",
-    "a_moment",
-    "answer",
-    "batching",
-    "config_of",
-    "doubling",
-    "first_of",
-    "request",
-    "sinks_are_over",
-    "until",
-]
