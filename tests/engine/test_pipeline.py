@@ -579,7 +579,7 @@ async def stream_of(kitchen: Kitchen, value: float) -> list[list[float]]:
 
 @EVERYWHERE
 @pytest.mark.parametrize("count", [0, 1, 3, 100])
-def test_steps_after_a_source_run_once_for_each_of_its_responses(
+def test_steps_after_one_that_streams_run_once_for_each_of_its_responses(
     bench: Bench, execution: Execution, count: int
 ) -> None:
     async def recipe(kitchen: Kitchen) -> None:
@@ -603,7 +603,7 @@ def test_steps_after_a_source_run_once_for_each_of_its_responses(
     cook(bench, recipe, execution)
 
 
-def test_source_without_any_step_after_it_streams_through(bench: Bench) -> None:
+def test_step_without_any_after_it_streams_through(bench: Bench) -> None:
     async def recipe(kitchen: Kitchen) -> None:
         kitchen.serve(model("count", decoupled=True), counting)
         kitchen.ensemble(step("count", "x", "y"), decoupled=True)
@@ -613,7 +613,7 @@ def test_source_without_any_step_after_it_streams_through(bench: Bench) -> None:
     cook(bench, recipe)
 
 
-def test_last_response_of_a_source_may_be_its_end(bench: Bench) -> None:
+def test_last_response_of_a_stream_may_be_its_end(bench: Bench) -> None:
     def run(batch: Batch) -> None:
         for work in batch.works:
             array = np.array([[5]], np.float32)
@@ -628,7 +628,7 @@ def test_last_response_of_a_source_may_be_its_end(bench: Bench) -> None:
     cook(bench, recipe)
 
 
-def test_responses_keep_the_order_of_their_source(bench: Bench) -> None:
+def test_responses_keep_the_order_of_the_stream(bench: Bench) -> None:
     async def recipe(kitchen: Kitchen) -> None:
         gates = [Gate(sum_of), Gate(sum_of)]
         kitchen.serve(model("count", decoupled=True), counting)
@@ -660,7 +660,7 @@ def test_nested_ensemble_streams_too(bench: Bench) -> None:
 
 
 @EVERYWHERE
-def test_source_waits_for_a_caller_that_does_not_read(bench: Bench, execution: Execution) -> None:
+def test_stream_waits_for_a_caller_that_does_not_read(bench: Bench, execution: Execution) -> None:
     sent = 0
 
     async def send_all(batch: Batch) -> None:
@@ -692,7 +692,7 @@ def test_source_waits_for_a_caller_that_does_not_read(bench: Bench, execution: E
     cook(bench, recipe, execution)
 
 
-def test_failing_branch_ends_the_stream_and_stops_the_source(bench: Bench) -> None:
+def test_failing_branch_ends_the_stream_and_stops_its_model(bench: Bench) -> None:
     def picky(batch: Batch) -> Sequence[Outcome]:
         if first_of(batch.works[0]) == 3:
             raise ValueError("three")
@@ -723,7 +723,7 @@ def test_branch_whose_output_is_kept_back_is_told(bench: Bench) -> None:
     cook(bench, recipe)
 
 
-def test_two_sources_are_refused(bench: Bench) -> None:
+def test_two_streaming_steps_are_refused(bench: Bench) -> None:
     async def recipe(kitchen: Kitchen) -> None:
         kitchen.serve(model("count", decoupled=True), counting)
         with pytest.raises(LoadFailed, match="the steps count, count are decoupled"):
@@ -758,7 +758,7 @@ def test_ordinary_member_that_gives_no_response_is_told(bench: Bench) -> None:
     cook(bench, recipe)
 
 
-def test_cancelling_a_stream_stops_its_source(bench: Bench) -> None:
+def test_cancelling_a_stream_stops_its_model(bench: Bench) -> None:
     async def recipe(kitchen: Kitchen) -> None:
         seen: list[bool] = []
 

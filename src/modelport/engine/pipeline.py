@@ -4,9 +4,9 @@ A step starts as soon as all its inputs are there, so steps that do not need eac
 side. Tensors go by name from step to step and are never copied; one is let go when no step that
 has not started yet needs it.
 
-A decoupled step makes the dataflow a stream: for each of its responses the steps after it run
+A step that streams makes a stream of the whole: for each of its responses the steps after it run
 anew, in a branch of their own, and the ensemble responds once for each branch, in order. One step
-of an ensemble can be such a source.
+of an ensemble can be such a one.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_OPEN_BRANCHES", "Pipeline"]
 
 MAX_OPEN_BRANCHES = 16
-"""Responses of a source that may be on their way through the steps after it, before it waits."""
+"""Responses of a step that may be on their way through the steps after it, before it waits."""
 
 
 class Pipeline:
@@ -91,11 +91,11 @@ class Pipeline:
         if not self.is_decoupled:
             return
         steps = self.plan.steps
-        sources = [s.model for s in steps if self.resolve(s.model, s.version).is_decoupled]
-        if len(sources) > 1:
+        streaming = [s.model for s in steps if self.resolve(s.model, s.version).is_decoupled]
+        if len(streaming) > 1:
             raise LoadFailed(
-                f"the steps {', '.join(sources)} are decoupled, and an ensemble can have one such "
-                "step; put the others behind a model that answers once"
+                f"the steps {', '.join(streaming)} are decoupled, and an ensemble can have one "
+                "such step; put the others behind a model that answers once"
             )
 
     @property
@@ -186,8 +186,8 @@ class _Run:
         "_is_paused",
         "_pushed_back",
         "_sink",
-        "_source",
-        "_source_has_ended",
+        "_stream_has_ended",
+        "_streaming",
         "_tickets",
         "_trunk",
         "pipeline",
@@ -207,10 +207,10 @@ class _Run:
         self._trunk = _Flow(request.payload.tensors, pipeline.plan.steps)
         self._branches: deque[_Flow] = deque()
         # The step that has given several responses, or none: known when it does.
-        self._source: Step | None = None
-        self._source_has_ended = False
+        self._streaming: Step | None = None
+        self._stream_has_ended = False
         self._tickets: dict[_StepSink, Ticket] = {}
-        # What told the source to wait.
+        # What told the streaming step to wait.
         self._pushed_back: _StepSink | None = None
         self._is_paused = False
         self._is_over = False
@@ -226,7 +226,7 @@ class _Run:
             self._cancel_members()
 
     def resume(self) -> None:
-        """Give the sink what was held back for it, and let the source go on."""
+        """Give the sink what was held back for it, and let the stream go on."""
         self._is_paused = False
         self.advance()
 
@@ -324,7 +324,7 @@ class _Run:
             Whether another one is welcome now.
         """
         step = sink.step
-        if self._is_over or not self._make_source(sink):
+        if self._is_over or not self._make_streaming(sink):
             return False
         after = self.pipeline.plan.after[step]
         branch = _Flow(
@@ -346,11 +346,11 @@ class _Run:
             error = ModelFailed(f"model '{sink.step.model}' gave no response")
             self.step_failed(sink.step, error)
             return
-        if not self._make_source(sink):
+        if not self._make_streaming(sink):
             return
         self._tickets.pop(sink, None)
         sink.flow.running -= 1
-        self._source_has_ended = True
+        self._stream_has_ended = True
         self.advance()
 
     def step_failed(self, step: Step, error: ModelportError) -> None:
@@ -369,9 +369,9 @@ class _Run:
         self._cancel_members()
         self._sink.fail(error)
 
-    def _make_source(self, sink: "_StepSink") -> bool:
+    def _make_streaming(self, sink: "_StepSink") -> bool:
         """Let the steps after this one run in branches from now on."""
-        if self._source is sink.step:
+        if self._streaming is sink.step:
             return True
         if not self.pipeline.is_decoupled:
             error = ModelFailed(
@@ -379,13 +379,13 @@ class _Run:
             )
             self.step_failed(sink.step, error)
             return False
-        if self._source is not None or sink.flow is not self._trunk:
+        if self._streaming is not None or sink.flow is not self._trunk:
             error = ModelFailed(
                 "it streams, and so does another step; an ensemble has room for one"
             )
             self.step_failed(sink.step, error)
             return False
-        self._source = sink.step
+        self._streaming = sink.step
         after = self.pipeline.plan.after[sink.step]
         # None of them can have begun: this step has not ended.
         self._trunk.waiting = [step for step in self._trunk.waiting if step not in after]
@@ -394,7 +394,7 @@ class _Run:
     # Towards the caller.
 
     def _respond(self) -> None:
-        if self._source is None:
+        if self._streaming is None:
             if self._is_settled(self._trunk):
                 self._give(self._trunk, final=True)
             return
@@ -410,7 +410,7 @@ class _Run:
             self._end(None)
             self._sink.end()
         elif self._pushed_back is not None and not self._is_paused:
-            self._let_source_go_on()
+            self._let_stream_go_on()
 
     def _is_whole(self, flow: _Flow) -> bool:
         """Whether a flow has run all its steps, and what it needs of the trunk is there too."""
@@ -424,12 +424,12 @@ class _Run:
         return not (flow.running or self._running_in_trunk or self._has_more_to_do)
 
     def _is_last(self) -> bool:
-        return self._source_has_ended and not self._branches and self._is_settled(self._trunk)
+        return self._stream_has_ended and not self._branches and self._is_settled(self._trunk)
 
     @property
     def _running_in_trunk(self) -> int:
-        """Steps other than the source."""
-        is_streaming = self._source is not None and not self._source_has_ended
+        """Steps other than the one that streams."""
+        is_streaming = self._streaming is not None and not self._stream_has_ended
         return self._trunk.running - is_streaming
 
     def _give(self, flow: _Flow, *, final: bool) -> None:
@@ -453,7 +453,7 @@ class _Run:
             self._end(None)
         self._is_paused = not self._sink.push(response, final) and not final
 
-    def _let_source_go_on(self) -> None:
+    def _let_stream_go_on(self) -> None:
         sink = self._pushed_back
         if sink is None or len(self._branches) > MAX_OPEN_BRANCHES // 2:
             return
@@ -463,11 +463,11 @@ class _Run:
             ticket.resume()
 
     def _drop_unneeded(self, flow: _Flow) -> None:
-        source = self._source
+        streaming = self._streaming
         needed = set(self.pipeline.output_names)
         needed.update(name for step in flow.waiting for _, name in step.inputs)
-        if source is not None and flow is self._trunk:
-            after = self.pipeline.plan.after[source]
+        if streaming is not None and flow is self._trunk:
+            after = self.pipeline.plan.after[streaming]
             needed.update(name for step in after for _, name in step.inputs)
         for name in [name for name in flow.by_name if name not in needed]:
             del flow.by_name[name]
