@@ -27,7 +27,7 @@ from modelport.errors import (
 )
 from modelport.protocols.base import Buffer, Headers, Reply, Route
 from modelport.server.cors import Cors
-from modelport.server.pressure import LARGE_ANSWER_BYTES, Answers, Pressure
+from modelport.server.pressure import LARGE_ANSWER_BYTES, TURN_NS, Answers, Pressure
 from modelport.server.routing import Match, Router
 from modelport.wire.http import (
     END_OF_HEAD,
@@ -57,7 +57,7 @@ log = logging.getLogger("modelport.http")
 
 JOIN_BELOW_BYTES = 65_536
 """Answers below this are copied into one buffer; above it they are written as they are."""
-HIGH_WATER_BYTES = 65_536
+HIGH_WATER_BYTES = 32_768
 """Unread answer bytes above which a connection is not served any further."""
 PENDING_BYTES = 65_536
 """Pipelined requests that may wait in memory while one is answered."""
@@ -673,10 +673,16 @@ class Connection(asyncio.Protocol):
     def _advance(self, data: bytes) -> None:
         """Serve the requests in ``data`` until one waits for its answer or is not whole."""
         self._is_advancing = True
+        until_ns = self._now_ns() + TURN_NS
         try:
             while data:
                 if self._exchange is not None or self.is_full:
                     self._pending += data
+                    return
+                if self._now_ns() > until_ns:
+                    # Thousands of them fit into one read: the other connections come in between.
+                    self._pending += data
+                    asyncio.get_running_loop().call_soon(self._go_on)
                     return
                 if self.is_closing:
                     return

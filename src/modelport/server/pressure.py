@@ -13,9 +13,9 @@ from typing import Protocol
 
 from modelport.clock import Clock
 
-__all__ = ["LARGE_ANSWER_BYTES", "UNREAD_BYTES", "Answers", "Pressure", "Reader"]
+__all__ = ["LARGE_ANSWER_BYTES", "TURN_NS", "UNREAD_BYTES", "Answers", "Pressure", "Reader"]
 
-UNREAD_BYTES = 25_165_824
+UNREAD_BYTES = 16_777_216
 """Unread bytes of all connections together above which requests with large answers wait."""
 LARGE_ANSWER_BYTES = 16_384
 """Answers below this are never waited with."""
@@ -24,6 +24,8 @@ STUCK_NS = 500_000_000
 MOST_WAITING_NS = 10_000_000_000
 """How long a request waits for memory before it is refused."""
 CHECK_S = 0.1
+TURN_NS = 1_000_000
+"""How long the loop stays with one kind of work before it looks at its sockets again."""
 MOST_KNOWN = 1024
 LONGEST_KNOWN = 256
 """Characters of a path whose answers are remembered: what strangers ask for stays small."""
@@ -72,6 +74,7 @@ class Pressure:
         self._answers_by_path: dict[str, Answers] = {}
         self._reserved_bytes = 0
         self._is_letting_go_on = False
+        self._turn_ns = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -103,8 +106,20 @@ class Pressure:
         # Whoever waits already goes first.
         if self._waiting or not self._has_room(expected_bytes):
             return False
+        # Hundreds of them may come in one turn of the loop, and small requests between them.
+        now_ns = self._now_ns()
+        if not self._turn_ns:
+            self._turn_ns = now_ns
+            asyncio.get_running_loop().call_soon(self._end_turn)
+        elif now_ns - self._turn_ns > TURN_NS:
+            return False
         self._reserved_bytes += expected_bytes
         return True
+
+    def _end_turn(self) -> None:
+        self._turn_ns = 0
+        if self._waiting:
+            self._let_go_on()
 
     def release(self, expected_bytes: int) -> None:
         """The answer is out, or will never be; from now on its unread bytes count."""
@@ -169,7 +184,11 @@ class Pressure:
             return
         self._is_letting_go_on = True
         try:
+            until_ns = self._now_ns() + TURN_NS
             while self._waiting and self._has_room(self._waiting[0][1]):
+                if self._now_ns() > until_ns:
+                    asyncio.get_running_loop().call_soon(self._let_go_on)
+                    break
                 _, expected_bytes, go_on, _ = self._waiting.popleft()
                 self._reserved_bytes += expected_bytes
                 go_on()
