@@ -1,7 +1,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -170,6 +170,27 @@ def test_wrong_number_of_outcomes_fails_the_batch(
         assert deployment.in_flight == 0
 
     bench.run(main())
+
+
+def test_outcomes_that_cannot_be_read_fail_those_that_have_none_yet(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Lazy(list[Outcome]):
+        def __iter__(self) -> Iterator[Outcome]:
+            yield self[0]
+            raise ValueError("torn")
+
+    async def main() -> None:
+        config = config_of(dynamic=batching(delay_us=10))
+        deployment, _ = bench.deploy(lambda batch: Lazy(doubling(batch)), config=config)
+        sinks = [bench.submit(deployment, value)[0] for value in (1, 2, 3)]
+        await over(*sinks)
+        assert sinks[0].values == [[2.0]]
+        assert [str(sink.error) for sink in sinks[1:]] == ["ValueError: torn"] * 2
+        assert deployment.in_flight == 0
+
+    bench.run(main())
+    assert "could not be read" in caplog.text
 
 
 @EVERYWHERE

@@ -315,11 +315,27 @@ class Deployment:
             for job in jobs:
                 self._settle(job, failure, started_ns, times)
         elif outcomes is not None:
+            self._settle_all(jobs, outcomes, started_ns, times)
+        if self._drained:
+            self._tell_drained()
+
+    def _settle_all(
+        self,
+        jobs: Sequence[Job],
+        outcomes: Sequence[Outcome],
+        started_ns: int,
+        times: tuple[int, int, int],
+    ) -> None:
+        try:
             for job, outcome in zip(jobs, outcomes, strict=True):
                 if outcome is not None:
                     self._settle(job, outcome, started_ns, times)
-        if self._drained:
-            self._tell_drained()
+        except Exception as exc:
+            # Outcomes that are read only now may raise; whoever has none yet waits for one.
+            log.exception("an outcome of model '%s' could not be read", self.name)
+            for job in jobs:
+                if job.is_running:
+                    self._settle(job, as_model_failure(exc), started_ns, times)
 
     def _failure(
         self, error: Exception | None, outcomes: Sequence[Outcome] | None, wanted: int

@@ -19,6 +19,7 @@ from modelport.engine.executor import (
     await_outcomes,
     failure_of,
 )
+from modelport.engine.readiness import Readiness
 from modelport.runtimes.base import Batch, Outcome, Runtime
 
 __all__ = ["MAX_CONCURRENT_AWAITABLES", "Instance", "Instances"]
@@ -35,10 +36,13 @@ class Instance:
         running: Batches that it has under way.
     """
 
-    __slots__ = ("done", "is_async", "name", "running", "runtime", "thread")
+    __slots__ = ("done", "is_async", "name", "readiness", "running", "runtime", "thread")
 
-    def __init__(self, owner: "Instances", runtime: Runtime, name: str) -> None:
+    def __init__(
+        self, owner: "Instances", runtime: Runtime, name: str, readiness: Readiness
+    ) -> None:
         self.runtime = runtime
+        self.readiness = readiness
         self.name = name
         self.thread: InstanceThread | None = None
         self.is_async = False
@@ -79,7 +83,10 @@ class Instances:
         freed: Callable[[], None],
         take: Callable[[], Batch | None],
     ) -> None:
-        self._all = [Instance(self, runtime, name) for runtime, name in runtimes]
+        self._all = [
+            Instance(self, runtime, name, Readiness(runtime, completions, clock))
+            for runtime, name in runtimes
+        ]
         self.free = list(self._all)
         self._placement = placement
         self._completions = completions
@@ -96,7 +103,7 @@ class Instances:
 
     def are_ready(self) -> bool:
         """Whether every one can still answer."""
-        return all(instance.runtime.is_ready() for instance in self._all)
+        return all(instance.readiness.ask() for instance in self._all)
 
     def are_busy(self) -> bool:
         """Whether any one executes anything."""
