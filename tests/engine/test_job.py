@@ -331,8 +331,27 @@ def test_caller_that_does_not_read_costs_no_other_one(bench: Bench) -> None:
     bench.run(main())
 
 
+def test_producer_that_does_not_look_back_is_heard_by_a_caller_that_reads(bench: Bench) -> None:
+    """As models for Triton do it: thousands of responses without one ``await``."""
+
+    async def main() -> None:
+        model = AsyncStreaming(waits=False)
+        deployment, _ = bench.deploy(model, config=STREAM)
+        for _ in range(3):
+            sink, _ = bench.submit(deployment, 3000)
+            await sink.over.wait()
+            assert sink.error is None
+            assert sink.values == [[value] for value in range(3000)]
+
+    bench.run(main())
+
+
 @pytest.mark.parametrize("execution", ["inline", "thread"])
-def test_producer_on_a_loop_that_does_not_wait_is_cut_off(bench: Bench, execution: Any) -> None:
+def test_producer_on_a_loop_that_does_not_wait_is_cut_off(
+    bench: Bench, execution: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_module, "OVERRUN_GRACE_S", 0.02)
+
     async def main() -> None:
         model = AsyncStreaming(waits=False)
         deployment, _ = bench.deploy(model, config=STREAM, execution=execution)

@@ -30,6 +30,9 @@ OVERRUN_FACTOR = 16
 """How far a producer that cannot wait may overrun ``MAX_UNREAD_ITEMS`` before it is refused."""
 OVERRUN_FACTOR_BYTES = 4
 """The same for ``MAX_UNREAD_BYTES``."""
+OVERRUN_GRACE_S = 0.25
+"""How long it is held up, and what runs beside it, before that: a caller that does read catches up
+in a few milliseconds, and models written for Triton send without looking back."""
 
 
 class Job:
@@ -106,7 +109,7 @@ class Job:
                 raise Cancelled("nobody waits for this request any more")
             if threading.get_ident() == deployment.completions.thread_id:
                 self.deliver(response, size, final)
-                self._check_overrun()
+                self._refuse_overrun()
                 return
             if self._is_full():
                 self._wait_for_reader()
@@ -151,24 +154,30 @@ class Job:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            pass
+            limit_s = None
         else:
-            self._check_overrun()
-            return
+            if not self._is_overrun():
+                return
+            limit_s = OVERRUN_GRACE_S
         while self._is_full() and not self.is_cancelled:
             event = threading.Event()
             if not self.deployment.completions.post(self._wake_when_free, event.set):
                 raise Cancelled("the server has gone")
-            event.wait()
+            if not event.wait(limit_s):
+                self._refuse_overrun()
+                break
         if self.is_cancelled:
             raise Cancelled("nobody waits for this request any more")
 
-    def _check_overrun(self) -> None:
-        """Refuse more of a producer that runs on an event loop and does not wait."""
-        if (
+    def _is_overrun(self) -> bool:
+        return (
             self._sent_items - self._taken_items > MAX_UNREAD_ITEMS * OVERRUN_FACTOR
             or self._sent_bytes - self._taken_bytes > MAX_UNREAD_BYTES * OVERRUN_FACTOR_BYTES
-        ):
+        )
+
+    def _refuse_overrun(self) -> None:
+        """End the stream of a producer that runs on an event loop and does not wait."""
+        if self._is_overrun():
             self.deployment.completions.post(self.deployment.overran, self)
             raise Cancelled("the caller does not read; its stream was ended")
 

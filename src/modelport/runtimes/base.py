@@ -59,8 +59,9 @@ class Work(Protocol):
     def send(self, response: Response | ModelportError | None, *, final: bool) -> None:
         """Give one response, from any thread. ``None`` with ``final`` ends the stream.
 
-        Blocks a plain thread while the caller does not read fast enough; on a thread that runs an
-        event loop it raises instead, because blocking there would hold up all the others.
+        Blocks a plain thread while the caller does not read fast enough. On a thread that runs an
+        event loop, where blocking would hold up all the others, it raises in the end: await
+        ``drained`` there.
 
         Raises:
             ModelFailed: If the stream has ended already.
