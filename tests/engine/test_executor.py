@@ -6,8 +6,10 @@ from typing import Any, cast
 import pytest
 
 from modelport.engine.executor import (
+    DEBT_SHARE,
     FAST_NS,
     FAST_RUNS,
+    MOST_DEBT_NS,
     SLOW_NS,
     Completions,
     InstanceThread,
@@ -26,9 +28,9 @@ from .conftest import Bench, Execute, a_moment, until
 FAST, MEDIUM, SLOW = FAST_NS - 1, FAST_NS * 3, SLOW_NS + 1
 
 
-def after(placement: Placement, *durations_ns: int) -> bool:
+def after(placement: Placement, *durations_ns: int, ended_ns: int = 0) -> bool:
     for duration_ns in durations_ns:
-        placement.ran(duration_ns)
+        placement.ran(duration_ns, ended_ns)
     return placement.is_inline
 
 
@@ -40,20 +42,29 @@ def test_auto_starts_on_a_thread_and_comes_to_the_loop_after_fast_runs() -> None
     assert after(placement, *[FAST, MEDIUM, SLOW_NS] * 100)
 
 
-def test_auto_goes_back_after_one_slow_run_and_returns_ever_more_seldom() -> None:
+def test_long_run_on_the_loop_keeps_a_model_away_until_its_time_is_paid() -> None:
     placement = Placement("auto")
-    needed = FAST_RUNS
-    for _ in range(3):
-        assert not after(placement, *[FAST] * (needed - 1))
-        assert after(placement, FAST)
-        assert not after(placement, SLOW)
-        needed *= 32
-
-
-def test_slow_runs_on_the_thread_begin_the_count_anew_and_cost_nothing_else() -> None:
-    placement = Placement("auto")
-    assert not after(placement, *[*[FAST] * (FAST_RUNS - 1), SLOW] * 5)
     assert after(placement, *[FAST] * FAST_RUNS)
+    assert not after(placement, MOST_DEBT_NS + 1)
+    paid_ns = round((MOST_DEBT_NS + 1) / DEBT_SHARE)
+    assert not after(placement, *[FAST] * 1000, ended_ns=paid_ns - 1000)
+    assert after(placement, FAST, ended_ns=paid_ns)
+
+
+def test_hiccups_are_forgiven_unless_they_come_close_together() -> None:
+    placement = Placement("auto")
+    assert after(placement, *[FAST] * FAST_RUNS)
+    hiccup_ns = MOST_DEBT_NS // 4
+    for turn in range(100):
+        assert after(placement, hiccup_ns, ended_ns=turn * round(hiccup_ns / DEBT_SHARE))
+    assert not after(placement, *[hiccup_ns] * 4, ended_ns=99 * round(hiccup_ns / DEBT_SHARE))
+
+
+def test_slow_runs_on_the_thread_take_fast_ones_back() -> None:
+    placement = Placement("auto")
+    assert not after(placement, *[*[FAST] * 4, SLOW] * 1000)
+    assert not after(placement, *[FAST] * (FAST_RUNS - 1))
+    assert after(placement, FAST)
 
 
 def test_runs_in_between_count_for_nothing() -> None:

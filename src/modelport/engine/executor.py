@@ -24,8 +24,10 @@ from modelport.runtimes.base import Batch, Outcome, Runtime
 from modelport.specs import Execution
 
 __all__ = [
+    "DEBT_SHARE",
     "FAST_NS",
     "FAST_RUNS",
+    "MOST_DEBT_NS",
     "SLOW_NS",
     "Completions",
     "InstanceThread",
@@ -45,6 +47,12 @@ SLOW_NS = 1_000_000
 """A run above this is felt by every other connection."""
 FAST_RUNS = 32
 """Fast runs after which a model is trusted on the loop."""
+FAST_PER_SLOW = 4
+"""Fast runs on the thread that a slow one takes back."""
+DEBT_SHARE = 0.005
+"""Share of the time that slow runs of one model may take from the loop."""
+MOST_DEBT_NS = 20_000_000
+"""Slow runs together above which a model leaves the loop."""
 
 log = logging.getLogger("modelport.engine")
 
@@ -358,35 +366,46 @@ async def call_on_thread(call: Callable[..., _T], *args: object) -> _T:
 class Placement:
     """Decides from measured runs whether a model may run on the event loop.
 
-    ``auto`` starts on the thread and comes to the loop after ``FAST_RUNS`` fast runs; runs that are
-    neither fast nor slow count for nothing, because a busy loop makes them on the thread. One slow
-    run sends it back, and it must then prove itself for 32 times as long as before: a model that is
-    slow now and then blocks the loop ever more seldom, and one hiccup of the machine does not
-    banish a fast model for good.
+    ``auto`` starts on the thread and comes to the loop after ``FAST_RUNS`` fast runs. There it may
+    spend ``DEBT_SHARE`` of the time in slow runs and no more: each slow run is a debt that is paid
+    off as time passes, and above ``MOST_DEBT_NS`` the model leaves the loop until all is paid. So
+    a run of 200 ms keeps a model away for most of a minute, and a hiccup of the machine, which
+    looks like a slow run of a fast model, changes nothing.
+
+    On the thread, runs that are neither fast nor slow count for nothing, because a busy loop makes
+    them; slow ones take back a few fast ones.
     """
 
     def __init__(self, execution: Execution) -> None:
         self._is_auto = execution == "auto"
         self.is_inline = execution == "inline"
-        self._needed = FAST_RUNS
         self._fast = 0
+        self._debt_ns = 0.0
+        self._debt_at_ns = 0
 
     def __repr__(self) -> str:
         where = "on the loop" if self.is_inline else "on a thread"
-        return f"<Placement {where}, {self._fast} of {self._needed} fast runs>"
+        return f"<Placement {where}, {self._fast} of {FAST_RUNS} fast runs>"
 
-    def ran(self, duration_ns: int) -> None:
-        """Take note of how long a run took."""
+    def ran(self, duration_ns: int, ended_ns: int) -> None:
+        """Take note of how long a run took and of when it was over."""
         if not self._is_auto:
             return
-        if duration_ns > SLOW_NS:
-            if self.is_inline:
-                self._needed *= 32
-            self.is_inline = False
-            self._fast = 0
-        elif duration_ns < FAST_NS and not self.is_inline:
-            self._fast += 1
-            self.is_inline = self._fast >= self._needed
+        if self.is_inline:
+            if duration_ns > SLOW_NS and self._debt(ended_ns, duration_ns) > MOST_DEBT_NS:
+                self.is_inline = False
+                self._fast = 0
+        elif duration_ns < FAST_NS:
+            self._fast = min(self._fast + 1, FAST_RUNS)
+            self.is_inline = self._fast == FAST_RUNS and self._debt(ended_ns) == 0
+        elif duration_ns > SLOW_NS:
+            self._fast = max(0, self._fast - FAST_PER_SLOW)
+
+    def _debt(self, now_ns: int, more_ns: int = 0) -> float:
+        paid_ns = (now_ns - self._debt_at_ns) * DEBT_SHARE
+        self._debt_ns = max(0.0, self._debt_ns - paid_ns) + more_ns
+        self._debt_at_ns = now_ns
+        return self._debt_ns
 
     def stay_off_loop(self) -> None:
         """Let ``auto`` never choose the loop: the model has one of its own, or may block."""

@@ -145,7 +145,7 @@ class Instances:
     def completed(self, instance: Instance, batch: Batch, ran: Ran) -> None:
         """An instance has come to the end of a batch."""
         if not instance.is_async:
-            self._placement.ran(ran.ended_ns - ran.started_ns)
+            self._placement.ran(ran.ended_ns - ran.started_ns, ran.ended_ns)
         if not ran.is_kept:
             self._give_back(instance)
         self._completed(batch, ran)

@@ -6,9 +6,12 @@ own event loop.
 """
 
 import asyncio
+import contextlib
 import gc
 import logging
+import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -44,6 +47,8 @@ __all__ = ["Server", "serve"]
 
 log = logging.getLogger("modelport.server")
 
+MOST_UNSENT_BYTES = 65536
+"""Bytes of one connection that the kernel takes and cannot send yet."""
 IDLE_GRACE_S = 0.5
 """How long a draining server waits for what idle connections may have sent just now."""
 
@@ -161,8 +166,10 @@ class Server:
                 f"cannot listen on {host} port {port} for {kind}: {exc.strerror or exc}; is "
                 f"another server running there? Choose another port with --{kind}-port, 0 for any"
             ) from exc
+        for listener in listening.sockets:
+            _bound_unsent_bytes(listener.fileno())
         self._sockets.append(listening)
-        self.addresses[kind] += [socket.getsockname()[:2] for socket in listening.sockets]
+        self.addresses[kind] += [listener.getsockname()[:2] for listener in listening.sockets]
 
     async def drain(self) -> bool:
         """Finish what has come, take nothing new.
@@ -201,6 +208,17 @@ class Server:
         await self.engine.close()
         if self._access_log is not None:
             self._access_log.close()
+
+
+def _bound_unsent_bytes(listening: int) -> None:
+    """Have the kernel take only so much of an answer ahead of its client's reading.
+
+    Otherwise a client that reads nothing costs up to 4 MB of kernel memory, which nobody counts.
+    What is under way to the client is not bounded by this. Accepted connections inherit it.
+    """
+    with socket.socket(fileno=os.dup(listening)) as listener:
+        with contextlib.suppress(OSError, AttributeError):
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MOST_UNSENT_BYTES)
 
 
 def serve(settings: Settings) -> int:

@@ -59,7 +59,7 @@ JOIN_BELOW_BYTES = 65_536
 """Answers below this are copied into one buffer; above it they are written as they are."""
 HIGH_WATER_BYTES = 32_768
 """Unread answer bytes above which a connection is not served any further."""
-PENDING_BYTES = 65_536
+PENDING_BYTES = 16_384
 """Pipelined requests that may wait in memory while one is answered."""
 BURST_GAP_NS = 200_000
 """Answers to different connections that are closer together than this are written together.

@@ -24,6 +24,8 @@ STUCK_NS = 500_000_000
 MOST_WAITING_NS = 10_000_000_000
 """How long a request waits for memory before it is refused."""
 CHECK_S = 0.1
+MOST_CLOSED = 6
+"""Stuck clients that are closed at one look: many come back at once, and each costs a turn."""
 TURN_NS = 1_000_000
 """How long the loop stays with one kind of work before it looks at its sockets again."""
 MOST_KNOWN = 1024
@@ -167,7 +169,7 @@ class Pressure:
         total = self.unread_bytes()
         is_short = total > UNREAD_BYTES or bool(self._waiting)
         stuck.sort(key=lambda row: row[0])
-        for _, reader in stuck:
+        for _, reader in stuck[:MOST_CLOSED]:
             if not is_short or total <= UNREAD_BYTES // 2:
                 break
             total -= self._unread.pop(reader).bytes
