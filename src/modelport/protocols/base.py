@@ -17,12 +17,15 @@ __all__ = [
     "Access",
     "Body",
     "Buffer",
+    "Call",
     "ErrorEncoder",
     "Exchange",
     "Handler",
     "Headers",
+    "Receiver",
     "Reply",
     "Route",
+    "Rpc",
 ]
 
 Buffer = bytes | bytearray | memoryview
@@ -186,3 +189,94 @@ class Route:
     max_body_bytes: int | None = None
     align_header: Literal["", "inference-header-content-length"] = ""
     tags: frozenset[str] = field(default_factory=frozenset)
+
+
+class Receiver(Protocol):
+    """Takes what the client of a streaming call sends. Called on the event loop only."""
+
+    def message(self, data: Buffer) -> bool:
+        """Take one message, decompressed.
+
+        Returns:
+            Whether another one is welcome now; after ``False`` the server reads no further until
+            ``Call.resume``.
+        """
+        ...
+
+    def half_closed(self) -> None:
+        """The client has sent all it wants to; it still waits for responses."""
+        ...
+
+
+class Call(Protocol):
+    """One gRPC call and the way to answer it. Used on the event loop only.
+
+    Attributes:
+        received_ns: When it, or its one message, had come whole, on the engine's clock.
+        deadline_ns: When the client stops waiting (``grpc-timeout``); ``None`` for never.
+        on_cancel: Called once if the client resets the call, goes away or has waited too long,
+            before ``finish``.
+        on_writable: Called when a call that was full may be sent more.
+    """
+
+    received_ns: int
+    deadline_ns: int | None
+    on_cancel: Callable[[], None] | None
+    on_writable: Callable[[], None] | None
+
+    @property
+    def path(self) -> str:
+        """``/package.Service/Method``."""
+        ...
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """Names in lower case; values of repeated names joined by ", ", binary ones in base64."""
+        ...
+
+    @property
+    def principal(self) -> str:
+        """Who asks; "" for everybody."""
+        ...
+
+    def send(self, message: Sequence[Buffer]) -> bool:
+        """Send one message, given in pieces that must not change afterwards.
+
+        Returns:
+            Whether the client keeps up; after ``False`` wait for ``on_writable``.
+        """
+        ...
+
+    def finish(
+        self, status: int = 0, text: str = "", trailers: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        """End the call with a status code of gRPC. Without a message before, nothing else is sent.
+
+        After the end, here or by the client, ``send`` and ``finish`` do nothing.
+        """
+        ...
+
+    def resume(self) -> None:
+        """Messages are welcome again."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rpc:
+    """One row of the table of gRPC methods; exactly one of ``unary`` and ``stream`` is set.
+
+    Attributes:
+        path: ``/package.Service/Method``.
+        access: Who may call it.
+        unary: Called with the one message of the client. It answers through the call, at once or
+            later, with one message or, as health's Watch, with many.
+        stream: Called when the call begins; what it gives takes the messages.
+        errors: Status code and text for what the server refuses by itself, and for a
+            :class:`~modelport.errors.ModelportError` that a handler raises.
+    """
+
+    path: str
+    access: Access
+    errors: Callable[[ModelportError], tuple[int, str]]
+    unary: Callable[[Call, Buffer], None] | None = None
+    stream: Callable[[Call], Receiver] | None = None

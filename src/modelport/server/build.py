@@ -216,9 +216,9 @@ def _bound_unsent_bytes(listening: int) -> None:
     Otherwise a client that reads nothing costs up to 4 MB of kernel memory, which nobody counts.
     What is under way to the client is not bounded by this. Accepted connections inherit it.
     """
-    with socket.socket(fileno=os.dup(listening)) as listener:
-        with contextlib.suppress(OSError, AttributeError):
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MOST_UNSENT_BYTES)
+    # Windows knows no such bound.
+    with socket.socket(fileno=os.dup(listening)) as listener, contextlib.suppress(AttributeError):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MOST_UNSENT_BYTES)
 
 
 def serve(settings: Settings) -> int:
