@@ -4,6 +4,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from benchmarks import machine, report
@@ -23,9 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[report.Row] = []
     try:
         wrk_path()
-        for name in options.only:
-            rows += _measure(name, plan)
-    except BenchmarkError as error:
+        with machine.kept_awake() if options.keep_awake else nullcontext():
+            for name in options.only:
+                rows += _measure(name, plan)
+    except (BenchmarkError, machine.CannotKeepAwakeError) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -34,7 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     _print(rows, options.only)
     if options.json is not None:
-        chosen = {"rounds": plan.rounds, "seconds": plan.seconds, "only": options.only}
+        chosen = {
+            "rounds": plan.rounds,
+            "seconds": plan.seconds,
+            "only": options.only,
+            "keep_awake": options.keep_awake,
+        }
         options.json.write_text(report.as_json(rows, machine.description(), chosen) + "\n")
     return int(options.strict and report.is_short(rows))
 
@@ -79,6 +86,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="these workloads alone",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
+    parser.add_argument(
+        "--keep-awake",
+        action="store_true",
+        help="keep idle cores from sleeping (root only), so that no wake-up of them is measured",
+    )
     parser.add_argument("--strict", action="store_true", help="fail if a bar is missed")
     return parser.parse_args(arguments)
 
