@@ -4,16 +4,17 @@ Source: Triton's classification extension, and the reference for what its texts 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from modelport import dtypes
 from modelport.errors import InvalidRequest
+from modelport.messages import Response
 from modelport.tensors import Array, Tensor
 
-__all__ = ["classify"]
+__all__ = ["classify", "classify_outputs"]
 
 MAX_ELEMENTS = 1_000_000
 
@@ -57,6 +58,34 @@ def classify(tensor: Tensor, classes: int, labels: Sequence[str], *, is_batching
     if not is_batching:
         result = result.reshape(kept)
     return Tensor(tensor.name, dtypes.BYTES, result)
+
+
+def classify_outputs(
+    response: Response,
+    classes: Mapping[str, int],
+    labels: Mapping[str, Sequence[str]],
+    *,
+    is_batching: bool,
+) -> Response:
+    """Give the response with some of its outputs as their best classes.
+
+    Args:
+        response: As the model gave it.
+        classes: How many, by name of the output; 0 or no entry leaves an output as it is.
+        labels: By name of the output.
+        is_batching: Whether the first axis is the batch.
+
+    Raises:
+        InvalidRequest: As :func:`classify` does.
+    """
+    outputs = []
+    for tensor in response.outputs:
+        wanted = classes.get(tensor.name, 0)
+        if wanted:
+            known = labels.get(tensor.name, ())
+            tensor = classify(tensor, wanted, known, is_batching=is_batching)
+        outputs.append(tensor)
+    return Response(outputs, response.parameters)
 
 
 def _best(values: Array, kept: int) -> list[int]:

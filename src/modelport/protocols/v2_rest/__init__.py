@@ -1,6 +1,7 @@
 """KServe V2 (Open Inference Protocol) with Triton's extensions, over REST."""
 
 from modelport.protocols.base import Access, Handler, Route
+from modelport.protocols.v2.ports import DeploymentPort, EnginePort, IndexRow
 from modelport.protocols.v2_rest.admin import (
     Admin,
     no_regions,
@@ -12,7 +13,6 @@ from modelport.protocols.v2_rest.admin import (
 from modelport.protocols.v2_rest.generate import GenerateHandler
 from modelport.protocols.v2_rest.infer import InferHandler
 from modelport.protocols.v2_rest.options import RestOptions
-from modelport.protocols.v2_rest.ports import DeploymentPort, EnginePort, IndexRow
 from modelport.protocols.v2_rest.replies import encode_error
 from modelport.wire.v2_rest import SHARED_MEMORY_IS_OFF
 
@@ -50,7 +50,7 @@ def routes(engine: EnginePort, options: RestOptions) -> list[Route]:
         ("GET", "/v2", Access.METADATA, admin.server_metadata),
         ("GET", "/v2/health/live", Access.PUBLIC, admin.server_live),
         ("GET", "/v2/health/ready", Access.PUBLIC, admin.server_ready),
-        ("GET", "/v2/models/stats", Access.STATISTICS, admin.all_statistics),
+        ("GET", "/v2/models/stats", Access.STATISTICS, admin.statistics),
         ("POST", "/v2/repository/index", Access.REPOSITORY_INDEX, admin.index),
         ("POST", "/v2/repository/{repository}/index", Access.REPOSITORY_INDEX, admin.index),
         ("POST", f"{_REPOSITORY}/load", Access.MODEL_REPOSITORY, admin.load),
@@ -63,7 +63,7 @@ def routes(engine: EnginePort, options: RestOptions) -> list[Route]:
             ("GET", model, Access.METADATA, admin.model_metadata),
             ("GET", f"{model}/ready", Access.MODEL_HEALTH, admin.model_ready),
             ("GET", f"{model}/config", Access.MODEL_CONFIG, admin.model_config),
-            ("GET", f"{model}/stats", Access.STATISTICS, admin.model_statistics),
+            ("GET", f"{model}/stats", Access.STATISTICS, admin.statistics),
             ("POST", f"{model}/infer", Access.INFERENCE, infer),
             ("POST", f"{model}/generate", Access.INFERENCE, generate),
             ("POST", f"{model}/generate_stream", Access.INFERENCE, stream),

@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Coroutine
 
-from modelport.errors import InvalidRequest, ModelportError, NotFound, Unavailable, Unsupported
+from modelport.errors import InvalidRequest, ModelportError, NotFound, Unsupported
 from modelport.protocols.base import Exchange, Handler
+from modelport.protocols.v2 import answers
+from modelport.protocols.v2.ports import EnginePort
 from modelport.protocols.v2_rest.options import RestOptions
-from modelport.protocols.v2_rest.ports import DeploymentPort, EnginePort, IndexRow
 from modelport.protocols.v2_rest.replies import JSON_HEADERS, fail, respond_empty, respond_json
 from modelport.wire import v2_admin
 
@@ -43,76 +44,48 @@ class Admin:
 
     def server_live(self, exchange: Exchange) -> None:
         """Say whether the process is up."""
-        self._check_not_exiting()
+        answers.check_not_exiting(self._engine)
         respond_json(exchange, {"live": True})
 
     def server_ready(self, exchange: Exchange) -> None:
         """Say whether what should be served is."""
-        self._check_not_exiting()
+        answers.check_not_exiting(self._engine)
         is_ready = self._engine.is_ready(strict=self._options.is_readiness_strict)
         respond_json(exchange, {"ready": is_ready}, 200 if is_ready else 400)
 
     def server_metadata(self, exchange: Exchange) -> None:
         """Say what the server is."""
-        options = self._options
-        respond_json(
-            exchange,
-            {
-                "name": options.server_name,
-                "version": options.server_version,
-                "extensions": v2_admin.EXTENSIONS,
-            },
-        )
+        respond_json(exchange, answers.server_metadata(self._options))
 
     def model_ready(self, exchange: Exchange) -> None:
         """Say whether a model, or one version of it, answers."""
         name = exchange.params["model"]
-        try:
-            is_ready = self._resolve(exchange).is_ready()
-        except Unavailable:
-            is_ready = False
-        if not is_ready:
+        if not answers.is_model_ready(self._engine, name, exchange.params.get("version")):
             raise InvalidRequest("Model version not ready")
         respond_json(exchange, {"name": name, "ready": True})
 
     def model_metadata(self, exchange: Exchange) -> None:
         """Say what a model takes and gives."""
-        deployment = self._resolve(exchange)
-        if "version" in exchange.params:
-            versions = [deployment.version]
-        else:
-            versions = sorted(d.version for d in self._engine.deployments(deployment.name))
-        respond_json(exchange, v2_admin.model_metadata(deployment.config, versions))
+        params = exchange.params
+        metadata = answers.model_metadata(self._engine, params["model"], params.get("version"))
+        respond_json(exchange, metadata)
 
     def model_config(self, exchange: Exchange) -> None:
         """Give a model's configuration, completed."""
-        exchange.respond(200, JSON_HEADERS, [self._resolve(exchange).config_json.encode()])
+        params = exchange.params
+        deployment = self._engine.resolve(params["model"], params.get("version"))
+        exchange.respond(200, JSON_HEADERS, [deployment.config_json.encode()])
 
-    def all_statistics(self, exchange: Exchange) -> None:
-        """Say what all models have done."""
-        self._respond_statistics(exchange, list(self._engine.deployments()))
-
-    def model_statistics(self, exchange: Exchange) -> None:
-        """Say what a model, or one version of it, has done."""
-        name = exchange.params["model"]
-        version = exchange.params.get("version")
-        deployments = list(self._engine.deployments(name))
-        if not deployments:
-            raise InvalidRequest(f"requested model '{name}' is not available")
-        if version is not None:
-            deployments = [d for d in deployments if str(d.version) == version.lstrip("0")]
-            if not deployments:
-                raise InvalidRequest(
-                    f"requested model version is not available for model '{name}'. "
-                    f"Version {version[:40]} was asked for."
-                )
-        self._respond_statistics(exchange, deployments)
+    def statistics(self, exchange: Exchange) -> None:
+        """Say what all models have done, or one, or one version of it."""
+        params = exchange.params
+        counted = answers.statistics(self._engine, params.get("model"), params.get("version"))
+        respond_json(exchange, counted)
 
     def index(self, exchange: Exchange) -> None:
         """List what the repository has."""
         only_ready = v2_admin.decode_index_request(exchange.body)
-        rows = [_row(row) for row in self._engine.index() if not only_ready or row.state == "READY"]
-        respond_json(exchange, rows)
+        respond_json(exchange, answers.index(self._engine, only_ready=only_ready))
 
     def load(self, exchange: Exchange) -> None:
         """Load a model, and answer when that is done."""
@@ -127,18 +100,6 @@ class Admin:
         dependents = v2_admin.decode_unload_request(exchange.body)
         self._start(exchange, self._engine.unload(name, unload_dependents=dependents))
 
-    def _check_not_exiting(self) -> None:
-        if self._engine.is_exiting:
-            raise Unavailable("Server exiting")
-
-    def _resolve(self, exchange: Exchange) -> DeploymentPort:
-        return self._engine.resolve(exchange.params["model"], exchange.params.get("version"))
-
-    def _respond_statistics(self, exchange: Exchange, deployments: list[DeploymentPort]) -> None:
-        deployments.sort(key=lambda d: (d.name, d.version))
-        stats = [v2_admin.statistics(d.name, d.version, d.statistics) for d in deployments]
-        respond_json(exchange, {"model_stats": stats})
-
     def _start(self, exchange: Exchange, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(_answer(exchange, work))
         self._tasks.add(task)
@@ -152,16 +113,6 @@ async def _answer(exchange: Exchange, work: Coroutine[None, None, None]) -> None
         fail(exchange, exc)
     else:
         respond_empty(exchange)
-
-
-def _row(row: IndexRow) -> dict[str, str]:
-    shown = {
-        "name": row.name,
-        "version": row.version,
-        "state": row.state,
-        "reason": row.reason,
-    }
-    return {key: value for key, value in shown.items() if value}
 
 
 def repository_named(exchange: Exchange) -> None:

@@ -5,13 +5,13 @@ from functools import partial
 from modelport.errors import InvalidRequest, ModelportError
 from modelport.messages import Request, Response, Ticket
 from modelport.protocols.base import Buffer, Exchange, Headers
+from modelport.protocols.v2.ports import DeploymentPort, EnginePort
+from modelport.protocols.v2.texts import error_text
 from modelport.protocols.v2_rest.off_loop import MOST_ON_LOOP, off_loop
 from modelport.protocols.v2_rest.options import RestOptions
-from modelport.protocols.v2_rest.ports import DeploymentPort, EnginePort
 from modelport.protocols.v2_rest.replies import (
     JSON_HEADERS,
     error_body,
-    error_text,
     fail,
     status_of,
 )

@@ -10,13 +10,13 @@ from functools import partial
 from modelport.errors import ModelFailed, ModelportError, Unsupported
 from modelport.messages import Response
 from modelport.protocols.base import Exchange
+from modelport.protocols.v2.ports import DeploymentPort, EnginePort
 from modelport.protocols.v2_rest.off_loop import MOST_ON_LOOP, off_loop
 from modelport.protocols.v2_rest.options import RestOptions
-from modelport.protocols.v2_rest.ports import DeploymentPort, EnginePort
 from modelport.protocols.v2_rest.replies import JSON_HEADERS, fail
 from modelport.specs import ModelConfig
 from modelport.wire.compression import check_coding, choose_coding, compress, decompress
-from modelport.wire.v2_classes import classify
+from modelport.wire.v2_classes import classify_outputs
 from modelport.wire.v2_rest import (
     HEADER_LENGTH,
     Buffer,
@@ -174,7 +174,7 @@ class _InferSink:
         inference = self._inference
         try:
             if inference.has_classes:
-                response = _classified(response, inference, self._deployment)
+                response = self._classified(response)
             length, pieces = self._encoder.encode(
                 response, inference.request.id, inference.is_binary, inference.forms
             )
@@ -197,6 +197,16 @@ class _InferSink:
         """Answer with the error."""
         self.is_over = True
         fail(self._exchange, error, self._inference.request.id)
+
+    def _classified(self, response: Response) -> Response:
+        forms = self._inference.forms or {}
+        deployment = self._deployment
+        return classify_outputs(
+            response,
+            {name: form.classes for name, form in forms.items()},
+            deployment.labels,
+            is_batching=deployment.config.max_batch_size > 0,
+        )
 
     def _respond(self, length: int | None, pieces: list[Buffer]) -> None:
         headers = (
@@ -234,16 +244,3 @@ def _known_of(deployment: DeploymentPort, codec: CodecOptions) -> _Known:
     if known is None:
         known = deployment.memo["v2_rest"] = _Known(deployment, codec)
     return known
-
-
-def _classified(response: Response, inference: Inference, deployment: DeploymentPort) -> Response:
-    forms = inference.forms or {}
-    is_batching = deployment.config.max_batch_size > 0
-    outputs = []
-    for tensor in response.outputs:
-        form = forms.get(tensor.name)
-        if form is not None and form.classes:
-            labels = deployment.labels.get(tensor.name, ())
-            tensor = classify(tensor, form.classes, labels, is_batching=is_batching)
-        outputs.append(tensor)
-    return Response(outputs, response.parameters)

@@ -1,61 +1,21 @@
 """What an operator can set of the V2 REST protocol."""
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from modelport._version import __version__
-from modelport.errors import InvalidRequest
+from modelport.protocols.v2.options import V2Options
 from modelport.wire.v2_rest import CodecOptions
 
 __all__ = ["RestOptions"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RestOptions:
-    """Options of the protocol.
+class RestOptions(V2Options):
+    """Options of V2 over REST.
 
     Attributes:
-        server_name: What the server calls itself. Scripts made for Triton compare it.
-        server_version: Of the server.
         codec: What bodies are accepted.
         max_body_bytes: Of a body after decompression.
-        is_readiness_strict: Whether one model that is not ready makes the server not ready.
-        forwarded: Headers whose name it is found in become parameters of the request.
     """
 
-    server_name: str = "triton"
-    server_version: str = __version__
     codec: CodecOptions = field(default_factory=CodecOptions)
     max_body_bytes: int = 2**31 - 1
-    is_readiness_strict: bool = True
-    forwarded: re.Pattern[str] | None = None
-
-    def forwarded_headers(self, headers: Mapping[str, str]) -> Mapping[str, str]:
-        """The headers that the model sees as parameters.
-
-        Raises:
-            InvalidRequest: If one has a name that parameters of models cannot have.
-        """
-        if self.forwarded is None:
-            return {}
-        found = {name: value for name, value in headers.items() if self.forwarded.search(name)}
-        for name in found:
-            if name in _RESERVED or name.startswith("triton_"):
-                raise InvalidRequest(
-                    f"Header '{name}' is reserved for Triton usage and cannot be forwarded."
-                )
-        return found
-
-
-_RESERVED = frozenset(
-    {
-        "sequence_id",
-        "sequence_start",
-        "sequence_end",
-        "priority",
-        "timeout",
-        "headers",
-        "binary_data_output",
-    }
-)

@@ -1,22 +1,19 @@
 """Answers of the V2 REST protocol: JSON bodies, and errors with the statuses of this protocol."""
 
-from modelport.errors import InvalidInference, Kind, ModelportError, Overloaded, Unsupported
+from modelport.errors import Kind, ModelportError, Overloaded, Unsupported
 from modelport.protocols.base import Buffer, Exchange, Headers, Reply
+from modelport.protocols.v2.texts import error_text
 from modelport.wire import json
 
 __all__ = [
     "JSON_HEADERS",
     "encode_error",
     "error_body",
-    "error_text",
     "fail",
     "respond_empty",
     "respond_json",
     "status_of",
 ]
-
-LONGEST_TEXT = 8192
-"""Characters of an error; names in it may be as long as a body."""
 
 JSON_HEADERS: Headers = (("Content-Type", "application/json"),)
 _CODINGS: Headers = (*JSON_HEADERS, ("Accept-Encoding", "gzip, deflate"))
@@ -24,29 +21,18 @@ _CODINGS: Headers = (*JSON_HEADERS, ("Accept-Encoding", "gzip, deflate"))
 
 def encode_error(error: ModelportError) -> Reply:
     """Say an error the way Triton does: ``{"error": text}``."""
-    return Reply(status_of(error), _headers(error), error_body(str(error)))
+    return Reply(status_of(error), _headers(error), error_body(error_text(error)))
 
 
 def fail(exchange: Exchange, error: ModelportError, request_id: str = "") -> None:
-    """Answer with an error.
-
-    Triton puts the request's id before what its core says of an inference request, and only there.
-    """
+    """Answer with an error."""
     body = error_body(error_text(error, request_id))
     exchange.respond(status_of(error), _headers(error), body)
 
 
-def error_text(error: ModelportError, request_id: str) -> str:
-    """Give the text for the caller, with the request's id where it belongs."""
-    if isinstance(error, InvalidInference):
-        return f"[request id: {request_id or error.request_id or '<id_unknown>'}] {error}"
-    return str(error)
-
-
 def error_body(text: str) -> list[Buffer]:
-    """Write the body of an error; a very long text, made of what a client sent, is cut."""
-    shown = text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}..."
-    return [json.encode({"error": shown})]
+    """Write the body of an error."""
+    return [json.encode({"error": text})]
 
 
 def respond_json(exchange: Exchange, value: object, status: int = 200) -> None:

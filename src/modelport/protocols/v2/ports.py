@@ -1,4 +1,4 @@
-"""What the V2 REST protocol asks of the engine; the engine fits it without knowing it."""
+"""What the V2 protocols ask of the engine; the engine fits it without knowing it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol

@@ -1,0 +1,56 @@
+"""What an operator can set of V2, whichever way it is spoken."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from modelport._version import __version__
+from modelport.errors import InvalidRequest
+
+__all__ = ["V2Options"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class V2Options:
+    """Options of the protocol.
+
+    Attributes:
+        server_name: What the server calls itself. Scripts made for Triton compare it.
+        server_version: Of the server.
+        is_readiness_strict: Whether one model that is not ready makes the server not ready.
+        forwarded: Headers whose name it is found in become parameters of the request.
+    """
+
+    server_name: str = "triton"
+    server_version: str = __version__
+    is_readiness_strict: bool = True
+    forwarded: re.Pattern[str] | None = None
+
+    def forwarded_headers(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """The headers that the model sees as parameters.
+
+        Raises:
+            InvalidRequest: If one has a name that parameters of models cannot have.
+        """
+        if self.forwarded is None:
+            return {}
+        found = {name: value for name, value in headers.items() if self.forwarded.search(name)}
+        for name in found:
+            if name in _RESERVED or name.startswith("triton_"):
+                raise InvalidRequest(
+                    f"Header '{name}' is reserved for Triton usage and cannot be forwarded."
+                )
+        return found
+
+
+_RESERVED = frozenset(
+    {
+        "sequence_id",
+        "sequence_start",
+        "sequence_end",
+        "priority",
+        "timeout",
+        "headers",
+        "binary_data_output",
+    }
+)
