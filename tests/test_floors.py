@@ -190,7 +190,11 @@ RUNTIME_NAMES = {row.target.partition(":")[0].split(".")[2] for row in RUNTIMES}
 
 FRAMEWORKS_BY_RUNTIME = {
     "onnx": ("onnxruntime",),
-    "sklearn": ("sklearn", "skops"),
+    "sklearn": ("joblib", "sklearn", "skops"),
+    "xgboost": ("xgboost",),
+    "lightgbm": ("lightgbm",),
+    "openvino": ("openvino",),
+    "torch": ("torch",),
 }
 FRAMEWORKS = {name for names in FRAMEWORKS_BY_RUNTIME.values() for name in names}
 

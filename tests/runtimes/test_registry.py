@@ -16,7 +16,7 @@ from modelport.runtimes.registry import (
     runtime_for_file,
     runtime_for_files,
 )
-from modelport.specs import ModelConfig
+from modelport.specs import ModelConfig, Parameter
 
 OURS = """
     import modelport
@@ -47,6 +47,8 @@ def chosen(config: ModelConfig, directory: Path) -> tuple[str, str]:
         ("", "onnxruntime_onnx", "onnx"),
         ("onnxruntime", "onnxruntime_onnx", "onnx"),
         ("sklearn", "", "sklearn"),
+        ("xgboost", "", "xgboost"),
+        ("lightgbm", "", "lightgbm"),
         ("python", "", "triton_python"),
         ("modelport", "", "python"),
     ],
@@ -69,7 +71,11 @@ def test_silent_configuration_decides_nothing() -> None:
         ("tensorrt", "", "there is no plan for it"),
         ("", "tensorflow_savedmodel", "platform 'tensorflow_savedmodel' is known.*tf2onnx"),
         ("vllm", "", "language models come in a later release"),
-        ("onxruntime", "", "is not one that this server has; it has onnxruntime, sklearn, python"),
+        (
+            "onxruntime",
+            "",
+            "is not one that this server has; it has onnxruntime, sklearn, .*python",
+        ),
         ("", "caffe2_netdef", "platform 'caffe2_netdef' is not one"),
     ],
 )
@@ -102,6 +108,10 @@ def test_installed_packages_add_backends(monkeypatch: pytest.MonkeyPatch) -> Non
         (["model.onnx"], ("onnx", "model.onnx")),
         (["readme.md", "weights.onnx"], ("onnx", "weights.onnx")),
         (["model.skops", "labels.txt"], ("sklearn", "model.skops")),
+        (["model.joblib"], ("sklearn", "model.joblib")),
+        (["model.ubj"], ("xgboost", "model.ubj")),
+        (["labels.txt"], None),
+        (["model.txt"], ("lightgbm", "model.txt")),
         (["model.py", "weights.onnx"], ("triton_python", "model.py")),
         (["a.onnx", "b.onnx"], None),
         (["helpers.py"], None),
@@ -116,11 +126,12 @@ def test_files_suggest_a_runtime(names: list[str], found: tuple[str, str] | None
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("model.pkl", "is a pickle.*--allow-pickle-models"),
-        ("model.joblib", "is a pickle"),
         ("model.pt", "a model file of pytorch; it comes in a later release"),
         ("model.plan", "a model file of tensorrt; there is no plan"),
-        ("model.txt", r"no model file that this server can read; it reads \.onnx, \.skops, \.py"),
+        (
+            "model.txt",
+            r"no model file that this server can read; it reads \.onnx, \.skops, .*\.txt",
+        ),
     ],
 )
 def test_single_file_that_cannot_be_read_is_refused(name: str, told: str) -> None:
@@ -128,7 +139,53 @@ def test_single_file_that_cannot_be_read_is_refused(name: str, told: str) -> Non
         runtime_for_file(Path(name))
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "runtime"),
+    [
+        ("iris.json", '{"learner":{"attributes":{}', "xgboost"),
+        ("iris.txt", "tree\nversion=v4\n", "lightgbm"),
+        ("iris.ubj", "", "xgboost"),
+        ("iris.pkl", "", "sklearn"),
+    ],
+)
+def test_single_file_is_told_by_its_ending_or_its_beginning(
+    tmp_path: Path, name: str, text: str, runtime: str
+) -> None:
+    write(tmp_path, name, text=text)
+    assert runtime_for_file(tmp_path / name).name == runtime
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "data.json"])
+def test_ending_that_others_use_too_does_not_suffice(tmp_path: Path, name: str) -> None:
+    write(tmp_path, name, text="anything")
+    with pytest.raises(LoadFailed, match="no model file that this server can read"):
+        runtime_for_file(tmp_path / name)
+
+
 class TestChoice:
+    @pytest.mark.parametrize(
+        ("model_type", "filename", "chosen_row"),
+        [
+            ("xgboost_ubj", "xgboost.ubj", "xgboost"),
+            ("xgboost_json", "xgboost.json", "xgboost"),
+            ("xgboost", "xgboost.model", "xgboost"),
+            ("lightgbm", "model.txt", "lightgbm"),
+            ("lightgbm", "leaves.txt", "lightgbm"),
+        ],
+    )
+    def test_fil_reads_what_its_model_type_says(
+        self, tmp_path: Path, model_type: str, filename: str, chosen_row: str
+    ) -> None:
+        write(tmp_path, filename)
+        parameters = {"model_type": Parameter(string_value=model_type)}
+        config = ModelConfig(backend="fil", parameters=parameters)
+        assert chosen(config, tmp_path) == (chosen_row, filename)
+
+    def test_fil_with_a_model_of_another_kind_is_refused(self, tmp_path: Path) -> None:
+        parameters = {"model_type": Parameter(string_value="treelite_checkpoint")}
+        with pytest.raises(LoadFailed, match="'treelite_checkpoint'; forests are read from xgb"):
+            choose_runtime(ModelConfig(backend="fil", parameters=parameters), tmp_path)
+
     def test_file_decides_where_the_configuration_is_silent(self, tmp_path: Path) -> None:
         write(tmp_path, "model.onnx")
         assert chosen(ModelConfig(), tmp_path) == ("onnx", "model.onnx")
@@ -168,15 +225,14 @@ class TestChoice:
         write(directory, "weights.bin")
         with pytest.raises(LoadFailed) as failed:
             choose_runtime(ModelConfig(name="resnet"), directory)
+        usual = dict.fromkeys(name for row in RUNTIMES for name in row.filenames)
+        assert {"model.onnx", "model.skops", "model.txt", "model.py"} <= set(usual)
         assert str(failed.value) == (
             "cannot tell what executes model 'resnet' version 3: its configuration gives no "
-            "backend, and its directory has none of model.onnx, model.skops, model.py "
-            "(found: weights.bin)"
+            f"backend, and its directory has none of {', '.join(usual)} (found: weights.bin)"
         )
 
-    @pytest.mark.parametrize(
-        ("name", "told"), [("model.pkl", "is a pickle"), ("model.pt", "model file of pytorch")]
-    )
+    @pytest.mark.parametrize(("name", "told"), [("model.plan", "model file of tensorrt")])
     def test_file_of_another_kind_is_told_by_its_kind(
         self, tmp_path: Path, name: str, told: str
     ) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pytest
 import skops.io
@@ -11,6 +12,7 @@ from sklearn.cluster import KMeans
 from sklearn.covariance import EllipticEnvelope
 from sklearn.datasets import load_iris
 from sklearn.decomposition import PCA
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression, Perceptron
 from sklearn.multioutput import MultiOutputClassifier
@@ -362,3 +364,49 @@ def test_numbers_of_other_types_are_taken(directory: Path, name: str) -> None:
     loaded = load_model(SklearnRuntime, directory, write_identity(directory, datatype))
     values = np.array([[0, 1, 1]], datatype.numpy)
     assert loaded.ask({"x": values})["y"].tolist() == values.tolist()
+
+
+@pytest.mark.parametrize("filename", ["model.joblib", "model.pkl"])
+def test_pickle_is_refused_before_it_is_opened(directory: Path, filename: str) -> None:
+    directory.mkdir(parents=True)
+    marker = directory / "was-run"
+    (directory / filename).write_bytes(pickle.dumps(RunsWhenRead(str(marker))))
+    config = ModelConfig(default_model_filename=filename)
+    with pytest.raises(LoadFailed, match=r"is a pickle.* there is --allow-pickle-models"):
+        load_model(SklearnRuntime, directory, config)
+    assert not marker.exists()
+
+
+class RunsWhenRead:
+    """What a forged pickle does."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("filename", ["model.joblib", "model.pkl", "model.pickle"])
+def test_pickle_is_served_where_the_operator_allows_it(directory: Path, filename: str) -> None:
+    model = RandomForestClassifier(5, random_state=0).fit(IRIS.data, NAMES)
+    directory.mkdir(parents=True)
+    if filename == "model.joblib":
+        joblib.dump(model, directory / filename, compress=3)
+    else:
+        (directory / filename).write_bytes(pickle.dumps(model))
+    config = ModelConfig(default_model_filename=filename)
+    loaded = load_model(SklearnRuntime, directory, config, allow_pickle=True)
+    features = IRIS.data[::20].astype(np.float32)
+    answer = loaded.ask({"features": features})
+    assert answer["label"].tolist() == as_bytes(model.predict(features)).tolist()
+    np.testing.assert_allclose(answer["probabilities"], model.predict_proba(features), rtol=1e-5)
+
+
+def test_broken_pickle_is_told_without_its_path(directory: Path) -> None:
+    directory.mkdir(parents=True)
+    (directory / "model.pkl").write_bytes(b"no pickle")
+    config = ModelConfig(default_model_filename="model.pkl")
+    with pytest.raises(LoadFailed, match=r"'model\.pkl' cannot be read as a pickle") as failed:
+        load_model(SklearnRuntime, directory, config, allow_pickle=True)
+    assert str(directory) not in str(failed.value)

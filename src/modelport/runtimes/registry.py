@@ -5,14 +5,14 @@ backend, its value ``module:class``.
 """
 
 import importlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 from modelport.errors import LoadFailed
 from modelport.runtimes.base import Runtime
-from modelport.runtimes.pickles import PICKLE_SUFFIXES, pickle_refusal
+from modelport.runtimes.pickles import PICKLE_SUFFIXES
 from modelport.runtimes.python_files import PythonModel, models_in_file
 from modelport.specs import ModelConfig
 
@@ -45,6 +45,8 @@ class RuntimeRow:
         filenames: Model files that mean it where the configuration is silent, the first one being
             what the file is called by default.
         suffixes: Endings of single files that mean it.
+        beginnings: Endings that others use too, with what only such a file has near its beginning.
+        also: Endings of files that it reads as well, where the configuration names it.
         extra: The extra that brings its framework; "" where it needs none.
     """
 
@@ -55,6 +57,8 @@ class RuntimeRow:
     platforms: tuple[str, ...] = ()
     filenames: tuple[str, ...] = ()
     suffixes: tuple[str, ...] = ()
+    beginnings: Mapping[str, bytes] = field(default_factory=dict)
+    also: tuple[str, ...] = ()
     extra: str = ""
 
 
@@ -71,7 +75,7 @@ def choose_runtime(config: ModelConfig, version_directory: Path) -> tuple[Runtim
     Raises:
         LoadFailed: If nothing decides, or what decides is not to be had.
     """
-    row = find_runtime(config.backend, config.platform)
+    row = _fil_row(config) or find_runtime(config.backend, config.platform)
     filename = config.default_model_filename
     if row is None and filename:
         row = runtime_for_file(Path(filename))
@@ -135,13 +139,18 @@ def runtime_for_file(path: Path) -> RuntimeRow:
     for row in RUNTIMES:
         if row.suffixes and path.name.endswith(row.suffixes):
             return _python_row(row, path) if row.backend == "python" else row
+    for row in RUNTIMES:
+        if _begins_like(path, row.beginnings):
+            return row
     suffix = path.suffix.lower()
-    if suffix in PICKLE_SUFFIXES:
-        raise LoadFailed(pickle_refusal(path.name))
     if suffix in _LATER_SUFFIXES:
         backend = _LATER_SUFFIXES[suffix]
         raise LoadFailed(f"'{path.name}' is a model file of {backend}; {_LATER[backend]}")
-    known = ", ".join(dict.fromkeys(suffix for row in RUNTIMES for suffix in row.suffixes))
+    known = ", ".join(
+        dict.fromkeys(
+            suffix for row in RUNTIMES for suffix in (*row.suffixes, *sorted(row.beginnings))
+        )
+    )
     raise LoadFailed(f"'{path.name}' is no model file that this server can read; it reads {known}")
 
 
@@ -174,13 +183,38 @@ def import_runtime(row: RuntimeRow) -> type[Runtime]:
 
 def _usual_filename(row: RuntimeRow, directory: Path) -> str:
     """What the file is called by default, or the only file that can be meant."""
-    usual = row.filenames[0] if row.filenames else ""
     names = _names(directory)
-    if usual not in names and row.suffixes:
-        fitting = [name for name in names if name.endswith(row.suffixes)]
-        if len(fitting) == 1:
-            return fitting[0]
-    return usual
+    present = [name for name in row.filenames if name in names]
+    if present:
+        return present[0]
+    suffixes = (*row.suffixes, *row.beginnings, *row.also)
+    fitting = [name for name in names if suffixes and name.endswith(suffixes)]
+    if len(fitting) == 1:
+        return fitting[0]
+    return row.filenames[0] if row.filenames else ""
+
+
+def _begins_like(path: Path, beginnings: Mapping[str, bytes]) -> bool:
+    beginning = beginnings.get(path.suffix.lower())
+    if beginning is None or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return beginning in file.read(_BEGINNING_BYTES)
+
+
+def _fil_row(config: ModelConfig) -> RuntimeRow | None:
+    """The row that reads what a configuration for Triton's backend for forests is about."""
+    if config.backend != "fil":
+        return None
+    model_type = config.parameter("model_type", "xgboost")
+    name = _RUNTIME_BY_MODEL_TYPE.get(model_type)
+    if name is None:
+        known = ", ".join(_RUNTIME_BY_MODEL_TYPE)
+        raise LoadFailed(
+            f"parameter 'model_type' is '{model_type}'; forests are read from {known}. Save the "
+            "model from its own library, or export it to ONNX"
+        )
+    return next(row for row in RUNTIMES if row.name == name)
 
 
 def _python_row(row: RuntimeRow, path: Path) -> RuntimeRow:
@@ -215,9 +249,6 @@ def _entry_point(backend: str) -> RuntimeRow | None:
 def _undecided(config: ModelConfig, directory: Path) -> str:
     names = sorted(_names(directory))
     for name in names:
-        if Path(name).suffix.lower() in PICKLE_SUFFIXES:
-            return pickle_refusal(name)
-    for name in names:
         backend = _LATER_SUFFIXES.get(Path(name).suffix.lower())
         if backend:
             return f"'{name}' is a model file of {backend}; {_LATER[backend]}"
@@ -245,9 +276,6 @@ _EXPORT = "until then, export the model to ONNX and serve it with backend 'onnxr
 _LATER = {
     "openvino": f"it comes in a later release; {_EXPORT}",
     "pytorch": f"it comes in a later release; {_EXPORT}",
-    "xgboost": f"it comes in a later release; {_EXPORT}",
-    "lightgbm": f"it comes in a later release; {_EXPORT}",
-    "fil": f"tree models come in a later release; {_EXPORT}",
     "vllm": "language models come in a later release",
     "tensorrt": "there is no plan for it; export the model to ONNX instead",
     "tensorrtllm": "there is no plan for it; language models come in a later release",
@@ -255,6 +283,7 @@ _LATER = {
     "dali": "there is no plan for it; write the steps in a model.py with backend 'python'",
 }
 """Backends that people will name, and what we can say about them."""
+
 _LATER["torch"] = _LATER["pytorch"]
 
 _PLATFORMS_OF_OTHERS = {
@@ -267,12 +296,21 @@ _PLATFORMS_OF_OTHERS = {
 _LATER_SUFFIXES = {
     ".pt": "pytorch",
     ".pth": "pytorch",
-    ".plan": "tensorrt",
     ".xml": "openvino",
+    ".plan": "tensorrt",
     ".graphdef": "tensorflow",
     ".savedmodel": "tensorflow",
-    ".ubj": "xgboost",
 }
+
+_RUNTIME_BY_MODEL_TYPE = {
+    "xgboost": "xgboost",
+    "xgboost_json": "xgboost",
+    "xgboost_ubj": "xgboost",
+    "lightgbm": "lightgbm",
+}
+"""What Triton's backend for forests calls the files that it reads."""
+
+_BEGINNING_BYTES = 256
 
 RUNTIMES = (
     RuntimeRow(
@@ -289,9 +327,36 @@ RUNTIMES = (
         "modelport.runtimes.sklearn:SklearnRuntime",
         backend="sklearn",
         aliases=("scikit-learn", "skops"),
-        filenames=("model.skops",),
-        suffixes=(".skops",),
+        filenames=("model.skops", *(f"model{suffix}" for suffix in PICKLE_SUFFIXES)),
+        suffixes=(".skops", *PICKLE_SUFFIXES),
         extra="sklearn",
+    ),
+    RuntimeRow(
+        "xgboost",
+        "modelport.runtimes.xgboost:XgboostRuntime",
+        backend="xgboost",
+        aliases=("fil",),
+        filenames=(
+            "model.ubj",
+            "model.xgb",
+            "model.bst",
+            "model.json",
+            "xgboost.ubj",
+            "xgboost.json",
+            "xgboost.model",
+        ),
+        suffixes=(".ubj", ".xgb", ".bst"),
+        beginnings={".json": b'"learner"', ".model": b"learner"},
+        extra="xgboost",
+    ),
+    RuntimeRow(
+        "lightgbm",
+        "modelport.runtimes.lightgbm:LightgbmRuntime",
+        backend="lightgbm",
+        filenames=("model.txt", "model.lgb"),
+        suffixes=(".lgb", ".lightgbm"),
+        beginnings={".txt": b"tree\nversion="},
+        extra="lightgbm",
     ),
     RuntimeRow(
         "triton_python",

@@ -1,4 +1,7 @@
-"""scikit-learn models in skops's format, which runs no code while it is read.
+"""scikit-learn models in skops's format, which runs no code while it is read, or as pickles.
+
+Pickles run code while they are read, and are refused unless the operator allows them. Whatever they
+hold is taken if it has the methods of an estimator (``XGBClassifier``, ``LGBMRegressor``, ...).
 
 A model file tells nearly everything: how many features, which classes, what it can do. What it
 does not tell (how wide an output is) is found by asking the model once, with a row of zeros or an

@@ -1,4 +1,4 @@
-"""Reads scikit-learn models from skops files, and from nothing that could run code meanwhile.
+"""Reads scikit-learn models from skops files; from pickles only where the operator allows it.
 
 Source: skops documentation, "Secure persistence with skops".
 """
@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import joblib
 import skops.io
 
 from modelport.errors import LoadFailed
@@ -19,21 +20,40 @@ def read_model(file: Path, *, allow_pickle: bool) -> Any:
     """Read a fitted model.
 
     Args:
-        file: In skops's format.
+        file: In skops's format, or a pickle by its ending.
         allow_pickle: Whether the operator trusts it to run code.
 
     Raises:
         LoadFailed: If it is something else, or holds types that nobody can vouch for.
     """
-    if file.suffix.lower() in PICKLE_SUFFIXES:
+    is_pickle = file.suffix.lower() in PICKLE_SUFFIXES
+    if is_pickle and not allow_pickle:
         raise LoadFailed(pickle_refusal(file.name))
     if not file.is_file():
         raise LoadFailed(f"there is no '{file.name}' in version directory {file.parent.name}")
+    model = _unpickled(file) if is_pickle else _from_skops(file, allow_pickle=allow_pickle)
+    _forget_feature_names(model)
+    return model
+
+
+def _unpickled(file: Path) -> Any:
+    """Read a pickle, compressed or not. Runs whatever code it holds."""
+    try:
+        return joblib.load(file)
+    except Exception as exc:
+        text = first_line(exc).replace(f"{file.parent}/", "")
+        raise LoadFailed(
+            f"'{file.name}' cannot be read as a pickle ({type(exc).__name__}: {text}); it needs "
+            "the packages, in about the versions, that it was written with"
+        ) from exc
+
+
+def _from_skops(file: Path, *, allow_pickle: bool) -> Any:
     try:
         untrusted = skops.io.get_untrusted_types(file=file)
         if not allow_pickle:
             _check_trust(file, set(untrusted) - _HARMLESS)
-        model = skops.io.load(file, trusted=untrusted)
+        return skops.io.load(file, trusted=untrusted)
     except LoadFailed:
         raise
     except Exception as exc:
@@ -42,8 +62,6 @@ def read_model(file: Path, *, allow_pickle: bool) -> Any:
             f"'{file.name}' cannot be read as a skops file ({type(exc).__name__}: {text}); save "
             "the model with skops.io.dump"
         ) from exc
-    _forget_feature_names(model)
-    return model
 
 
 def _check_trust(file: Path, untrusted: Collection[str]) -> None:
@@ -51,8 +69,8 @@ def _check_trust(file: Path, untrusted: Collection[str]) -> None:
         raise LoadFailed(
             f"'{file.name}' holds types that skops does not trust: {', '.join(sorted(untrusted))}. "
             "A forged file could use them to run code or to crash the server. Export the model "
-            "to ONNX with skl2onnx, which holds only numbers; trusting such files will need "
-            "--allow-pickle-models, which comes in a later release"
+            "to ONNX with skl2onnx, which holds only numbers; for files that nobody but you could "
+            "have written there is --allow-pickle-models"
         )
 
 
