@@ -23,7 +23,14 @@ from modelport.errors import (
 )
 from modelport.messages import Response
 from modelport.runtimes.base import Batch, Outcome
-from modelport.specs import ModelInput, ModelOutput, Parameter, Reshape
+from modelport.specs import (
+    DynamicBatching,
+    ModelInput,
+    ModelOutput,
+    Parameter,
+    QueuePolicy,
+    Reshape,
+)
 from modelport.tensors import Tensor
 
 from .conftest import (
@@ -479,6 +486,81 @@ def test_operators_bound_holds_where_the_model_has_none(bench: Bench) -> None:
         ticket.cancel()
         bench.submit(deployment)
         gate.open()
+
+    bench.run(main())
+
+
+def levels(count: int = 3, default: int = 2, **policies: QueuePolicy) -> Any:
+    """Batches of one, so that the order shows; ``l1=...`` is the policy of level 1."""
+    by_level = {int(name[1:]): policy for name, policy in policies.items() if name != "rest"}
+    dynamic = DynamicBatching(
+        priority_levels=count,
+        default_priority_level=default,
+        default_queue_policy=policies.get("rest"),
+        priority_queue_policy=by_level,
+    )
+    return config_of(max_batch_size=1, dynamic=dynamic)
+
+
+def test_higher_priority_overtakes(bench: Bench) -> None:
+    async def main() -> None:
+        gate = Gate()
+        deployment, (runtime,) = bench.deploy(gate, config=levels())
+        sinks = [bench.submit(deployment, 0)[0]]
+        await gate.reached()
+        for value, priority in ((1, 3), (2, 0), (3, 1), (4, 1), (5, 9)):
+            sinks.append(bench.submit(deployment, value, priority=priority)[0])
+        gate.open()
+        await over(*sinks)
+        assert runtime.batches == [[0], [3], [4], [2], [5], [1]]
+
+    bench.run(main())
+
+
+def test_full_level_refuses_and_the_others_do_not(bench: Bench) -> None:
+    async def main() -> None:
+        gate = Gate()
+        config = levels(l3=QueuePolicy(max_queue_size=1))
+        deployment, _ = bench.deploy(gate, config=config)
+        sinks = [bench.submit(deployment, 0)[0]]
+        await gate.reached()
+        sinks.append(bench.submit(deployment, 1, priority=3)[0])
+        with pytest.raises(Overloaded, match=r"queue size; 1 requests of priority 3 wait for"):
+            bench.submit(deployment, 2, priority=3)
+        sinks.append(bench.submit(deployment, 3, priority=1)[0])
+        gate.open()
+        await over(*sinks)
+
+    bench.run(main())
+
+
+def test_request_that_waits_too_long_is_rejected_or_delayed_by_its_level(bench: Bench) -> None:
+    async def main() -> None:
+        gate = Gate()
+        config = levels(
+            rest=QueuePolicy(default_timeout_microseconds=1_000_000),
+            l2=QueuePolicy(
+                timeout_action="DELAY",
+                default_timeout_microseconds=2_000_000,
+                allow_timeout_override=True,
+            ),
+        )
+        deployment, (runtime,) = bench.deploy(gate, config=config)
+        running, _ = bench.submit(deployment, 0)
+        await gate.reached()
+        rejected, _ = bench.submit(deployment, 1, priority=1)
+        late, _ = bench.submit(deployment, 2, priority=2)
+        sooner, _ = bench.submit(deployment, 3, priority=2, timeout_us=500_000)
+        assert await rejected.error_text() == (
+            "Request timeout expired; it had waited 1000 ms in the queue"
+        )
+        in_time, _ = bench.submit(deployment, 4, priority=2)
+        bench.loop.selector.patience_s = 5.0
+        gate.open()
+        await over(running, late, sooner, in_time)
+        # Only who asked for less had stepped back by then.
+        assert runtime.batches == [[0], [2], [4], [3]]
+        assert deployment.statistics.failures["REJECTED"] == 1
 
     bench.run(main())
 

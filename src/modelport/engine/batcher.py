@@ -13,7 +13,7 @@ from typing import Protocol
 
 from modelport.specs import ModelConfig
 
-__all__ = ["BatchPolicy", "Cut", "Queued", "Wait", "decide"]
+__all__ = ["BatchPolicy", "Cut", "Queued", "Wait", "decide", "decide_among_levels"]
 
 
 class Queued(Protocol):
@@ -107,4 +107,19 @@ def decide(queue: Sequence[Queued], policy: BatchPolicy, now_ns: int) -> Cut | W
     # A closed batch cannot grow any more: nothing to wait for.
     if is_closed or now_ns >= due_ns:
         return whole
+    return Wait(due_ns)
+
+
+def decide_among_levels(queue: Sequence[Queued], policy: BatchPolicy, now_ns: int) -> Cut | Wait:
+    """Say the same of a queue that is sorted by priority: its first request need not be its oldest.
+
+    Nobody is kept waiting for company because others of a higher priority have just come.
+    """
+    decision = decide(queue, policy, now_ns)
+    if isinstance(decision, Cut):
+        return decision
+    # It only waits while the whole queue fits into one batch.
+    due_ns = min(request.enqueued_ns for request in queue) + policy.max_delay_ns
+    if now_ns >= due_ns:
+        return Cut(len(queue), sum(request.rows for request in queue))
     return Wait(due_ns)

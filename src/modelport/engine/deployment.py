@@ -18,7 +18,8 @@ from modelport.engine.batcher import BatchPolicy, Wait
 from modelport.engine.executor import SLOW_NS, Completions, Placement, Ran, failure_of
 from modelport.engine.instances import Instance, Instances
 from modelport.engine.job import Job
-from modelport.engine.queue import JobQueue
+from modelport.engine.priority_queue import queue_of
+from modelport.engine.queue_policy import QueuePolicies
 from modelport.engine.reshape import Reshaping
 from modelport.errors import (
     Cancelled,
@@ -117,16 +118,14 @@ class Deployment:
         self._expiry: asyncio.Handle | None = None
         self._expiry_ns = 0
         self._is_dispatching = False
-        dynamic = config.dynamic_batching
-        limits = dynamic.default_queue_policy if dynamic is not None else None
-        self._max_queue = (limits.max_queue_size if limits else 0) or options.max_queue_size
-        self._timeout_ns = limits.default_timeout_microseconds * 1000 if limits else 0
-        self._allows_timeout = bool(limits and limits.allow_timeout_override)
         policy = BatchPolicy.from_config(config)
         self._needs_key = policy.joins
-        self._queue = JobQueue(policy, self._max_queue, self.statistics)
+        policies = QueuePolicies.from_config(config)
+        self._policies = policies if policies.tells_apart else None
+        self._queue = queue_of(policy, policies, options.max_queue_size, self.statistics)
         self._waiting = self._queue.jobs
         # Streams are in order by themselves, and do not wait for one another.
+        dynamic = config.dynamic_batching
         is_ordered = dynamic is not None and dynamic.preserve_ordering and not self.is_decoupled
         self._ordered: deque[Job] | None = deque() if is_ordered else None
         self._may_skip_queue = (
@@ -227,20 +226,13 @@ class Deployment:
         if self._needs_key:
             job.batch_key = self._admission.batch_key(request)
         job.queued_ns = now_ns
-        timeout_ns = self._timeout_ns
-        if request.timeout_us and self._allows_timeout:
-            asked_ns = request.timeout_us * 1000
-            timeout_ns = min(timeout_ns, asked_ns) if timeout_ns else asked_ns
-        if timeout_ns:
-            job.expires_ns = now_ns + timeout_ns
+        if self._policies is not None:
+            self._apply_policy(self._policies, job)
         if self._reshaping is not None:
             request.payload = self._reshaping.inputs(request.payload)
         if not self._queue.enter(job):
             self.statistics.record_failure(0, "REJECTED")
-            raise Overloaded(
-                f"Exceeds maximum queue size; {self._max_queue} requests wait for model "
-                f"'{self.name}' already. Try again later, or raise max_queue_size."
-            )
+            raise self._overloaded(job)
         self._jobs.add(job)
         if request.deadline_ns is not None:
             job.deadline = asyncio.get_running_loop().call_later(
@@ -252,6 +244,19 @@ class Deployment:
             self._dispatch()
         if job.expires_ns and job.is_queued:
             self._watch_queue()
+
+    def _apply_policy(self, policies: QueuePolicies, job: Job) -> None:
+        job.level = policies.level_of(job.request.priority)
+        timeout_ns = policies.limits_of(job.level).timeout_for(job.request.timeout_us)
+        if timeout_ns:
+            job.expires_ns = job.queued_ns + timeout_ns
+
+    def _overloaded(self, job: Job) -> Overloaded:
+        which = f" of priority {job.level}" if job.level else ""
+        return Overloaded(
+            f"Exceeds maximum queue size; {self._queue.most_like(job)} requests{which} wait for "
+            f"model '{self.name}' already. Try again later, or raise max_queue_size."
+        )
 
     # Requests go to instances.
 

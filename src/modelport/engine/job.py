@@ -47,6 +47,8 @@ class Job:
     queued_ns = 0
     started_ns = 0
     expires_ns = 0
+    level = 0
+    is_delayed = False
     responses = 0
     is_queued = False
     is_running = False

@@ -7,13 +7,16 @@ what they share, and everything here may be called from any thread.
 
 import threading
 from collections import deque
+from collections.abc import Callable, Sequence
 
-from modelport.engine.batcher import BatchPolicy, Wait, decide
+from modelport.engine.batcher import BatchPolicy, Cut, Queued, Wait, decide
 from modelport.engine.job import Job
 from modelport.runtimes.base import Batch
 from modelport.stats import ModelStatistics
 
 __all__ = ["JobQueue"]
+
+Decide = Callable[[Sequence[Queued], BatchPolicy, int], Cut | Wait]
 
 _MOST_GONE = 32
 """Jobs that have left from the middle before it is worth the while to close the gaps."""
@@ -29,16 +32,25 @@ class JobQueue:
         policy: How batches are cut.
         most: Jobs that may wait.
         statistics: Whose ``pending`` is kept up to date.
+        decide: Says how much to take, from the jobs, the policy and the time.
 
     Attributes:
         jobs: To be looked at only; the same object for ever. Empty means that nobody waits.
         earliest_ns: When the first of the jobs may wait no longer; 0 for never.
     """
 
-    def __init__(self, policy: BatchPolicy, most: int, statistics: ModelStatistics) -> None:
+    def __init__(
+        self,
+        policy: BatchPolicy,
+        most: int,
+        statistics: ModelStatistics,
+        *,
+        decide: Decide = decide,
+    ) -> None:
         self.jobs: deque[Job] = deque()
         self.earliest_ns = 0
         self._policy = policy
+        self._decide = decide
         self._most = most
         self._statistics = statistics
         self._gone = 0
@@ -46,6 +58,10 @@ class JobQueue:
 
     def __repr__(self) -> str:
         return f"<JobQueue waiting={len(self.jobs) - self._gone} of {self._most}>"
+
+    def most_like(self, job: Job) -> int:
+        """Say how many jobs such as this one may wait."""
+        return self._most
 
     def enter(self, job: Job) -> bool:
         """Put a job at the end. Returns whether there was room."""
@@ -86,7 +102,7 @@ class JobQueue:
             jobs = self.jobs
             if not jobs or self.is_overdue(now_ns):
                 return None
-            decision = decide(jobs, self._policy, now_ns)
+            decision = self._decide(jobs, self._policy, now_ns)
             if isinstance(decision, Wait):
                 return decision
             taken = [jobs.popleft() for _ in range(decision.count)]

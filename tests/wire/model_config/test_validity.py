@@ -152,6 +152,19 @@ def _sequences(**changes: Any) -> dict[str, Any]:
             "priority_queue_policy[2] is for a level that priority_levels, 1, does not have",
         ),
         (
+            _batching(preserve_ordering=True, priority_levels=2, default_priority_level=1),
+            "preserve_ordering and dynamic_batching.priority_levels 2 exclude one another",
+        ),
+        (
+            _batching(
+                preserve_ordering=True,
+                default_queue_policy=QueuePolicy(
+                    timeout_action="DELAY", default_timeout_microseconds=1
+                ),
+            ),
+            "default_queue_policy.timeout_action DELAY exclude one another: who is delayed",
+        ),
+        (
             _sequences(direct=Direct(), oldest=Oldest()),
             "sequence_batching.direct and sequence_batching.oldest exclude one another",
         ),

@@ -90,9 +90,10 @@ ACTED_ON: Final = frozenset(
         "dynamic_batching.preferred_batch_size",
         "dynamic_batching.max_queue_delay_microseconds",
         "dynamic_batching.preserve_ordering",
-        "dynamic_batching.default_queue_policy.default_timeout_microseconds",
-        "dynamic_batching.default_queue_policy.allow_timeout_override",
-        "dynamic_batching.default_queue_policy.max_queue_size",
+        "dynamic_batching.priority_levels",
+        "dynamic_batching.default_priority_level",
+        "dynamic_batching.default_queue_policy",
+        "dynamic_batching.priority_queue_policy",
         "ensemble_scheduling.step.model_name",
         "ensemble_scheduling.step.model_version",
         "ensemble_scheduling.step.input_map",
@@ -133,12 +134,6 @@ NOT_YET: Final = {
     "optimization.cuda.graph_spec": _REMOVE_GPU,
     "optimization.execution_accelerators": "no accelerator is set up; remove it, or give the "
     "backend its own options in parameters",
-    "dynamic_batching.priority_levels": "all requests have the same priority; remove it",
-    "dynamic_batching.default_priority_level": "all requests have the same priority; remove it",
-    "dynamic_batching.priority_queue_policy": "all requests have the same priority; use "
-    "default_queue_policy",
-    "dynamic_batching.default_queue_policy.timeout_action": "a request that has waited too long "
-    "is rejected; remove it, or set REJECT",
     "sequence_batching": "requests of a sequence are not kept together; remove it and keep the "
     "state with the caller",
     "ensemble_scheduling.max_inflight_requests": "steps are bounded by their models' queues; "

@@ -19,6 +19,7 @@ from modelport.specs import (
     ModelConfig,
     ModelInput,
     ModelOutput,
+    QueuePolicy,
     SequenceBatching,
 )
 from modelport.wire.model_config.schema import ONE_OF_BY_RECORD
@@ -162,6 +163,28 @@ def _batching(batching: DynamicBatching | None, most: int) -> Iterator[str]:
             yield (
                 f"dynamic_batching.priority_queue_policy[{level}] is for a level that "
                 f"priority_levels, {levels}, does not have"
+            )
+    if batching.preserve_ordering:
+        yield from _keeps_no_order(batching)
+
+
+def _keeps_no_order(batching: DynamicBatching) -> Iterator[str]:
+    path = "dynamic_batching"
+    if batching.priority_levels > 1:
+        yield (
+            f"{path}.preserve_ordering and {path}.priority_levels {batching.priority_levels} "
+            "exclude one another: who has priority overtakes; keep one"
+        )
+    policies: dict[str, QueuePolicy | None] = {}
+    policies[f"{path}.default_queue_policy"] = batching.default_queue_policy
+    for level, own in batching.priority_queue_policy.items():
+        policies[f"{path}.priority_queue_policy[{level}]"] = own
+    for place, policy in policies.items():
+        is_delaying = policy is not None and policy.timeout_action == "DELAY"
+        if policy is not None and is_delaying and policy.default_timeout_microseconds:
+            yield (
+                f"{path}.preserve_ordering and {place}.timeout_action DELAY exclude one another: "
+                "who is delayed is overtaken; set REJECT, or leave one out"
             )
 
 
