@@ -1,0 +1,359 @@
+"""Runs the tasks of a store: claims them, keeps their leases, ends them.
+
+One coroutine claims as many tasks as may run, another renews the leases and hears there of
+cancellations and of tasks that other processes have taken over. The store is the truth: a task runs
+here only while its lease is ours, and it is over only once the store says so.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from modelport.errors import InvalidRequest, ModelportError, NotFound, Unavailable
+from modelport.progress import reporting_to
+from modelport.stores.base import Claim, Content, NewTask, Retry, Task, TaskState, TaskStore
+
+__all__ = ["TaskEndpoint", "TaskOptions", "Tasks", "new_task_id"]
+
+log = logging.getLogger("modelport.tasks")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskOptions:
+    """How tasks are run. Durations in seconds.
+
+    Attributes:
+        lease_s: How long after this process has last been heard of its tasks are taken for
+            interrupted.
+        poll_s: How often to look for tasks that another process has accepted.
+        keep_s: How long tasks that are over, and their results, can be looked at.
+    """
+
+    lease_s: float = 15.0
+    poll_s: float = 1.0
+    keep_s: float = 86_400.0
+    prune_every_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskEndpoint:
+    """What can be done as a task.
+
+    Attributes:
+        name: Unique, and the same in every process that shares the store.
+        run: Does it, and gives the answer as it would have gone to a caller who waited; an answer
+            with a status of 400 and above is a failure. It is cancelled to stop it.
+        concurrency: How many run at a time in this process.
+        retry: What an interruption means.
+        expires_s: Seconds after which a task that was not started fails; 0 for never.
+    """
+
+    name: str
+    run: Callable[[Claim], Awaitable[Content]]
+    concurrency: int = 1
+    retry: Retry = Retry.NEVER
+    expires_s: float = 0.0
+
+
+class Tasks:
+    """The tasks of this process. On the event loop only.
+
+    Args:
+        store: Where they are kept; closed by ``close``.
+        options: Durations.
+    """
+
+    def __init__(self, store: TaskStore, options: TaskOptions | None = None) -> None:
+        self._store = store
+        self._options = options or TaskOptions()
+        self._endpoints: dict[str, TaskEndpoint] = {}
+        self._running: dict[str, _Running] = {}
+        self._may_claim = asyncio.Event()
+        self._loops: list[asyncio.Task[None]] = []
+        self._is_closing = False
+
+    def __repr__(self) -> str:
+        return f"<Tasks running={len(self._running)} endpoints={list(self._endpoints)}>"
+
+    def register(self, endpoint: TaskEndpoint) -> None:
+        """Offer an endpoint; what waits for it in the store is run from now on."""
+        self._endpoints[endpoint.name] = endpoint
+        self._may_claim.set()
+
+    async def open(self) -> None:
+        """Take over what an earlier process left, and begin to run tasks."""
+        recovered = await asyncio.wrap_future(self._store.recover())
+        if recovered:
+            log.warning("%d tasks were interrupted by the end of a server, or expired", recovered)
+        loop = asyncio.get_running_loop()
+        self._loops = [
+            loop.create_task(self._repeat(self._renew, self._options.lease_s / 5)),
+            loop.create_task(self._repeat(self._claim_next, None)),
+            loop.create_task(self._repeat(self._recover, self._options.lease_s / 3)),
+            loop.create_task(self._repeat(self._prune, self._options.prune_every_s)),
+        ]
+
+    # What owners ask for.
+
+    async def submit(
+        self,
+        endpoint: str,
+        owner: str,
+        request: Content,
+        *,
+        priority: int = 0,
+        idempotency_key: str = "",
+    ) -> Task:
+        """Accept a task; when this returns it is on disk.
+
+        Raises:
+            NotFound: There is no such endpoint.
+            Overloaded: Too many tasks wait.
+            Conflict: The idempotency key came with another request before.
+            Unavailable: The server is going down.
+        """
+        row = self._endpoints.get(endpoint)
+        if row is None:
+            raise NotFound(f"no task is called '{endpoint}'")
+        if self._is_closing:
+            raise Unavailable("the server is going down and takes no more tasks")
+        new = NewTask(
+            id=new_task_id(),
+            owner=owner,
+            endpoint=endpoint,
+            request=request,
+            priority=priority,
+            retry=row.retry,
+            expires_s=row.expires_s,
+            idempotency_key=idempotency_key,
+        )
+        task = await asyncio.wrap_future(self._store.submit(new))
+        self._may_claim.set()
+        return task
+
+    async def get(self, owner: str, task_id: str) -> Task:
+        """Look at a task.
+
+        Raises:
+            NotFound: There is none, or it is somebody else's.
+        """
+        return await asyncio.wrap_future(self._store.get(owner, task_id))
+
+    async def result(self, owner: str, task_id: str) -> tuple[Task, Content | None]:
+        """Look at a task and its answer, ``None`` if it has none (yet)."""
+        return await asyncio.wrap_future(self._store.result(owner, task_id))
+
+    async def list(
+        self,
+        owner: str,
+        *,
+        endpoint: str | None = None,
+        states: Sequence[TaskState] = (),
+        limit: int = 100,
+        before: str | None = None,
+    ) -> list[Task]:
+        """List tasks, the newest first."""
+        listed = self._store.owned(
+            owner, endpoint=endpoint, states=states, limit=limit, before=before
+        )
+        return await asyncio.wrap_future(listed)
+
+    async def cancel(self, owner: str, task_id: str) -> Task:
+        """Stop a task. A running one of this process is told at once, another's soon."""
+        task = await asyncio.wrap_future(self._store.cancel(owner, task_id))
+        running = self._running.get(task_id)
+        if running is not None and task.cancel_requested:
+            running.cancel()
+        return task
+
+    async def retry(self, owner: str, task_id: str) -> Task:
+        """Ask again what a task that is over has asked, as a new task.
+
+        Raises:
+            NotFound: There is none, or it is somebody else's.
+            InvalidRequest: It is not over yet.
+        """
+        task, request = await asyncio.wrap_future(self._store.request(owner, task_id))
+        if not task.state.is_over:
+            raise InvalidRequest(f"task {task_id} is not completed yet")
+        return await self.submit(task.endpoint, owner, request, priority=task.priority)
+
+    async def counts(self) -> Mapping[tuple[str, TaskState], int]:
+        """How many there are, by endpoint and state."""
+        return await asyncio.wrap_future(self._store.counts())
+
+    # Running them.
+
+    async def _claim_next(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._options.poll_s):
+                await self._may_claim.wait()
+        self._may_claim.clear()
+        free = {
+            endpoint.name: endpoint.concurrency - self._count(endpoint.name)
+            for endpoint in self._endpoints.values()
+        }
+        free = {name: count for name, count in free.items() if count > 0}
+        if not free or self._is_closing:
+            return
+        # Not to be cut off: what is claimed must be run.
+        claiming = asyncio.ensure_future(
+            asyncio.wrap_future(self._store.claim(free, self._options.lease_s))
+        )
+        try:
+            claims = await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            claims = await claiming
+            await self._give_back([claim.task.id for claim in claims])
+            raise
+        for claim in claims:
+            self._start(claim)
+
+    def _count(self, endpoint: str) -> int:
+        return sum(running.claim.task.endpoint == endpoint for running in self._running.values())
+
+    def _start(self, claim: Claim) -> None:
+        running = _Running(claim, self._endpoints[claim.task.endpoint])
+        self._running[claim.task.id] = running
+        running.begin(self._run(running))
+
+    async def _run(self, running: "_Running") -> None:
+        task_id = running.claim.task.id
+        state, result, reason = TaskState.FAILED, None, ""
+        try:
+            with reporting_to(running.report):
+                result = await running.endpoint.run(running.claim)
+            state = TaskState.COMPLETED if result.status < 400 else TaskState.FAILED
+            if state is TaskState.FAILED:
+                reason = f"it answered with status {result.status}"
+        except asyncio.CancelledError:
+            if running.is_dropped:
+                return
+            if running.is_cancelled:
+                state, reason = TaskState.CANCELED, "canceled while it was running"
+            else:
+                reason = "its own code cancelled it"
+        except ModelportError as exc:
+            reason = exc.text
+        except Exception:
+            log.exception("task %s of %s failed", task_id, running.endpoint.name)
+            reason = "internal error; the log of the server tells more"
+        finally:
+            del self._running[task_id]
+            self._may_claim.set()
+        await self._finish(task_id, state, result, reason)
+
+    async def _finish(
+        self, task_id: str, state: TaskState, result: Content | None, reason: str
+    ) -> None:
+        try:
+            finishing = asyncio.wrap_future(self._store.finish(task_id, state, result, reason))
+            if not await asyncio.shield(finishing):
+                log.warning("task %s was taken over by another server; its result is lost", task_id)
+        except Exception:
+            # A full disk, say. Its lease runs out, and then its author's policy decides.
+            log.exception("the end of task %s could not be written", task_id)
+
+    async def _renew(self) -> None:
+        progress = {task_id: running.take_report() for task_id, running in self._running.items()}
+        if not progress:
+            return
+        beat = await asyncio.wrap_future(self._store.heartbeat(progress, self._options.lease_s))
+        for task_id in beat.cancelled:
+            if task_id in self._running:
+                self._running[task_id].cancel()
+        for task_id in beat.lost:
+            running = self._running.get(task_id)
+            if running is not None:
+                log.warning("task %s is not this server's any more: its lease ran out", task_id)
+                running.drop()
+
+    async def _recover(self) -> None:
+        if await asyncio.wrap_future(self._store.recover()):
+            self._may_claim.set()
+
+    async def _prune(self) -> None:
+        await asyncio.wrap_future(self._store.prune(self._options.keep_s))
+
+    async def _repeat(self, step: Callable[[], Awaitable[None]], every_s: float | None) -> None:
+        while True:
+            try:
+                await step()
+            except Exception:
+                log.exception("the store of tasks failed; trying again")
+                await asyncio.sleep(1.0)
+            if every_s is not None:
+                await asyncio.sleep(every_s)
+
+    # The end.
+
+    async def close(self, grace_s: float = 0.0) -> None:
+        """Let what runs end for so long, give the rest back as interrupted, close the store."""
+        self._is_closing = True
+        # The leases are renewed to the last.
+        renewing, others = self._loops[:1], self._loops[1:]
+        await _cancelled(others)
+        if self._running and grace_s > 0:
+            await asyncio.wait([one.task for one in self._running.values()], timeout=grace_s)
+        left = list(self._running.values())
+        for running in left:
+            running.drop()
+        await asyncio.gather(*(running.task for running in left), return_exceptions=True)
+        await _cancelled(renewing)
+        await self._give_back([running.claim.task.id for running in left])
+        await asyncio.to_thread(self._store.close)
+
+    async def _give_back(self, task_ids: Sequence[str]) -> None:
+        if task_ids:
+            reason = "the server was stopped while it was running"
+            await asyncio.wrap_future(self._store.give_back(task_ids, reason))
+
+
+class _Running:
+    """A task that runs here.
+
+    ``is_cancelled``: its owner wants it to stop. ``is_dropped``: it is not ours any more.
+    """
+
+    task: asyncio.Task[None]
+
+    def __init__(self, claim: Claim, endpoint: TaskEndpoint) -> None:
+        self.claim = claim
+        self.endpoint = endpoint
+        self.is_cancelled = False
+        self.is_dropped = False
+        self._report: tuple[float | None, str] | None = None
+
+    def report(self, fraction: float | None, text: str) -> None:
+        self._report = (fraction, text)
+
+    def take_report(self) -> tuple[float | None, str] | None:
+        report, self._report = self._report, None
+        return report
+
+    def begin(self, running: Coroutine[Any, Any, None]) -> None:
+        self.task = asyncio.get_running_loop().create_task(running)
+
+    def cancel(self) -> None:
+        if not self.is_cancelled:
+            self.is_cancelled = True
+            self.task.cancel()
+
+    def drop(self) -> None:
+        self.is_dropped = True
+        self.task.cancel()
+
+
+def new_task_id() -> str:
+    """Make an id: 32 hexadecimal digits, not to be guessed."""
+    return secrets.token_hex(16)
+
+
+async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,44 @@
+"""How a task tells its owner how far it has come."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+__all__ = ["report_progress", "reporting_to"]
+
+Report = Callable[[float | None, str], None]
+
+MOST_TEXT = 1000
+"""Characters of a text that are kept."""
+
+_report: ContextVar[Report | None] = ContextVar("modelport_progress", default=None)
+
+
+def report_progress(fraction: float | None = None, text: str = "") -> None:
+    """Say how far the task that this is called in has come. Does nothing outside of a task.
+
+    Cheap enough to be called in a loop: only the last report before each heartbeat is kept.
+
+    Args:
+        fraction: From 0 to 1; ``None`` where nobody knows.
+        text: What is being done, for people; the first 1000 characters are kept.
+
+    Raises:
+        ValueError: If the fraction is not between 0 and 1.
+    """
+    if fraction is not None and not (math.isfinite(fraction) and 0 <= fraction <= 1):
+        raise ValueError(f"progress is a fraction from 0 to 1, not {fraction!r}")
+    report = _report.get()
+    if report is not None:
+        report(None if fraction is None else float(fraction), text[:MOST_TEXT])
+
+
+@contextmanager
+def reporting_to(report: Report) -> Iterator[None]:
+    """Have what is reported inside, also in copies of this context, go to ``report``."""
+    token = _report.set(report)
+    try:
+        yield
+    finally:
+        _report.reset(token)
