@@ -17,6 +17,7 @@
     ├── Unsupported             known, and not offered here
     ├── ModelFailed             the model raised; ``code`` keeps what it said of itself
     └── LoadFailed              a model could not be brought up
+        └── PollFailed          ... because its directory or configuration cannot be read
 
 An error's text is written for the caller: first the sentence that existing clients match on, then
 what was received, what is accepted and what to do. It never holds a path of this machine, an
@@ -39,6 +40,7 @@ __all__ = [
     "ModelportError",
     "NotFound",
     "Overloaded",
+    "PollFailed",
     "TimedOut",
     "TooLarge",
     "Unauthenticated",
@@ -189,3 +191,13 @@ class LoadFailed(ModelportError):
     """A model could not be brought up; what served before still serves."""
 
     kind = Kind.LOAD_FAILED
+
+
+class PollFailed(LoadFailed):
+    """There is no such model in any repository, or its configuration cannot be read.
+
+    Triton gives these the status of a failure inside, and those of its parent that of a wrong
+    request; existing clients know both.
+    """
+
+    kind = Kind.MODEL_FAILED

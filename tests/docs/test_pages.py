@@ -164,7 +164,8 @@ class Story:
         here = Path(sys.executable).parent
         return {
             "PATH": f"{here}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(self.directory),
+            # This checkout, wherever the installed package lies.
+            "PYTHONPATH": f"{self.directory}{os.pathsep}{ROOT / 'src'}",
         }
 
     def _with_port(self, text: str) -> str:

@@ -2,11 +2,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from modelport.errors import LoadFailed
-from modelport.repository.reading import Reading, read_model
+from modelport.repository.reading import Override, Reading, read_model
 from modelport.repository.sources import RepositorySource, recognise
 
 
@@ -16,7 +17,7 @@ def write(path: Path, text: str = "") -> Path:
     return path
 
 
-def read(root: Path, name: str = "m", **options: str) -> Reading:
+def read(root: Path, name: str = "m", **options: Any) -> Reading:
     reading = read_model([RepositorySource(root)], name, **options)
     assert reading is not None
     return reading
@@ -74,12 +75,15 @@ def test_an_override_replaces_the_fields_that_it_gives(tmp_path: Path) -> None:
         tmp_path / "m/config.json",
         json.dumps({"max_batch_size": 8, "backend": "python", "parameters": {"k": "v"}}),
     )
-    config = read(tmp_path, override='{"maxBatchSize": 0, "metric_tags": {"a": "b"}}').config
+    config = read(
+        tmp_path, override=Override('{"maxBatchSize": 0, "metric_tags": {"a": "b"}}')
+    ).config
     assert config.max_batch_size == 0
     assert config.backend == "python"
     assert config.parameter("k") == "v"
     assert config.metric_tags == {"a": "b"}
-    assert read(tmp_path, override='{"parameters": {}, "backend": null}').config.parameters == {}
+    emptied = Override('{"parameters": {}, "backend": null}')
+    assert read(tmp_path, override=emptied).config.parameters == {}
 
 
 def test_the_version_policy_picks_directories(tmp_path: Path) -> None:
@@ -119,7 +123,7 @@ def test_each_version_has_a_signature_of_its_own_and_of_what_is_shared(tmp_path:
     assert after[2] != before[2]
     write(tmp_path / "m/labels.txt", "a")
     assert read(tmp_path).signature_by_version[1] != after[1]
-    assert read(tmp_path, override="{}").signature_by_version[1] != after[1]
+    assert read(tmp_path, override=Override("{}")).signature_by_version[1] != after[1]
 
 
 def test_of_a_single_file_only_itself_counts(tmp_path: Path) -> None:

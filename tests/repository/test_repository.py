@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from modelport.errors import InvalidRequest, LoadFailed, Unavailable, Unsupported
+from modelport.errors import InvalidRequest, LoadFailed, Unavailable
 from modelport.repository.lifecycle import Phase
 from modelport.repository.repository import ControlMode, IndexRow, Repository
 
@@ -302,16 +302,6 @@ def test_names_that_lead_elsewhere_are_refused(bench: Bench, run: Run) -> None:
             await repository.load("../m")
         with pytest.raises(InvalidRequest, match="path traversal"):
             await repository.unload("a/b")
-
-    run(main())
-
-
-def test_model_files_in_a_request_are_not_offered(bench: Bench, run: Run) -> None:
-    async def main() -> None:
-        repository = bench.repository()
-        await repository.open()
-        with pytest.raises(Unsupported, match="failed to load 'm'"):
-            await repository.load("m", config="{}", files={"1/model.onnx": b""})
 
     run(main())
 

@@ -516,13 +516,6 @@ ERRORS: list[tuple[str, dict[str, str], str | None, str]] = [
         None,
         "--extra-port: port 8000 is also that of http_port; give each its own",
     ),
-    (
-        "--model-control-mode=poll",
-        {},
-        None,
-        "--model-control-mode: poll is not offered yet; use explicit, and load a changed model by"
-        " POST /v2/repository/models/NAME/load",
-    ),
     ("--execution process", {}, None, "--execution: process is not offered yet;"
         " use auto or thread"),
     ("--grpc-port 8001", {}, None, "--grpc-port: gRPC is not served yet;"

@@ -17,6 +17,7 @@ from modelport.errors import LoadFailed
 from modelport.repository.ensembles import complete_ensemble
 from modelport.repository.layout import check_filename, list_files, read_labels
 from modelport.repository.reading import Reading
+from modelport.repository.uploads import DATA_BACKENDS, Upload
 from modelport.runtimes.base import Host, LoadContext, ModelSource, Runtime, as_model_failure
 from modelport.runtimes.registry import choose_runtime, import_runtime
 from modelport.specs import ModelConfig
@@ -60,12 +61,14 @@ class LoadOptions:
     Attributes:
         auto_complete: Whether the model file is asked for what the configuration leaves out.
         allow_pickle: Whether model files may run code while they are read.
+        allow_code_overrides: Whether files that a client has sent may be code.
         default_max_batch_size: What a model that can batch gets where its configuration is silent.
         choose: Decides what executes a model, from its configuration and version directory.
     """
 
     auto_complete: bool = True
     allow_pickle: bool = False
+    allow_code_overrides: bool = False
     default_max_batch_size: int = 4
     choose: Choose = choose
 
@@ -83,6 +86,7 @@ class ModelVersion:
         instances: Loaded, in the order of the instance groups; none for an ensemble.
         instance_names: One for each instance.
         load_s: How long it took, in seconds.
+        upload: Held until the version is unloaded, if it was loaded from uploaded files.
     """
 
     name: str
@@ -93,6 +97,7 @@ class ModelVersion:
     instances: list[Runtime] = field(default_factory=list)
     instance_names: list[str] = field(default_factory=list)
     load_s: float = 0.0
+    upload: Upload | None = None
 
     def __repr__(self) -> str:
         return f"<ModelVersion {self.name} v{self.version} instances={len(self.instances)}>"
@@ -109,6 +114,9 @@ class ModelVersion:
                 self.instances.pop().unload()
             except Exception as exc:
                 failure = failure or exc
+        upload, self.upload = self.upload, None
+        if upload is not None:
+            upload.release()
         if failure is not None:
             raise failure
 
@@ -160,13 +168,18 @@ def _bring_up_model(
         directory=reading.place.directory,
         version_directory=reading.directory_by_version[version],
         version=version,
-        allow_pickle=options.allow_pickle,
+        allow_pickle=options.allow_pickle and _trusts_files(reading, options),
         attribute=reading.place.attribute,
         default_max_batch_size=options.default_max_batch_size,
     )
     config = reading.config
     check_filename("default_model_filename", config.default_model_filename)
     runtime, backend, filename = options.choose(config, source.version_directory)
+    if backend not in DATA_BACKENDS and not _trusts_files(reading, options):
+        raise LoadFailed(
+            f"files for the backend '{backend}' hold code, and code comes from the operator only; "
+            "put the model into the repository, or start the server with --allow-code-overrides"
+        )
     _check_file(filename, source)
     config = replace(config, default_model_filename=filename)
     if options.auto_complete:
@@ -179,6 +192,10 @@ def _bring_up_model(
     loaded = _version(reading, version, _checked(config, reading.name))
     _load_instances(loaded, runtime, source, host)
     return loaded
+
+
+def _trusts_files(reading: Reading, options: LoadOptions) -> bool:
+    return reading.upload is None or options.allow_code_overrides
 
 
 def _check_file(filename: str, source: ModelSource) -> None:
@@ -202,7 +219,9 @@ def _version(reading: Reading, version: int, config: ModelConfig) -> ModelVersio
     config_json = json.dumps(
         model_config.encode_json(config), ensure_ascii=False, separators=(",", ":")
     )
-    return ModelVersion(reading.name, version, config, config_json, labels)
+    if reading.upload is not None:
+        reading.upload.hold()
+    return ModelVersion(reading.name, version, config, config_json, labels, upload=reading.upload)
 
 
 def _load_instances(

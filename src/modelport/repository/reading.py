@@ -22,12 +22,36 @@ from modelport.repository.layout import (
     sign,
 )
 from modelport.repository.sources import Place, Source
+from modelport.repository.uploads import Upload
 from modelport.repository.versions import choose_versions
 from modelport.runtimes.registry import runtime_for_files
 from modelport.specs import ModelConfig
 from modelport.wire import model_config
 
-__all__ = ["Reading", "read_model"]
+__all__ = ["Override", "Reading", "read_model"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Override:
+    """What a load request replaces of a model.
+
+    Attributes:
+        config: JSON whose fields replace those of the file.
+        upload: Takes the place of the whole directory; ``None`` leaves it.
+    """
+
+    config: str
+    upload: Upload | None = None
+
+    def hold(self) -> None:
+        """Need the uploaded files, until ``release``."""
+        if self.upload is not None:
+            self.upload.hold()
+
+    def release(self) -> None:
+        """Need them no more."""
+        if self.upload is not None:
+            self.upload.release()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +64,7 @@ class Reading:
         config: The operator's, before anything is completed; has the model's name.
         directory_by_version: The versions to serve, lowest first.
         signature_by_version: What has to stay the same for a version to be the same one.
+        upload: Holds the files, where a client has sent them.
     """
 
     name: str
@@ -47,6 +72,7 @@ class Reading:
     config: ModelConfig
     directory_by_version: dict[int, Path]
     signature_by_version: dict[int, tuple[object, ...]]
+    upload: Upload | None = None
 
     @property
     def is_ensemble(self) -> bool:
@@ -55,7 +81,11 @@ class Reading:
 
 
 def read_model(
-    sources: Sequence[Source], name: str, *, config_name: str = "", override: str | None = None
+    sources: Sequence[Source],
+    name: str,
+    *,
+    config_name: str = "",
+    override: Override | None = None,
 ) -> Reading | None:
     """Read a model; ``None`` if no source has it.
 
@@ -63,14 +93,18 @@ def read_model(
         sources: Where to look; a name may be in one of them only.
         name: May come from anywhere, also from the steps of an inline configuration.
         config_name: Picks one of several configurations, see ``layout.find_config``.
-        override: JSON whose fields replace those of the file.
+        override: What a load request has replaced.
 
     Raises:
         LoadFailed: If it is there twice, or its configuration cannot be read.
     """
     if not is_name(name):
         return None
-    places = [place for source in sources if (place := source.find(name)) is not None]
+    upload = override.upload if override is not None else None
+    if upload is not None:
+        places = [Place(upload.directory)]
+    else:
+        places = [place for source in sources if (place := source.find(name)) is not None]
     if not places:
         return None
     if len(places) > 1:
@@ -81,20 +115,28 @@ def read_model(
     place = places[0]
     config = _operator_config(place, config_name)
     if override is not None:
-        config = _override(config, override)
+        config = _override(config, override.config)
     config = replace(config, name=config.name or name)
     directories = _version_directories(place, config)
     chosen = choose_versions(config.version_policy, directories)
     shared = _shared_signature(place, directories)
+    # An upload is its own signature: the next one may have the same sizes within the same tick.
+    told = (override.config, upload) if override is not None else None
     return Reading(
         name,
         place,
         config,
         {version: directories[version] for version in chosen},
         {
-            version: (shared, override, _version_signature(place, directories[version]))
+            version: (
+                place.config,
+                shared,
+                told,
+                _version_signature(place, directories[version]),
+            )
             for version in chosen
         },
+        upload,
     )
 
 

@@ -22,7 +22,7 @@ from collections.abc import (
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from modelport.errors import LoadFailed, ModelportError, Unavailable, Unsupported
+from modelport.errors import LoadFailed, ModelportError, PollFailed, Unavailable
 from modelport.repository.ensembles import complete_ensemble, levels, member_names
 from modelport.repository.layout import check_name
 from modelport.repository.lifecycle import (
@@ -38,8 +38,10 @@ from modelport.repository.lifecycle import (
     advance,
 )
 from modelport.repository.loading import LoadOptions, ModelVersion, Served, bring_up
-from modelport.repository.reading import Reading, read_model
+from modelport.repository.polling import Stamps, find_changes
+from modelport.repository.reading import Override, Reading, read_model
 from modelport.repository.sources import Source
+from modelport.repository.uploads import Upload, check_paths, refuse_code
 from modelport.runtimes.base import Host, as_model_failure
 
 __all__ = [
@@ -59,6 +61,9 @@ class ControlMode(enum.StrEnum):
     NONE = "none"
     """The repository: all of it is loaded at start, and nothing changes afterwards."""
 
+    POLL = "poll"
+    """The repository, also afterwards: what comes, changes or goes there does so here."""
+
     EXPLICIT = "explicit"
     """The operator: names at start, load and unload requests afterwards."""
 
@@ -74,6 +79,9 @@ class RepositoryOptions:
         load: How models are loaded.
         most_loading: Versions that may come up at once. Triton's default is 4 too: loading is
             half reading files, half work that frameworks spread over cores themselves.
+        poll_s: In poll mode, seconds between two looks at the disk.
+        settle_s: Seconds for which files must have stood still before they are loaded; longer
+            ones are cut to ``poll_s``.
     """
 
     control_mode: ControlMode = ControlMode.NONE
@@ -81,6 +89,8 @@ class RepositoryOptions:
     config_name: str = ""
     load: LoadOptions = field(default_factory=LoadOptions)
     most_loading: int = 4
+    poll_s: float = 15.0
+    settle_s: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +153,8 @@ class _Model:
         lock: Held by who loads or unloads it.
         states: Of every version that was ever loaded, or was to be.
         live: The versions that serve.
-        override: The inline configuration in force.
+        override: What the last load request replaced, and no later one has taken back.
+        needs: The models that it is made of, as it was read last.
         failure: What the last load failed with; "" if it did not.
         is_named: Whether somebody asked for it by name, and not only for an ensemble of it.
     """
@@ -152,9 +163,17 @@ class _Model:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     states: dict[int, VersionState] = field(default_factory=dict)
     live: dict[int, _Live] = field(default_factory=dict)
-    override: str | None = None
+    override: Override | None = None
+    needs: frozenset[str] = frozenset()
     failure: str = ""
     is_named: bool = False
+
+    def replace_override(self, override: Override | None) -> None:
+        if override is not None:
+            override.hold()
+        if self.override is not None:
+            self.override.release()
+        self.override = override
 
     def tell(self, version: int, event: Event) -> None:
         self.states[version] = advance(self.states.get(version, VersionState()), event)
@@ -193,6 +212,9 @@ class Repository:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._is_open = False
         self._is_closed = False
+        self._polling: asyncio.Task[None] | None = None
+        # What the files were like when they were looked at for the last load.
+        self._known: Stamps = {}
 
     def __repr__(self) -> str:
         live = sum(len(model.live) for model in self._models.values())
@@ -245,14 +267,19 @@ class Repository:
 
     async def _open(self) -> None:
         is_explicit = self._options.control_mode is ControlMode.EXPLICIT
+        if self._options.control_mode is ControlMode.POLL:
+            # Before anything is read: what changes while it loads is seen by the next look.
+            self._known = await self._look()
         asked = dict.fromkeys(self._options.load_models if is_explicit else ("*",))
         if "*" in asked:
             del asked["*"]
             asked |= dict.fromkeys(await self._run_blocking(_list_names, self._sources))
         for name in asked:
             self._model(name).is_named = True
-        await self._load_all(asked)
+        await self._load_all(dict.fromkeys(asked))
         self._is_open = True
+        if self._options.control_mode is ControlMode.POLL and not self._is_closed:
+            self._polling = asyncio.ensure_future(self._poll())
 
     async def load(
         self,
@@ -267,27 +294,45 @@ class Repository:
             name: Of the model. The models that an ensemble is made of are loaded before it.
             config: JSON whose fields replace those of the configuration on disk, until the next
                 ``config`` or unload.
-            files: Not offered yet.
+            files: By path below the model's directory, which they replace as a whole, for as long
+                as ``config``; that must be given too, if only as ``{}``.
 
         Raises:
             Unavailable: If the control mode is not explicit, or the server is going down.
-            Unsupported: If ``files`` are given.
-            InvalidRequest: If the name could not be a model's.
-            LoadFailed: With what served before still serving.
+            InvalidRequest: If the name could not be a model's, or a path leads out of it.
+            LoadFailed: With what served before still serving. Also for files that are code, where
+                the operator does not allow that.
         """
         self._check_control(name)
         if files:
-            raise Unsupported(
-                f"failed to load '{name}', model files in a load request are not offered; "
-                "put the files into the model repository"
-            )
-        error = await self._finish(self._load(name, config))
+            if config is None:
+                raise PollFailed(
+                    f"failed to load '{name}', failed to poll from model repository; override "
+                    "model files need the parameter 'config' too, '{}' for nothing special"
+                )
+            check_paths(name, files)
+            if not self._options.load.allow_code_overrides:
+                refuse_code(name, files)
+        error = await self._finish(self._load(name, config, files))
         if error is not None:
             raise error
 
-    async def _load(self, name: str, config: str | None) -> ModelportError | None:
+    async def _load(
+        self, name: str, config: str | None, files: Mapping[str, bytes] | None
+    ) -> ModelportError | None:
+        override: Override | None = None
+        if config is not None:
+            try:
+                upload = await self._run_blocking(Upload, files) if files else None
+            except OSError as exc:
+                return LoadFailed(
+                    f"failed to load '{name}', its files cannot be kept: {exc.strerror}"
+                )
+            override = Override(config, upload)
         is_new = name not in self._models
-        outcomes = await self._load_all({name: config})
+        outcomes = await self._load_all({name: override})
+        if override is not None:
+            override.release()
         error = outcomes[name] or next((each for each in outcomes.values() if each), None)
         if error is None:
             self._model(name).is_named = True
@@ -321,9 +366,50 @@ class Repository:
         # One that was loaded meanwhile may have counted on it.
         await self._recheck_ensembles()
 
+    async def refresh(self) -> bool:
+        """Load what has changed on disk and unload what is gone, without waiting for the next look.
+
+        In explicit mode only of models that were loaded before.
+
+        Returns:
+            Whether there was anything to do.
+
+        Raises:
+            Unavailable: If the control mode is none, or the server is going down.
+            LoadFailed: If something did not load; the rest did.
+        """
+        if self._options.control_mode is ControlMode.NONE:
+            raise Unavailable(_NO_CONTROL)
+        if self._is_closed:
+            raise Unavailable("Server exiting")
+        return await self._finish(self._refresh())
+
+    async def _refresh(self) -> bool:
+        before = self._generations()
+        now = await self._look()
+        if self._options.control_mode is ControlMode.EXPLICIT:
+            asked = [name for name, model in self._models.items() if model.live or model.failure]
+            errors = await self._follow([name for name in asked if name in now], (), now)
+        else:
+            changes = find_changes(self._known, now, now)
+            errors = await self._follow(changes.loads, changes.unloads, now)
+        if errors:
+            raise LoadFailed("; ".join(error.text for error in errors))
+        return before != self._generations()
+
+    def _generations(self) -> dict[tuple[str, int], ModelVersion]:
+        return {
+            (name, version): live.version
+            for name, model in self._models.items()
+            for version, live in model.live.items()
+        }
+
     async def close(self) -> None:
         """Take everything out of service and wait until it is all given back."""
         self._is_closed = True
+        if self._polling is not None:
+            self._polling.cancel()
+            await asyncio.wait((self._polling,))
         while True:
             # Side by side: one that hangs while it loads must not keep the others up.
             await asyncio.gather(*(self._take_down(model) for model in self._models.values()))
@@ -334,25 +420,69 @@ class Repository:
 
     def _check_control(self, name: str) -> None:
         if self._options.control_mode is not ControlMode.EXPLICIT:
-            raise Unavailable(
-                "explicit model load / unload is not allowed if polling is enabled; start the "
-                "server with --model-control-mode explicit to allow it"
-            )
+            raise Unavailable(_NO_CONTROL)
         if self._is_closed:
             raise Unavailable("Server exiting")
         check_name(name)
 
+    # Polling.
+
+    async def _poll(self) -> None:
+        options = self._options
+        settle_s = min(options.settle_s, options.poll_s)
+        before: Stamps = self._known
+        wait_s = options.poll_s
+        while True:
+            await asyncio.sleep(wait_s)
+            try:
+                now = await self._look()
+                changes = find_changes(self._known, before, now)
+                # Not to be cut off half way when the server stops.
+                await self._finish(self._follow(changes.loads, changes.unloads, now))
+            except Exception as exc:
+                # A disk that is away for a moment must not end polling for good.
+                self._host.log("error", f"the look for changed models failed: {exc!r}", model="")
+                continue
+            before = now
+            wait_s = settle_s if changes.is_unsettled else options.poll_s
+
+    async def _look(self) -> Stamps:
+        stamps: Stamps = await self._run_blocking(_look, self._sources)
+        return stamps
+
+    async def _follow(
+        self, loads: Sequence[str], unloads: Sequence[str], now: Stamps
+    ) -> list[ModelportError]:
+        """Do what changes on disk ask for; gives what went wrong."""
+        known = {name: stamp for name, stamp in self._known.items() if name not in unloads}
+        self._known = known | {name: now[name] for name in loads}
+        for name in unloads:
+            self._host.log("info", "the model is gone from the repository", model=name)
+            await self._unload(name, unload_dependents=False)
+        if not loads:
+            return []
+        # An ensemble may fit its members now, or never have had them all.
+        waiting = [
+            name
+            for name, model in self._models.items()
+            if name in self._known and model.needs.intersection(loads)
+        ]
+        for name in loads:
+            self._model(name).is_named = True
+        outcomes = await self._load_all(dict.fromkeys([*loads, *waiting]))
+        return [error for error in outcomes.values() if error is not None]
+
     # Loading.
 
     async def _load_all(
-        self, config_by_name: Mapping[str, str | None]
+        self, override_by_name: Mapping[str, Override | None]
     ) -> dict[str, ModelportError | None]:
         """Load models and what they are made of, members first.
 
         Returns:
             For each of them the error, or ``None``.
         """
-        readings = await self._read_closure(config_by_name)
+        readings = await self._read_closure(override_by_name)
         groups, stuck = levels(
             {
                 name: member_names(reading.config) if isinstance(reading, Reading) else ()
@@ -368,22 +498,24 @@ class Repository:
             outcomes[name] = self._failed(name, circle)
         for group in groups:
             results = await asyncio.gather(
-                *(self._load_one(name, config_by_name.get(name), readings[name]) for name in group)
+                *(
+                    self._load_one(name, override_by_name.get(name), readings[name])
+                    for name in group
+                )
             )
             outcomes.update(zip(group, results, strict=True))
         await self._recheck_ensembles()
         return outcomes
 
     async def _read_closure(
-        self, config_by_name: Mapping[str, str | None]
+        self, override_by_name: Mapping[str, Override | None]
     ) -> dict[str, Reading | ModelportError | None]:
         """Read models, the models they are made of, and so on."""
         readings: dict[str, Reading | ModelportError | None] = {}
-        wanted = list(config_by_name)
+        wanted = list(override_by_name)
         while wanted:
             asked = {
-                name: _given(config_by_name.get(name), self._override_in_force(name))
-                for name in wanted
+                name: override_by_name.get(name) or self._override_in_force(name) for name in wanted
             }
             read = await self._run_blocking(
                 _read_all, self._sources, asked, self._options.config_name
@@ -400,18 +532,18 @@ class Repository:
         return {
             name: reading
             for name, reading in readings.items()
-            if reading is not None or name in config_by_name
+            if reading is not None or name in override_by_name
         }
 
     async def _load_one(
-        self, name: str, config: str | None, reading: Reading | ModelportError | None
+        self, name: str, override: Override | None, reading: Reading | ModelportError | None
     ) -> ModelportError | None:
         model = self._model(name)
         has_waited = model.lock.locked()
         async with model.lock:
             if has_waited:
                 # The load before may have changed the configuration that is in force.
-                asked = {name: _given(config, model.override)}
+                asked = {name: override or model.override}
                 read = await self._run_blocking(
                     _read_all, self._sources, asked, self._options.config_name
                 )
@@ -419,14 +551,17 @@ class Repository:
             try:
                 if self._is_closed:
                     raise Unavailable("Server exiting")
-                await self._load_reading(model, _readable(name, reading), config)
+                await self._load_reading(model, _readable(name, reading), override)
             except ModelportError as exc:
                 return self._failed(name, exc)
         model.failure = ""
         return None
 
-    async def _load_reading(self, model: _Model, reading: Reading, config: str | None) -> None:
+    async def _load_reading(
+        self, model: _Model, reading: Reading, override: Override | None
+    ) -> None:
         """Make what serves be what was read."""
+        model.needs = frozenset(member_names(reading.config))
         if not reading.directory_by_version:
             raise LoadFailed(
                 f"failed to load '{model.name}', no version is available; the model has no version "
@@ -454,8 +589,8 @@ class Repository:
                 raise LoadFailed(_load_failed_text(model.name, failures))
         for version in dropped:
             self._retire(model, version, UNLOADED)
-        if config is not None:
-            model.override = config
+        if override is not None:
+            model.replace_override(override)
 
     async def _bring_up_all(
         self, model: _Model, reading: Reading, versions: Sequence[int]
@@ -569,7 +704,7 @@ class Repository:
                     self._retire(model, version, UNLOADED)
                 elif state.reason:
                     model.tell(version, Retired())
-            model.override = None
+            model.replace_override(None)
             model.failure = ""
             model.is_named = False
 
@@ -612,7 +747,7 @@ class Repository:
             model = self._models[name] = _Model(name)
         return model
 
-    def _override_in_force(self, name: str) -> str | None:
+    def _override_in_force(self, name: str) -> Override | None:
         model = self._models.get(name)
         return model.override if model is not None else None
 
@@ -640,8 +775,23 @@ def _reason(model: _Model, state: VersionState) -> str:
     return state.reason if state.has_failed or model.live else model.failure or state.reason
 
 
-class _NotThere(LoadFailed):
+class _NotThere(PollFailed):
     """No source has a model of this name."""
+
+
+_NO_CONTROL = (
+    "explicit model load / unload is not allowed if polling is enabled; start the "
+    "server with --model-control-mode explicit to allow it"
+)
+
+
+def _look(sources: Sequence[Source]) -> dict[str, object]:
+    """Stamp every model that is there; an :class:`OSError` says that nobody can tell."""
+    stamps: dict[str, list[object]] = {}
+    for source in sources:
+        for name, stamp in source.stamps().items():
+            stamps.setdefault(name, []).append(stamp)
+    return dict(stamps)
 
 
 def _list_names(sources: Sequence[Source]) -> list[str]:
@@ -649,7 +799,7 @@ def _list_names(sources: Sequence[Source]) -> list[str]:
 
 
 def _read_all(
-    sources: Sequence[Source], override_by_name: Mapping[str, str | None], config_name: str
+    sources: Sequence[Source], override_by_name: Mapping[str, Override | None], config_name: str
 ) -> dict[str, Reading | ModelportError | None]:
     """Read several models; what cannot be read is told in its place."""
     read: dict[str, Reading | ModelportError | None] = {}
@@ -671,7 +821,7 @@ def _readable(name: str, reading: Reading | ModelportError | None) -> Reading:
         case None:
             raise _NotThere(f"{text}; there is no model directory of this name")
         case _:
-            raise LoadFailed(f"{text}; {reading.text}") from reading
+            raise PollFailed(f"{text}; {reading.text}") from reading
 
 
 def _load_failed_text(name: str, failures: Mapping[int, str]) -> str:
@@ -680,7 +830,3 @@ def _load_failed_text(name: str, failures: Mapping[int, str]) -> str:
         for version, reason in sorted(failures.items())
     )
     return f"load failed for model '{name}': {versions}"
-
-
-def _given(config: str | None, in_force: str | None) -> str | None:
-    return in_force if config is None else config

@@ -17,6 +17,7 @@ from modelport.repository.layout import (
     is_model_directory,
     list_files,
     model_names,
+    sign,
 )
 from modelport.runtimes.registry import RUNTIMES, models_in_file, runtime_for_file
 from modelport.specs import ModelConfig
@@ -59,6 +60,28 @@ class Source(Protocol):
         """Place a model; ``None`` if it is not there (any more). ``name`` has been checked."""
         ...
 
+    def stamps(self) -> dict[str, object]:
+        """Give each model that is there something that is another as soon as a file of it is.
+
+        Raises:
+            OSError: If nobody can tell what is there, as when a disk is away.
+        """
+        ...
+
+
+def _stamps(source: Source) -> dict[str, object]:
+    stamps: dict[str, object] = {}
+    for name in source.names():
+        place = source.find(name)
+        if place is None:
+            continue
+        try:
+            signature: object = sign(place.file or place.directory)
+        except LoadFailed as exc:
+            signature = exc.text
+        stamps[name] = (place, signature)
+    return stamps
+
 
 @dataclass(frozen=True, slots=True)
 class RepositorySource:
@@ -79,6 +102,11 @@ class RepositorySource:
         is_model = directory.is_dir() and is_model_directory(directory, _MODEL_FILES)
         return Place(directory) if is_model else None
 
+    def stamps(self) -> dict[str, object]:
+        """Stamp the model directories."""
+        self.root.stat()
+        return _stamps(self)
+
 
 @dataclass(frozen=True, slots=True)
 class DirectorySource:
@@ -94,6 +122,10 @@ class DirectorySource:
     def find(self, name: str) -> Place | None:
         """Place the one model."""
         return Place(self.directory) if name == self.name and self.directory.is_dir() else None
+
+    def stamps(self) -> dict[str, object]:
+        """Stamp the one model."""
+        return _stamps(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +153,10 @@ class FileSource:
             return None
         config = ModelConfig(backend=self.backend, default_model_filename=self.path.name)
         return Place(self.path.parent, config, self.path, attribute)
+
+    def stamps(self) -> dict[str, object]:
+        """Stamp the models of the file. Which these are does not change while it is served."""
+        return _stamps(self)
 
 
 def recognise(target: str) -> Source:

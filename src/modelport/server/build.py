@@ -295,9 +295,11 @@ def _repository(settings: Settings, engine: Engine) -> Repository:
         control_mode=ControlMode(settings.model_control_mode),
         load_models=settings.load_model,
         config_name=settings.model_config_name or "",
+        poll_s=settings.repository_poll_secs,
         load=LoadOptions(
             auto_complete=not settings.disable_auto_complete_config,
             allow_pickle=settings.allow_pickle_models,
+            allow_code_overrides=settings.allow_code_overrides,
             default_max_batch_size=settings.default_max_batch_size,
         ),
     )

@@ -102,7 +102,7 @@ class Settings:
         Group.MODELS,
         values.choice("none", "poll", "explicit"),
         "none: every model is loaded at start, and stays; explicit: only --load-model at start,"
-        " others come and go by request; poll: follow changes on disk (not offered yet)",
+        " others come and go by request; poll: follow changes on disk",
     )
     load_model: tuple[str, ...] = _several(
         Group.MODELS,
@@ -112,7 +112,7 @@ class Settings:
     repository_poll_secs: int = _setting(
         15,
         Group.MODELS,
-        values.COUNT,
+        values.POSITIVE_COUNT,
         "Seconds between two looks at the disk, with --model-control-mode poll",
     )
     exit_on_error: bool = _setting(
