@@ -9,7 +9,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, cast
 
 from modelport.clock import Clock
@@ -123,7 +123,7 @@ class Deployment:
         policies = QueuePolicies.from_config(config)
         self._policies = policies if policies.tells_apart else None
         self._queue = queue_of(policy, policies, options.max_queue_size, self.statistics)
-        self._waiting = self._queue.jobs
+        self._waiting: Collection[Job] = self._queue.jobs
         # Streams are in order by themselves, and do not wait for one another.
         dynamic = config.dynamic_batching
         is_ordered = dynamic is not None and dynamic.preserve_ordering and not self.is_decoupled

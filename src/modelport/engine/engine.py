@@ -14,6 +14,7 @@ from modelport.clock import Clock, SystemClock
 from modelport.engine.deployment import Deployment, EngineOptions
 from modelport.engine.executor import Completions, call_on_thread
 from modelport.engine.pipeline import Pipeline
+from modelport.engine.sequence_deployment import SequenceDeployment
 from modelport.errors import InvalidRequest, NotFound, Unavailable
 from modelport.messages import Request, Sink, Ticket
 from modelport.repository.repository import ModelVersion
@@ -295,9 +296,9 @@ class Engine:
             return Pipeline(version, resolve=self._resolve_member, clock=self.clock)
         if self._completions is None:
             self._completions = Completions(asyncio.get_running_loop())
-        return Deployment(
-            version, options=self.options, completions=self._completions, clock=self.clock
-        )
+        is_stateful = version.config.sequence_batching is not None
+        kind = SequenceDeployment if is_stateful else Deployment
+        return kind(version, options=self.options, completions=self._completions, clock=self.clock)
 
     def _rebuild_routes(self) -> None:
         routes: dict[tuple[str, str], Served] = {}

@@ -122,6 +122,13 @@ class Job:
             response = None
         deployment.completions.post(self.deliver, response, size, final)
 
+    def reschedule(self) -> None:
+        """Refuse to be seen again: only steps of iterative sequences are."""
+        raise ModelFailed(
+            f"model '{self.deployment.name}' asks to see a request again, which only models with "
+            "sequence_batching { iterative_sequence: true } can"
+        )
+
     async def drained(self) -> None:
         """Wait until the caller has read enough to take more."""
         while self._is_full() and not self.is_cancelled:

@@ -17,10 +17,12 @@ from modelport.errors import LoadFailed
 from modelport.repository.ensembles import complete_ensemble
 from modelport.repository.layout import check_filename, list_files, read_labels
 from modelport.repository.reading import Reading
+from modelport.repository.states import read_initial_states
 from modelport.repository.uploads import DATA_BACKENDS, Upload
 from modelport.runtimes.base import Host, LoadContext, ModelSource, Runtime, as_model_failure
 from modelport.runtimes.registry import choose_runtime, import_runtime
 from modelport.specs import ModelConfig
+from modelport.tensors import Array
 from modelport.wire import model_config
 
 __all__ = ["Choice", "Choose", "LoadOptions", "ModelVersion", "Served", "bring_up", "choose"]
@@ -83,6 +85,8 @@ class ModelVersion:
         config: Complete and checked.
         config_json: The same in Triton's JSON form.
         labels: Class labels of the outputs that have them.
+        initial_states: What states of sequences begin with that begin with a file, by their input;
+            without the batch dimension.
         instances: Loaded, in the order of the instance groups; none for an ensemble.
         instance_names: One for each instance.
         load_s: How long it took, in seconds.
@@ -98,6 +102,7 @@ class ModelVersion:
     instance_names: list[str] = field(default_factory=list)
     load_s: float = 0.0
     upload: Upload | None = None
+    initial_states: Mapping[str, Array] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"<ModelVersion {self.name} v{self.version} instances={len(self.instances)}>"
@@ -219,9 +224,18 @@ def _version(reading: Reading, version: int, config: ModelConfig) -> ModelVersio
     config_json = json.dumps(
         model_config.encode_json(config), ensure_ascii=False, separators=(",", ":")
     )
+    initial_states = read_initial_states(reading.place.directory, config)
     if reading.upload is not None:
         reading.upload.hold()
-    return ModelVersion(reading.name, version, config, config_json, labels, upload=reading.upload)
+    return ModelVersion(
+        reading.name,
+        version,
+        config,
+        config_json,
+        labels,
+        upload=reading.upload,
+        initial_states=initial_states,
+    )
 
 
 def _load_instances(

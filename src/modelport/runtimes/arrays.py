@@ -3,7 +3,7 @@
 import time
 from collections.abc import Awaitable, Mapping, Sequence
 
-from modelport.dtypes import DataType
+from modelport.dtypes import DATATYPE_BY_CONFIG_NAME, DataType
 from modelport.errors import Cancelled, ModelFailed, ModelportError
 from modelport.messages import Response
 from modelport.runtimes.base import Batch, Outcome, Work, as_model_failure
@@ -23,15 +23,25 @@ class Layout:
     Attributes:
         datatype_by_output: In the order of the configuration.
         is_batching: Whether the first axis of every array is the batch.
+        states: Outputs that are given with every response, because the engine keeps them for the
+            next request of the sequence.
     """
 
-    __slots__ = ("datatype_by_output", "is_batching")
+    __slots__ = ("datatype_by_output", "is_batching", "states")
 
     def __init__(self, config: ModelConfig) -> None:
         self.datatype_by_output: dict[str, DataType] = {
             output.name: output.datatype for output in config.output
         }
         self.is_batching = config.max_batch_size > 0
+        self.states = frozenset[str]()
+        if config.sequence_batching is not None:
+            states = config.sequence_batching.state
+            self.states = frozenset(state.output_name for state in states)
+            for state in states:
+                self.datatype_by_output[state.output_name] = DATATYPE_BY_CONFIG_NAME[
+                    state.data_type
+                ]
 
     def inputs(self, works: Sequence[Work]) -> Arrays:
         """Put the inputs of some works together, along the first axis.
@@ -56,7 +66,7 @@ class Layout:
     def outputs(self, works: Sequence[Work]) -> Sequence[str]:
         """Name the outputs that at least one of the works wants, in the model's order."""
         every = self.datatype_by_output
-        wanted: set[str] = set()
+        wanted = set(self.states)
         for work in works:
             if not work.request.outputs:
                 return list(every)
@@ -82,7 +92,9 @@ class Layout:
                 [
                     Tensor(tensor.name, tensor.datatype, column[index])
                     for tensor, column in zip(tensors, columns, strict=True)
-                    if not work.request.outputs or tensor.name in work.request.outputs
+                    if not work.request.outputs
+                    or tensor.name in work.request.outputs
+                    or tensor.name in self.states
                 ]
             )
             for index, work in enumerate(works)

@@ -73,6 +73,16 @@ class Work(Protocol):
         """Wait until the caller has read enough to take more; for async producers."""
         ...
 
+    def reschedule(self) -> None:
+        """Have the request executed once more, after this execution, which gives no outcome for it.
+
+        Called before ``execute`` is over, from the thread that it runs on.
+
+        Raises:
+            ModelFailed: If the model's configuration has no ``iterative_sequence``.
+        """
+        ...
+
 
 class Batch:
     """What an instance executes at once.

@@ -19,6 +19,7 @@ class FakeWork:
         is_ended: Whether the last one was final.
         is_cancelled: Set it to have the caller go away.
         drains: How often the model waited for the reader.
+        reschedules: How often it wanted to see the request again.
         cancels_after: Cancel as soon as so many responses were sent; ``None`` for never.
     """
 
@@ -31,6 +32,7 @@ class FakeWork:
         self.is_ended = False
         self.is_cancelled = False
         self.drains = 0
+        self.reschedules = 0
         self.cancels_after = cancels_after
 
     def send(self, response: Response | ModelportError | None, *, final: bool) -> None:
@@ -43,6 +45,10 @@ class FakeWork:
         self.sent.append(response)
         if self.cancels_after == len(self.sent):
             self.is_cancelled = True
+
+    def reschedule(self) -> None:
+        """Count how often the model wants to see the request again."""
+        self.reschedules += 1
 
     async def drained(self) -> None:
         """Count; the caller here reads at once."""

@@ -15,7 +15,14 @@ from modelport.messages import Response
 from modelport.runtimes.base import Batch
 from modelport.runtimes.triton_python import TritonPythonRuntime
 from modelport.runtimes.triton_python.pb_utils import InferenceResponse, Tensor
-from modelport.specs import ModelConfig, ModelInput, ModelOutput, Parameter
+from modelport.specs import (
+    ModelConfig,
+    ModelInput,
+    ModelOutput,
+    Parameter,
+    SequenceBatching,
+    TransactionPolicy,
+)
 from modelport.testing.fakes import FakeWork, work_of
 from modelport.testing.runtime_suite import (
     Example,
@@ -509,7 +516,7 @@ class TestRequest:
         [
             (
                 "requests[0].set_release_flags(pb_utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE)",
-                "iterative sequences",
+                "iterative_sequence",
             ),
             ("requests[0].set_flags(1)", "its caller's"),
             ("pb_utils.InferenceRequest('other', ['y'], []).exec()", "calling model 'other'"),
@@ -830,3 +837,52 @@ def _batch(*works: FakeWork) -> Batch:
 
 def _response(model: LoadedModel, value: float) -> object:
     return InferenceResponse([Tensor("y", np.array(value, np.float32))])
+
+
+ITERATIVE = replace(X_TO_Y, sequence_batching=SequenceBatching(iterative_sequence=True))
+
+
+class TestIterativeSequences:
+    def test_a_request_comes_again_until_it_is_answered(self, serve: Serve) -> None:
+        model = serve(
+            """
+            def initialize(self, args):
+                self.left = 2
+
+            def execute(self, requests):
+                self.left -= 1
+                if self.left:
+                    requests[0].set_release_flags(pb_utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE)
+                    return [None]
+                requests[0].set_release_flags(pb_utils.TRITONSERVER_REQUEST_RELEASE_ALL)
+                return [y(x_of(requests[0]))]
+            """,
+            ITERATIVE,
+        )
+        asked = work()
+        assert run(model.instance, [asked]) == [None]
+        assert asked.reschedules == 1
+        (outcome,) = run(model.instance, [asked])
+        assert isinstance(outcome, Response)
+        assert asked.reschedules == 1
+
+    def test_a_stream_goes_on_when_the_request_comes_again(self, serve: Serve) -> None:
+        model = serve(
+            """
+            def execute(self, requests):
+                sender = requests[0].get_response_sender()
+                sender.send(y(x_of(requests[0])))
+                requests[0].set_release_flags(pb_utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE)
+            """,
+            replace(ITERATIVE, model_transaction_policy=TransactionPolicy(decoupled=True)),
+        )
+        asked = work()
+        for _ in range(3):
+            run(model.instance, [asked])
+        assert len(asked.responses) == len(asked.sent) == asked.reschedules == 3
+        assert not asked.is_ended
+
+    def test_flags_that_there_are_not_are_refused(self, serve: Serve) -> None:
+        model = serve("def execute(self, requests): requests[0].set_release_flags(3)", ITERATIVE)
+        (outcome,) = run(model.instance, [work()])
+        assert "Unsupported release flags 3" in str(outcome)

@@ -6,6 +6,7 @@ import pytest
 
 from modelport.errors import LoadFailed
 from modelport.specs import (
+    ControlInput,
     DynamicBatching,
     EnsembleScheduling,
     EnsembleStep,
@@ -21,6 +22,7 @@ from modelport.specs import (
     Reshape,
     SequenceBatching,
     Specific,
+    State,
     TransactionPolicy,
     VersionPolicy,
 )
@@ -269,3 +271,20 @@ def test_an_ensemble_has_no_backend_and_no_instances() -> None:
     assert config.instance_group == ()
     assert config.ensemble_scheduling is not None
     assert config.ensemble_scheduling.step[0].model_version == -1
+
+
+def test_what_the_sequence_batcher_gives_and_takes_is_not_the_callers() -> None:
+    """An ONNX graph lists its control inputs and states like everything else."""
+    given = ModelConfig(
+        sequence_batching=SequenceBatching(
+            control_input=(ControlInput(name="START"),),
+            state=(State(input_name="before", output_name="after"),),
+        )
+    )
+    found = ModelConfig(
+        input=(_input("x", 1), _input("START", 1), _input("before", 1)),
+        output=(_output("after", 1), _output("y", 1)),
+    )
+    merged = merge(given, found)
+    assert [each.name for each in merged.input] == ["x"]
+    assert [each.name for each in merged.output] == ["y"]

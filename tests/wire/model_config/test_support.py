@@ -62,6 +62,27 @@ parameters { key: "a" value { string_value: "b" } }
 model_transaction_policy { decoupled: true }
 response_cache { enable: false }
 """
+SEQUENCES = """
+sequence_batching {
+  max_sequence_idle_microseconds: 1 iterative_sequence: true
+  oldest {
+    max_candidate_sequences: 1 preferred_batch_size: 2 max_queue_delay_microseconds: 3
+    preserve_ordering: true
+  }
+  control_input { name: "S" control { kind: CONTROL_SEQUENCE_START int32_false_true: [0, 1] } }
+  control_input { name: "E" control { kind: CONTROL_SEQUENCE_END fp32_false_true: [0, 1] } }
+  control_input { name: "I" control { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_UINT64 } }
+  state {
+    input_name: "a" output_name: "b" data_type: TYPE_FP32 dims: 1
+    use_same_buffer_for_input_output: true use_growable_memory: true
+    initial_state { name: "c" data_type: TYPE_FP32 dims: 1 zero_data: true }
+  }
+  state {
+    input_name: "d" output_name: "e" data_type: TYPE_FP32 dims: 1
+    initial_state { data_type: TYPE_FP32 dims: 1 data_file: "f" }
+  }
+}
+"""
 
 
 @pytest.mark.parametrize(
@@ -69,6 +90,9 @@ response_cache { enable: false }
     [
         "",
         SUPPORTED,
+        SEQUENCES,
+        "sequence_batching { direct { max_queue_delay_microseconds: 1 "
+        "minimum_slot_utilization: 0.5 } }",
         "version_policy { all {} }",
         "ensemble_scheduling { step { model_name: 'a' model_version: 2 input_map { key: 'a' "
         "value: 'b' } output_map { key: 'a' value: 'b' } } }",
@@ -92,8 +116,6 @@ def test_what_is_acted_on_passes_as_read_and_completed(text: str) -> None:
         ("batch_output {}", "batch_output: "),
         ("optimization { cuda { graphs: true } }", "optimization.cuda.graphs: "),
         ("optimization { execution_accelerators {} }", "optimization.execution_accelerators: "),
-        ("sequence_batching {}", "sequence_batching: "),
-        ("sequence_batching { oldest {} }", "sequence_batching: "),
         (
             "ensemble_scheduling { max_inflight_requests: 1 }",
             "ensemble_scheduling.max_inflight_requests: ",

@@ -14,6 +14,7 @@ from modelport.specs import (
     DynamicBatching,
     EnsembleScheduling,
     EnsembleStep,
+    InitialState,
     InstanceGroup,
     Latest,
     ModelConfig,
@@ -24,6 +25,7 @@ from modelport.specs import (
     Reshape,
     SequenceBatching,
     Specific,
+    State,
     VersionPolicy,
 )
 from modelport.wire.model_config import check, complete, problems
@@ -78,6 +80,15 @@ def _batching(**changes: Any) -> dict[str, Any]:
 
 def _sequences(**changes: Any) -> dict[str, Any]:
     return {"dynamic_batching": None, "sequence_batching": SequenceBatching(**changes)}
+
+
+def _control(*controls: Control) -> dict[str, Any]:
+    return _sequences(control_input=(ControlInput(name="c", control=controls),))
+
+
+def _state(**changes: Any) -> dict[str, Any]:
+    state = State(input_name="s", output_name="t", data_type="TYPE_FP32", dims=(1,))
+    return _sequences(state=(replace(state, **changes),))
 
 
 @pytest.mark.parametrize(
@@ -171,6 +182,65 @@ def _sequences(**changes: Any) -> dict[str, Any]:
         (
             _sequences(oldest=Oldest(preferred_batch_size=(9,))),
             "sequence_batching.oldest.preferred_batch_size has 9, more than max_batch_size, 8",
+        ),
+        (
+            _sequences(oldest=Oldest()),
+            "sequence_batching.oldest.max_candidate_sequences is 0; it is how many sequences",
+        ),
+        (
+            _control(Control(int32_false_true=(0, 1)), Control(int32_false_true=(0, 1))),
+            'sequence_batching.control_input "c" has 2 controls; a tensor carries one',
+        ),
+        (
+            _control(Control(int32_false_true=(0,))),
+            "CONTROL_SEQUENCE_START needs two values, for false and for true, in one of",
+        ),
+        (
+            _control(Control(int32_false_true=(0, 1), bool_false_true=(False, True))),
+            "CONTROL_SEQUENCE_START needs two values, for false and for true, in one of",
+        ),
+        (
+            _control(Control(kind="CONTROL_SEQUENCE_CORRID", data_type="TYPE_FP32")),
+            "data_type is TYPE_FP32; ids are TYPE_UINT64, TYPE_INT64, TYPE_UINT32, TYPE_INT32",
+        ),
+        (
+            _control(
+                Control(
+                    kind="CONTROL_SEQUENCE_CORRID",
+                    data_type="TYPE_INT32",
+                    int32_false_true=(0, 1),
+                )
+            ),
+            "CONTROL_SEQUENCE_CORRID has a data_type and no values",
+        ),
+        (_state(data_type="TYPE_INVALID"), 'state "s": data_type is missing, for example'),
+        (_state(dims=()), 'state "s": dims is missing'),
+        (_state(dims=(0,)), 'state "s": dims has 0; sizes are at least 1, or -1 for any'),
+        (_state(output_name=""), "sequence_batching has a tensor without a name"),
+        (_state(input_name="x"), 'input "x" is listed twice, in input or in sequence_batching'),
+        (
+            _state(initial_state=(InitialState(),)),
+            'state "s": initial_state has either zero_data or data_file',
+        ),
+        (
+            _state(initial_state=(InitialState(zero_data=True),) * 2),
+            'state "s" has 2 initial states; keep one',
+        ),
+        (
+            _state(initial_state=(InitialState(zero_data=True, data_type="TYPE_INT8"),)),
+            'state "s": initial_state is TYPE_INT8, and the state TYPE_FP32',
+        ),
+        (
+            _state(dims=(-1,), initial_state=(InitialState(zero_data=True),)),
+            "initial_state has dims [], and the state [-1]; an initial state gives the size of",
+        ),
+        (
+            _state(initial_state=(InitialState(zero_data=True, dims=(3,)),)),
+            "initial_state has dims [3], and the state [1]",
+        ),
+        (
+            _state(initial_state=(InitialState(data_file="../x", dims=(1,)),)),
+            'state "s": data_file is "../x"; it has to lie inside the model\'s directory',
         ),
         (
             _sequences(direct=Direct(minimum_slot_utilization=1.5)),

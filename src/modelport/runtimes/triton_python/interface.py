@@ -3,7 +3,7 @@
 import itertools
 from typing import Any
 
-from modelport.dtypes import BF16, BYTES, UINT16, DataType
+from modelport.dtypes import BF16, BYTES, DATATYPE_BY_CONFIG_NAME, UINT16, DataType
 from modelport.errors import ModelFailed, ModelportError
 from modelport.messages import Response
 from modelport.runtimes.base import Work
@@ -24,16 +24,19 @@ class Interface:
         instance_name: For the texts of errors.
         output_names: In the order of the configuration.
         is_decoupled: Whether a request may have no response, or many.
+        is_iterative: Whether the model may ask to see a request again.
         has_strings: Whether reading an answer takes longer than a moment.
         as_input: What an input is wrapped into.
     """
 
     __slots__ = (
         "_outputs",
+        "_states",
         "as_input",
         "has_strings",
         "instance_name",
         "is_decoupled",
+        "is_iterative",
         "model_name",
         "model_version",
         "output_names",
@@ -51,6 +54,14 @@ class Interface:
             output.name: (position, output.datatype)
             for position, output in enumerate(config.output)
         }
+        # What the engine keeps for the next request of the sequence is read with every response.
+        sequences = config.sequence_batching
+        states = sequences.state if sequences is not None else ()
+        self._states = frozenset(state.output_name for state in states)
+        for state in states:
+            datatype = DATATYPE_BY_CONFIG_NAME[state.data_type]
+            self._outputs.setdefault(state.output_name, (len(self._outputs), datatype))
+        self.is_iterative = sequences is not None and sequences.iterative_sequence
 
     def read(self, work: Work, response: Any) -> Response | ModelportError:
         """Take a model's ``InferenceResponse`` for the engine's, as far as it was asked for.
@@ -81,7 +92,7 @@ class Interface:
                 position, datatype = self._outputs[name]
             except (AttributeError, KeyError):
                 return self._unexpected(tensor)
-            if wanted and name not in wanted:
+            if wanted and name not in wanted and name not in self._states:
                 continue
             array = tensor._array
             if tensor._datatype is not datatype and not _is_bits_of(datatype, tensor._datatype):

@@ -144,12 +144,13 @@ class InferenceRequest:
 class ServedRequest(InferenceRequest):
     """A request made of this model; all but its inputs is looked up when it is asked for."""
 
-    __slots__ = ("_interface", "_sender", "_work")
+    __slots__ = ("_comes_again", "_interface", "_sender", "_work")
 
     def __init__(self, work: Work, interface: Interface) -> None:
         self._work = work
         self._interface = interface
         self._sender: InferenceResponseSender | None = None
+        self._comes_again = False
         as_input = interface.as_input
         tensors = work.request.payload.tensors
         if len(tensors) == 1:
@@ -218,11 +219,32 @@ class ServedRequest(InferenceRequest):
         return sender
 
     def set_release_flags(self, flags: int) -> None:
-        """Say what happens to the request when ``execute`` returns: only release is offered."""
-        if flags != REQUEST_RELEASE_ALL:
+        """Say whether the request is over when ``execute`` returns, or comes once more.
+
+        Raises:
+            TritonModelException: For other flags, or if no request of this model comes again.
+        """
+        if flags not in (REQUEST_RELEASE_ALL, REQUEST_RELEASE_RESCHEDULE):
             raise TritonModelException(
-                "iterative sequences (TRITONSERVER_REQUEST_RELEASE_RESCHEDULE) are not offered yet"
+                f"Unsupported release flags {flags!r}; use TRITONSERVER_REQUEST_RELEASE_ALL or "
+                "TRITONSERVER_REQUEST_RELEASE_RESCHEDULE."
             )
+        if flags == REQUEST_RELEASE_RESCHEDULE and not self._interface.is_iterative:
+            raise TritonModelException(
+                "TRITONSERVER_REQUEST_RELEASE_RESCHEDULE needs sequence_batching { "
+                "iterative_sequence: true } in the configuration of the model"
+            )
+        self._comes_again = flags == REQUEST_RELEASE_RESCHEDULE
+
+    def release(self) -> bool:
+        """Let go of the request after ``execute``; say whether it comes once more."""
+        if not self._comes_again:
+            return False
+        if self._sender is not None:
+            # The next one has a sender of its own, and this one nothing to complain about.
+            self._sender.close()
+        self._work.reschedule()
+        return True
 
     def __repr__(self) -> str:
         return f"<InferenceRequest {self.request_id()!r} {self.inputs()}>"

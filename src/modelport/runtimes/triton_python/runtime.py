@@ -121,6 +121,9 @@ class TritonPythonRuntime:
         interface = self._interface
         if interface.is_decoupled:
             if returned is None:
+                if interface.is_iterative:
+                    for request in requests:
+                        request.release()
                 return None
             return self._refuse(
                 requests,
@@ -141,19 +144,25 @@ class TritonPythonRuntime:
                 f"objects. InferenceRequest(s) size is:{len(requests)}, and InferenceResponse(s) "
                 f"size is:{len(returned)}",
             )
+        if interface.is_iterative:
+            return [
+                None if request.release() else self._outcome(request, response)
+                for request, response in zip(requests, returned, strict=True)
+            ]
         if len(returned) == 1 and requests[0]._sender is None:
             return [interface.read(requests[0]._work, returned[0])]
         if all(request._sender is None for request in requests) and not interface.has_strings:
             return _ReadLater(interface, requests, returned)
-        outcomes: list[Outcome] = []
-        for index, response in enumerate(returned):
-            request = requests[index]
-            sender = request._sender
-            if sender is None or (response is not None and sender.claim()):
-                outcomes.append(interface.read(request._work, response))
-            else:
-                outcomes.append(None)
-        return outcomes
+        return [
+            self._outcome(request, response)
+            for request, response in zip(requests, returned, strict=True)
+        ]
+
+    def _outcome(self, request: ServedRequest, response: Any) -> Outcome:
+        sender = request._sender
+        if sender is None or (response is not None and sender.claim()):
+            return self._interface.read(request._work, response)
+        return None
 
     def _refuse(self, requests: list[ServedRequest], message: str) -> list[Outcome]:
         self._host.log("error", message, model=self._interface.model_name)

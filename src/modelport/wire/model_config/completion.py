@@ -87,6 +87,7 @@ def merge(config: ModelConfig, found: ModelConfig) -> ModelConfig:
     Raises:
         LoadFailed: If the two contradict each other, naming both sides.
     """
+    found = _without_sequence_tensors(found, config.sequence_batching)
     for attribute in ("name", "backend"):
         said, is_so = getattr(config, attribute), getattr(found, attribute)
         if said and is_so and said != is_so:
@@ -110,6 +111,20 @@ def merge(config: ModelConfig, found: ModelConfig) -> ModelConfig:
     # Zero, empty text, empty list and None: nothing of them is ever said on purpose.
     missing = {name: getattr(found, name) for name in rest if not getattr(config, name)}
     return replace(merged, **missing)
+
+
+def _without_sequence_tensors(found: ModelConfig, given: SequenceBatching | None) -> ModelConfig:
+    """Leave out what the sequence batcher gives and takes: callers do not see it."""
+    if given is None:
+        return found
+    inputs = {control.name for control in given.control_input}
+    inputs.update(state.input_name for state in given.state)
+    outputs = {state.output_name for state in given.state}
+    return replace(
+        found,
+        input=tuple(each for each in found.input if each.name not in inputs),
+        output=tuple(each for each in found.output if each.name not in outputs),
+    )
 
 
 def _complete_policy(policy: VersionPolicy | None) -> VersionPolicy:

@@ -94,6 +94,30 @@ ACTED_ON: Final = frozenset(
         "dynamic_batching.default_priority_level",
         "dynamic_batching.default_queue_policy",
         "dynamic_batching.priority_queue_policy",
+        "sequence_batching.direct.max_queue_delay_microseconds",
+        "sequence_batching.direct.minimum_slot_utilization",
+        "sequence_batching.oldest.max_candidate_sequences",
+        "sequence_batching.oldest.preferred_batch_size",
+        "sequence_batching.oldest.max_queue_delay_microseconds",
+        # Each instance takes its batches one after another, so that there is nothing to do.
+        "sequence_batching.oldest.preserve_ordering",
+        "sequence_batching.max_sequence_idle_microseconds",
+        "sequence_batching.control_input.name",
+        "sequence_batching.control_input.control.kind",
+        "sequence_batching.control_input.control.int32_false_true",
+        "sequence_batching.control_input.control.fp32_false_true",
+        "sequence_batching.control_input.control.bool_false_true",
+        "sequence_batching.control_input.control.data_type",
+        "sequence_batching.state.input_name",
+        "sequence_batching.state.output_name",
+        "sequence_batching.state.data_type",
+        "sequence_batching.state.dims",
+        "sequence_batching.state.initial_state.name",
+        "sequence_batching.state.initial_state.data_type",
+        "sequence_batching.state.initial_state.dims",
+        "sequence_batching.state.initial_state.zero_data",
+        "sequence_batching.state.initial_state.data_file",
+        "sequence_batching.iterative_sequence",
         "ensemble_scheduling.step.model_name",
         "ensemble_scheduling.step.model_version",
         "ensemble_scheduling.step.input_map",
@@ -114,6 +138,8 @@ HINTS: Final = frozenset(
         "optimization.output_pinned_memory.enable",
         "optimization.cuda.busy_wait_events",
         "optimization.cuda.output_copy_stream",
+        "sequence_batching.state.use_same_buffer_for_input_output",
+        "sequence_batching.state.use_growable_memory",
     )
 )
 """What promises nothing that a caller could see, so that leaving it out is no breach."""
@@ -134,8 +160,6 @@ NOT_YET: Final = {
     "optimization.cuda.graph_spec": _REMOVE_GPU,
     "optimization.execution_accelerators": "no accelerator is set up; remove it, or give the "
     "backend its own options in parameters",
-    "sequence_batching": "requests of a sequence are not kept together; remove it and keep the "
-    "state with the caller",
     "ensemble_scheduling.max_inflight_requests": "steps are bounded by their models' queues; "
     "remove it, and set max_queue_size there",
     "ensemble_scheduling.step.model_namespace": "model names are one namespace; remove it",

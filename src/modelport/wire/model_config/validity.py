@@ -14,6 +14,7 @@ from typing import Final
 
 from modelport.errors import LoadFailed
 from modelport.specs import (
+    ControlInput,
     DynamicBatching,
     EnsembleStep,
     ModelConfig,
@@ -21,6 +22,7 @@ from modelport.specs import (
     ModelOutput,
     QueuePolicy,
     SequenceBatching,
+    State,
 )
 from modelport.wire.model_config.schema import ONE_OF_BY_RECORD
 
@@ -60,7 +62,7 @@ def problems(config: ModelConfig, *, name: str = "") -> Iterator[str]:
         _tensors("output", config.output),
         _instance_groups(config),
         _batching(config.dynamic_batching, config.max_batch_size),
-        _sequences(config.sequence_batching, config.max_batch_size),
+        _sequences(config),
         _ensemble(config),
         _filenames(config),
         _metric_tags(config),
@@ -196,14 +198,21 @@ def _preferred(path: str, sizes: Iterable[int], most: int) -> Iterator[str]:
             yield f"{path}.preferred_batch_size has {size}, more than max_batch_size, {most}"
 
 
-def _sequences(sequences: SequenceBatching | None, most: int) -> Iterator[str]:
+def _sequences(config: ModelConfig) -> Iterator[str]:
+    sequences, most = config.sequence_batching, config.max_batch_size
     if sequences is None:
         return
     path = "sequence_batching"
     if sequences.direct is not None and sequences.oldest is not None:
         yield f"{path}.direct and {path}.oldest exclude one another; keep one"
-    if sequences.oldest is not None:
-        yield from _preferred(f"{path}.oldest", sequences.oldest.preferred_batch_size, most)
+    oldest = sequences.oldest
+    if oldest is not None:
+        yield from _preferred(f"{path}.oldest", oldest.preferred_batch_size, most)
+        if oldest.max_candidate_sequences < 1:
+            yield (
+                f"{path}.oldest.max_candidate_sequences is {oldest.max_candidate_sequences}; it is "
+                "how many sequences an instance has at a time, at least 1"
+            )
     if sequences.direct is not None:
         share = sequences.direct.minimum_slot_utilization
         if not (math.isfinite(share) and 0 <= share <= 1):
@@ -211,6 +220,65 @@ def _sequences(sequences: SequenceBatching | None, most: int) -> Iterator[str]:
     kinds = (control.kind for given in sequences.control_input for control in given.control)
     for kind in _repeated(kinds):
         yield f"{path}.control_input has {kind} twice; one tensor carries it"
+    for given in sequences.control_input:
+        yield from _control(f'{path}.control_input "{given.name}"', given)
+    for state in sequences.state:
+        yield from _state(f'{path}.state "{state.input_name}"', state)
+    yield from _sequence_names(config, sequences)
+
+
+def _control(path: str, given: ControlInput) -> Iterator[str]:
+    if len(given.control) != 1:
+        yield f"{path} has {len(given.control)} controls; a tensor carries one"
+    for control in given.control:
+        pairs = (control.int32_false_true, control.fp32_false_true, control.bool_false_true)
+        if control.kind == "CONTROL_SEQUENCE_CORRID":
+            if control.data_type not in _ID_TYPES:
+                yield f"{path}: data_type is {control.data_type}; ids are {', '.join(_ID_TYPES)}"
+            if any(pairs):
+                yield f"{path}: CONTROL_SEQUENCE_CORRID has a data_type and no values"
+        elif [len(pair) for pair in pairs if pair] != [2]:
+            yield (
+                f"{path}: {control.kind} needs two values, for false and for true, in one of "
+                "int32_false_true, fp32_false_true and bool_false_true"
+            )
+
+
+def _state(path: str, state: State) -> Iterator[str]:
+    if state.data_type == "TYPE_INVALID":
+        yield f"{path}: data_type is missing, for example TYPE_FP32"
+    if not state.dims:
+        yield f"{path}: dims is missing"
+    wrong = [size for size in state.dims if size < 1 and size != -1]
+    if wrong:
+        yield f"{path}: dims has {wrong[0]}; sizes are at least 1, or -1 for any"
+    if len(state.initial_state) > 1:
+        yield f"{path} has {len(state.initial_state)} initial states; keep one"
+    for initial in state.initial_state:
+        if (initial.zero_data is None) == (initial.data_file is None):
+            yield f"{path}: initial_state has either zero_data or data_file"
+        if initial.data_type not in ("TYPE_INVALID", state.data_type):
+            yield f"{path}: initial_state is {initial.data_type}, and the state {state.data_type}"
+        dims = initial.dims
+        fits = len(dims) == len(state.dims) and all(
+            size >= 0 and known in (-1, size) for size, known in zip(dims, state.dims, strict=False)
+        )
+        if not fits and (dims or -1 in state.dims):
+            yield (
+                f"{path}: initial_state has dims {list(dims)}, and the state {list(state.dims)}; "
+                "an initial state gives the size of every dimension"
+            )
+
+
+def _sequence_names(config: ModelConfig, sequences: SequenceBatching) -> Iterator[str]:
+    inputs = [given.name for given in sequences.control_input]
+    inputs += [state.input_name for state in sequences.state]
+    if not all(inputs) or not all(state.output_name for state in sequences.state):
+        yield "sequence_batching has a tensor without a name"
+    for name in _repeated([*(each.name for each in config.input), *inputs]):
+        yield f'input "{name}" is listed twice, in input or in sequence_batching; keep one'
+    for name in _repeated(state.output_name for state in sequences.state):
+        yield f'state "{name}" is listed twice; names have to differ'
 
 
 def _ensemble(config: ModelConfig) -> Iterator[str]:
@@ -248,6 +316,13 @@ def _filenames(config: ModelConfig) -> Iterator[str]:
     named += [
         (f'output "{each.name}": label_filename', each.label_filename) for each in config.output
     ]
+    sequences = config.sequence_batching
+    for state in sequences.state if sequences is not None else ():
+        named += [
+            (f'state "{state.input_name}": data_file', initial.data_file)
+            for initial in state.initial_state
+            if initial.data_file
+        ]
     named += [
         (f'cc_model_filenames["{key}"]', name) for key, name in config.cc_model_filenames.items()
     ]
@@ -285,3 +360,4 @@ def _repeated(names: Iterable[str]) -> list[str]:
 
 _LABEL: Final = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")  # Prometheus keeps "__" for itself
 _OWN_LABELS: Final = ("model", "version", "le", "quantile", "reason", "gpu_uuid")
+_ID_TYPES: Final = ("TYPE_UINT64", "TYPE_INT64", "TYPE_UINT32", "TYPE_INT32", "TYPE_STRING")

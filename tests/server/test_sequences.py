@@ -1,0 +1,196 @@
+"""Sequences over sockets: hundreds at once, at random, with callers that go away."""
+
+import asyncio
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.served import Served, serving
+
+pytestmark = pytest.mark.slow
+
+SEQUENCES = 500
+STEPS = 50
+LIMIT_S = 240
+STEP_OF_LOST = 10**6
+"""Steps whose caller goes away add a multiple of this, each another power of two."""
+
+CONFIG = """
+max_batch_size: 32
+input {{ name: "x" data_type: TYPE_INT64 dims: 1 }}
+output {{ name: "sum" data_type: TYPE_INT64 dims: 1 }}
+instance_group {{ count: 2 }}
+sequence_batching {{
+  {strategy}
+  max_sequence_idle_microseconds: 60000000
+  control_input {{ name: "START" control {{ kind: CONTROL_SEQUENCE_START int32_false_true: [0, 1] }} }}
+  control_input {{ name: "READY" control {{ kind: CONTROL_SEQUENCE_READY int32_false_true: [0, 1] }} }}
+  control_input {{
+    name: "CORRID" control {{ kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_UINT64 }}
+  }}
+  {more}
+}}
+"""  # noqa: E501
+HEAD = """
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+def value(request, name):
+    return int(pb_utils.get_input_tensor_by_name(request, name).as_numpy().flat[0])
+
+def respond(total, *more):
+    total = np.array([[total]], np.int64)
+    return pb_utils.InferenceResponse([pb_utils.Tensor(name, total) for name in ("sum", *more)])
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.sums = {}
+"""
+BY_ID = """
+    def execute(self, requests):
+        responses = []
+        for request in requests:
+            key = value(request, "CORRID")
+            assert key == request.correlation_id()
+            if value(request, "START"):
+                self.sums[key] = 0
+            self.sums[key] += value(request, "x")
+            responses.append(respond(self.sums[key]))
+        return responses
+"""
+BY_PLACE = """
+    def execute(self, requests):
+        responses = []
+        for place, request in enumerate(requests):
+            if value(request, "START"):
+                self.sums[place] = 0
+            if value(request, "READY"):
+                self.sums[place] += value(request, "x")
+            responses.append(respond(self.sums.get(place, -1)))
+        return responses
+"""
+BY_STATE = """
+    def execute(self, requests):
+        return [respond(value(r, "before") + value(r, "x"), "after") for r in requests]
+"""
+STATE = """
+  state { input_name: "before" output_name: "after" data_type: TYPE_INT64 dims: 1 }
+"""
+MODELS = {
+    "by_id": (BY_ID, "oldest { max_candidate_sequences: 200 }", ""),
+    "by_place": (BY_PLACE, "direct { }", ""),
+    "by_state": (BY_STATE, "oldest { max_candidate_sequences: 100 }", STATE),
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    repository = tmp_path_factory.mktemp("sequences")
+    for name, (execute, strategy, more) in MODELS.items():
+        version = repository / name / "1"
+        version.mkdir(parents=True)
+        (version / "model.py").write_text(HEAD + execute)
+        config = CONFIG.format(strategy=strategy, more=more)
+        (version.parent / "config.pbtxt").write_text(config)
+    with serving(str(repository)) as served:
+        yield served
+
+
+@dataclass
+class Caller:
+    """One caller with one sequence after another, under one id."""
+
+    server: Served
+    model: str
+    id: int
+    dice: random.Random
+    answers: int = 0
+    restarts: int = 0
+    lost: list[int] = field(default_factory=list)
+
+    async def run(self) -> None:
+        total = 0
+        is_begun = False
+        for number in range(STEPS):
+            starts = not is_begun or self.dice.random() < 0.03
+            ends = number == STEPS - 1 or self.dice.random() < 0.03
+            if starts:
+                total = 0
+                self.restarts += 1
+            if not starts and self.dice.random() < 0.04:
+                await self.go_away()
+            step = self.dice.randrange(1, 100)
+            total += step
+            answer = await self.ask(step, starts, ends)
+            surely, maybe = answer % STEP_OF_LOST, answer // STEP_OF_LOST
+            assert surely == total, f"sequence {self.id}, step {number}: {answer}, not {total}"
+            assert maybe & ~sum(self.lost) == 0, f"sequence {self.id}: {answer} is another's"
+            self.answers += 1
+            is_begun = not ends
+            if self.dice.random() < 0.2:
+                await asyncio.sleep(self.dice.random() * 0.02)
+
+    async def ask(self, step: int, starts: bool, ends: bool) -> int:
+        if not self.connection:
+            self.connection = await asyncio.open_connection(*self.server.address.split(":"))
+        reader, writer = self.connection
+        writer.write(self.request(step, starts, ends))
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+        body = json.loads(await reader.readexactly(length))
+        assert head.split()[1] == b"200", f"sequence {self.id}: {body}"
+        answer: int = body["outputs"][0]["data"][0]
+        return answer
+
+    async def go_away(self) -> None:
+        """Send a step and leave: whether the model sees it is open, and nothing else is."""
+        lost = 1 << len(self.lost)
+        self.lost.append(lost)
+        _, writer = await asyncio.open_connection(*self.server.address.split(":"))
+        writer.write(self.request(lost * STEP_OF_LOST, False, False))
+        await writer.drain()
+        if self.dice.random() < 0.5:
+            await asyncio.sleep(self.dice.random() * 0.02)
+        writer.close()
+
+    def request(self, step: int, starts: bool, ends: bool) -> bytes:
+        body = json.dumps(
+            {
+                "parameters": {
+                    "sequence_id": self.id,
+                    "sequence_start": starts,
+                    "sequence_end": ends,
+                },
+                "inputs": [{"name": "x", "shape": [1, 1], "datatype": "INT64", "data": [step]}],
+            }
+        ).encode()
+        head = f"POST /v2/models/{self.model}/infer HTTP/1.1\r\nHost: localhost\r\n"
+        return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_hundreds_of_sequences_at_random_each_get_their_own_values(
+    server: Served, model: str
+) -> None:
+    dice = random.Random(model)
+    callers = [
+        Caller(server, model, number + 1, random.Random(dice.random()))
+        for number in range(SEQUENCES)
+    ]
+
+    async def main() -> None:
+        async with asyncio.timeout(LIMIT_S):
+            await asyncio.gather(*(caller.run() for caller in callers))
+        for caller in callers:
+            assert caller.connection is not None
+            caller.connection[1].close()
+
+    asyncio.run(main())
+    assert sum(caller.answers for caller in callers) == SEQUENCES * STEPS
+    assert sum(len(caller.lost) for caller in callers) > SEQUENCES
+    assert sum(caller.restarts for caller in callers) > SEQUENCES
