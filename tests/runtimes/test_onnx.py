@@ -8,20 +8,18 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from modelport.dtypes import BYTES, DATATYPE_BY_NAME, FP32, DataType
+from modelport.dtypes import BYTES, DATATYPE_BY_NAME, DataType
 from modelport.errors import InvalidRequest, LoadFailed, ModelFailed
-from modelport.runtimes.onnx import GraphTensor, OnnxRuntime, complete_from, first_line
+from modelport.runtimes.onnx import OnnxRuntime, first_line
 from modelport.runtimes.onnx_options import session_options
 from modelport.runtimes.registry import RUNTIMES
 from modelport.specs import (
-    DynamicBatching,
     Graph,
     InstanceGroup,
     ModelConfig,
     ModelInput,
     Optimization,
     Parameter,
-    SequenceBatching,
 )
 from modelport.testing.runtime_suite import (
     Example,
@@ -186,27 +184,6 @@ def test_configured_batch_size_is_refused_where_the_graph_has_none(directory: Pa
     save_add_sub(directory, [2, 3])
     with pytest.raises(LoadFailed, match=r"max_batch_size is 8, but the first dimension of 'a'"):
         load(directory, ModelConfig(max_batch_size=8))
-
-
-@pytest.mark.parametrize("dims", [["n", None, "m"], ["n", "a+b", -1]])
-def test_unknown_dimensions_are_any_size(dims: Dims) -> None:
-    found = complete_from(ModelConfig(), [GraphTensor("x", FP32, (-1, -1, -1))], [], 8)
-    assert found.input[0].dims == (-1, -1)
-    assert found.max_batch_size == 8
-
-
-def test_scheduler_of_the_configuration_stays() -> None:
-    given = ModelConfig(sequence_batching=SequenceBatching())
-    found = complete_from(given, [GraphTensor("x", FP32, (-1, 3))], [], 8)
-    assert found.dynamic_batching is None
-    given = ModelConfig(dynamic_batching=DynamicBatching(max_queue_delay_microseconds=5))
-    assert complete_from(given, [GraphTensor("x", FP32, (-1, 3))], [], 8).dynamic_batching is None
-
-
-def test_batch_size_1_needs_no_scheduler() -> None:
-    found = complete_from(ModelConfig(), [GraphTensor("x", FP32, (-1, 3))], [], 1)
-    assert found.max_batch_size == 1
-    assert found.dynamic_batching is None
 
 
 def test_one_value_per_row_has_a_dimension_that_the_graph_does_not_see(directory: Path) -> None:

@@ -49,6 +49,7 @@ def chosen(config: ModelConfig, directory: Path) -> tuple[str, str]:
         ("sklearn", "", "sklearn"),
         ("xgboost", "", "xgboost"),
         ("lightgbm", "", "lightgbm"),
+        ("openvino", "", "openvino"),
         ("python", "", "triton_python"),
         ("modelport", "", "python"),
     ],
@@ -67,7 +68,6 @@ def test_silent_configuration_decides_nothing() -> None:
     ("backend", "platform", "told"),
     [
         ("pytorch", "", "backend 'pytorch' is known, but not offered: it comes in a later release"),
-        ("openvino", "", "export the model to ONNX and serve it with backend 'onnxruntime'"),
         ("tensorrt", "", "there is no plan for it"),
         ("", "tensorflow_savedmodel", "platform 'tensorflow_savedmodel' is known.*tf2onnx"),
         ("vllm", "", "language models come in a later release"),
@@ -180,6 +180,11 @@ class TestChoice:
         parameters = {"model_type": Parameter(string_value=model_type)}
         config = ModelConfig(backend="fil", parameters=parameters)
         assert chosen(config, tmp_path) == (chosen_row, filename)
+
+    def test_openvino_reads_onnx_where_the_configuration_says_so(self, tmp_path: Path) -> None:
+        write(tmp_path, "model.onnx")
+        assert chosen(ModelConfig(backend="openvino"), tmp_path) == ("openvino", "model.onnx")
+        assert chosen(ModelConfig(), tmp_path) == ("onnx", "model.onnx")
 
     def test_fil_with_a_model_of_another_kind_is_refused(self, tmp_path: Path) -> None:
         parameters = {"model_type": Parameter(string_value="treelite_checkpoint")}

@@ -7,9 +7,8 @@ go in without a copy. Binding inputs and outputs was tried: it is slower on a CP
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import onnxruntime
@@ -34,14 +33,12 @@ from modelport.dtypes import (
 from modelport.errors import InvalidRequest, LoadFailed, ModelFailed, ModelportError
 from modelport.runtimes.arrays import Arrays, TensorRuntime
 from modelport.runtimes.base import LoadContext, ModelSource
+from modelport.runtimes.graphs import GraphTensor, check_names, complete_from
 from modelport.runtimes.onnx_options import session_options, shrinks_arena
-from modelport.specs import DynamicBatching, ModelConfig, ModelInput, ModelOutput, Reshape
+from modelport.specs import ModelConfig
 from modelport.tensors import Array
 
 __all__ = ["OnnxRuntime"]
-
-Shape = tuple[int, ...]
-T = TypeVar("T", ModelInput, ModelOutput)
 
 
 class OnnxRuntime(TensorRuntime):
@@ -79,7 +76,7 @@ class OnnxRuntime(TensorRuntime):
         options = session_options(config, instances=_instances(config))
         session = _open(model_file(context.source, config), options)
         tensors = [_graph_tensor(node) for node in (*session.get_inputs(), *session.get_outputs())]
-        _check_names(config, {tensor.name for tensor in tensors})
+        check_names(config, {tensor.name for tensor in tensors})
         self.prepare(config)
         self._text_inputs = tuple(entry.name for entry in config.input if entry.datatype is BYTES)
         if any(tensor.datatype is BF16 for tensor in tensors):
@@ -128,75 +125,10 @@ class OnnxRuntime(TensorRuntime):
         return {name: _array(value) for name, value in zip(outputs, computed, strict=True)}
 
 
-@dataclass(frozen=True, slots=True)
-class GraphTensor:
-    """An input or output as the graph has it: the batch included, -1 for any size."""
-
-    name: str
-    datatype: DataType
-    shape: Shape
-
-
-def complete_from(
-    config: ModelConfig,
-    inputs: Sequence[GraphTensor],
-    outputs: Sequence[GraphTensor],
-    default_max_batch_size: int,
-) -> ModelConfig:
-    """Turn a graph's inputs and outputs into a configuration.
-
-    Raises:
-        LoadFailed: If the configuration wants batches and the graph cannot take any.
-    """
-    fixed = [tensor for tensor in (*inputs, *outputs) if tensor.shape[:1] != (-1,)]
-    max_batch_size = config.max_batch_size
-    if max_batch_size > 0 and fixed:
-        raise LoadFailed(
-            f"max_batch_size is {max_batch_size}, but the first dimension of '{fixed[0].name}' is "
-            f"not dynamic: the graph has {list(fixed[0].shape)}; set max_batch_size to 0, or "
-            "export the model with a dynamic batch"
-        )
-    if max_batch_size == 0 and not fixed and not _counts_batch(config, inputs, outputs):
-        max_batch_size = default_max_batch_size
-    skip = 1 if max_batch_size > 0 else 0
-    has_scheduler = config.dynamic_batching is not None or config.sequence_batching is not None
-    return ModelConfig(
-        max_batch_size=max_batch_size,
-        input=tuple(_described(ModelInput, tensor, skip) for tensor in inputs),
-        output=tuple(_described(ModelOutput, tensor, skip) for tensor in outputs),
-        dynamic_batching=(
-            DynamicBatching()
-            if max_batch_size > 1 and config.max_batch_size == 0 and not has_scheduler
-            else None
-        ),
-    )
-
-
-def _described(kind: type[T], tensor: GraphTensor, skip: int) -> T:
-    dims = tensor.shape[skip:]
-    name, data_type = tensor.name, tensor.datatype.config_name
-    if not dims:
-        # A configuration has no scalars: they are a dimension of 1 that the model does not see.
-        return kind(name=name, data_type=data_type, dims=(1,), reshape=Reshape())
-    return kind(name=name, data_type=data_type, dims=dims)
-
-
 def model_file(source: ModelSource, config: ModelConfig) -> Path:
     """The graph's file; a directory of that name holds the graph beside its external data."""
     file = source.file(config, OnnxRuntime.default_filename)
     return file / OnnxRuntime.default_filename if file.is_dir() else file
-
-
-def _counts_batch(
-    config: ModelConfig, inputs: Sequence[GraphTensor], outputs: Sequence[GraphTensor]
-) -> bool:
-    """Whether the configuration gives some tensor as many dimensions as the graph has."""
-    rank_by_name = {tensor.name: len(tensor.shape) for tensor in (*inputs, *outputs)}
-    return any(len(entry.dims) == rank_by_name.get(entry.name) for entry in _entries(config))
-
-
-def _entries(config: ModelConfig) -> list[ModelInput | ModelOutput]:
-    return [*config.input, *config.output]
 
 
 def _instances(config: ModelConfig) -> int:
@@ -220,14 +152,6 @@ def _open(file: Path, options: Any) -> Any:
     except Exception as exc:
         text = first_line(str(exc)).replace(f"{file.parent}/", "")
         raise LoadFailed(f"ONNX Runtime cannot load '{file.name}': {text}") from exc
-
-
-def _check_names(config: ModelConfig, known: set[str]) -> None:
-    for entry in _entries(config):
-        if entry.name not in known:
-            raise LoadFailed(
-                f"the configuration has '{entry.name}', and the graph only {sorted(known)}"
-            )
 
 
 def _decoded(name: str, inputs: Arrays) -> Array:

@@ -274,7 +274,6 @@ def _unknown(backend: str, platform: str) -> str:
 
 _EXPORT = "until then, export the model to ONNX and serve it with backend 'onnxruntime'"
 _LATER = {
-    "openvino": f"it comes in a later release; {_EXPORT}",
     "pytorch": f"it comes in a later release; {_EXPORT}",
     "vllm": "language models come in a later release",
     "tensorrt": "there is no plan for it; export the model to ONNX instead",
@@ -296,7 +295,6 @@ _PLATFORMS_OF_OTHERS = {
 _LATER_SUFFIXES = {
     ".pt": "pytorch",
     ".pth": "pytorch",
-    ".xml": "openvino",
     ".plan": "tensorrt",
     ".graphdef": "tensorflow",
     ".savedmodel": "tensorflow",
@@ -357,6 +355,15 @@ RUNTIMES = (
         suffixes=(".lgb", ".lightgbm"),
         beginnings={".txt": b"tree\nversion="},
         extra="lightgbm",
+    ),
+    RuntimeRow(
+        "openvino",
+        "modelport.runtimes.openvino:OpenvinoRuntime",
+        backend="openvino",
+        filenames=("model.xml",),
+        suffixes=(".xml",),
+        also=(".onnx", ".tflite"),
+        extra="openvino",
     ),
     RuntimeRow(
         "triton_python",
