@@ -11,16 +11,20 @@ from typing import Any
 
 from modelport.errors import ModelportError, NotFound
 from modelport.messages import Request, Response, Sink
-from modelport.protocols.base import Buffer, Headers, Route
+from modelport.protocols import v2_grpc
+from modelport.protocols.base import Buffer, Headers, Receiver, Route
+from modelport.protocols.v2.options import V2Options
 from modelport.protocols.v2_rest import RestOptions, routes
 from modelport.server.routing import Router
 from modelport.specs import ModelConfig
 from modelport.stats import ModelStatistics
 
 __all__ = [
+    "MemoryCall",
     "MemoryDeployment",
     "MemoryEngine",
     "MemoryExchange",
+    "MemoryGrpcServer",
     "MemoryRow",
     "MemoryServer",
     "MemoryTicket",
@@ -107,6 +111,65 @@ class MemoryExchange:
     def json(self) -> Any:
         """The same, parsed."""
         return json.loads(self.answer)
+
+
+class MemoryCall:
+    """One gRPC call and what was answered.
+
+    Attributes:
+        sent: The messages of the answer, each whole.
+        status: At the end; ``None`` before it.
+        text: Of the status.
+        finished: Set at the end.
+        is_full: Set it to have the client stop reading.
+        resumed: How often messages were welcome again.
+    """
+
+    def __init__(self, path: str, metadata: Mapping[str, str] | None = None) -> None:
+        self.path = path
+        self.metadata = metadata or {}
+        self.principal = ""
+        self.received_ns = 0
+        self.deadline_ns: int | None = None
+        self.on_cancel: Callable[[], None] | None = None
+        self.on_writable: Callable[[], None] | None = None
+        self.sent: list[bytes] = []
+        self.status: int | None = None
+        self.text = ""
+        self.finished = asyncio.Event()
+        self.is_full = False
+        self.is_cancelled = False
+        self.resumed = 0
+
+    def send(self, message: Sequence[Buffer]) -> bool:
+        """Send one message, unless it is over."""
+        if self.status is None and not self.is_cancelled:
+            self.sent.append(b"".join(message))
+        return not self.is_full
+
+    def finish(
+        self, status: int = 0, text: str = "", trailers: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        """End it, unless it is over."""
+        if self.status is None and not self.is_cancelled:
+            self.status, self.text = status, text
+            self.finished.set()
+
+    def resume(self) -> None:
+        """Count it."""
+        self.resumed += 1
+
+    def cancel(self) -> None:
+        """Have the client go away."""
+        self.is_cancelled = True
+        if self.on_cancel is not None:
+            self.on_cancel()
+
+    def read_again(self) -> None:
+        """Have the client read what there is."""
+        self.is_full = False
+        assert self.on_writable is not None
+        self.on_writable()
 
 
 class MemoryTicket:
@@ -262,3 +325,44 @@ class MemoryServer:
         exchange = MemoryExchange(method, path, data, headers, params)
         route.handler(exchange)
         return exchange
+
+
+class MemoryGrpcServer:
+    """Sends calls through the table of methods to the handlers."""
+
+    def __init__(self, engine: MemoryEngine, options: V2Options | None = None) -> None:
+        self.engine = engine
+        self.rpc_by_path = {rpc.path: rpc for rpc in v2_grpc.rpcs(engine, options or V2Options())}
+
+    def call(
+        self,
+        method: str,
+        message: Buffer = b"",
+        *,
+        service: str = "inference.GRPCInferenceService",
+        call: MemoryCall | None = None,
+    ) -> MemoryCall:
+        """Send the one message of a unary call."""
+        path = f"/{service}/{method}"
+        rpc = self.rpc_by_path[path]
+        call = call or MemoryCall(path)
+        assert rpc.unary is not None
+        try:
+            rpc.unary(call, message)
+        except ModelportError as exc:
+            call.finish(*rpc.errors(exc))
+        return call
+
+    def open(
+        self,
+        method: str = "ModelStreamInfer",
+        *,
+        service: str = "inference.GRPCInferenceService",
+        metadata: Mapping[str, str] | None = None,
+    ) -> tuple[MemoryCall, Receiver]:
+        """Begin a streaming call."""
+        path = f"/{service}/{method}"
+        rpc = self.rpc_by_path[path]
+        call = MemoryCall(path, metadata)
+        assert rpc.stream is not None
+        return call, rpc.stream(call)

@@ -26,6 +26,8 @@ __all__ = [
     "decode_unload_request",
     "model_metadata",
     "statistics",
+    "unknown_load_parameter",
+    "wrong_load_parameter",
 ]
 
 Buffer = bytes | bytearray | memoryview
@@ -72,20 +74,30 @@ def decode_load_request(body: Buffer, model: str) -> LoadRequest:
     files: dict[str, bytes] = {}
     for key, value in _parameters(body).items():
         if key != "config" and not key.startswith("file:"):
-            raise InvalidRequest(
-                f"unrecognized load parameter '{key}'. Accepted are 'config' and "
-                f"'file:<version>/<path>'; failed to load '{model}'."
-            )
+            raise unknown_load_parameter(key, model)
         if type(value) is not str:
-            raise InvalidRequest(
-                f"invalid value type for load parameter '{key}', expected string_param. "
-                f"A JSON string is needed; failed to load '{model}'."
-            )
+            raise wrong_load_parameter(key, "string_param", model)
         if key == "config":
             config = value
         else:
             files[key.removeprefix("file:")] = _file(key, value, model)
     return LoadRequest(config=config, files=files)
+
+
+def unknown_load_parameter(key: str, model: str) -> InvalidRequest:
+    """The error of a parameter that loads do not have."""
+    return InvalidRequest(
+        f"unrecognized load parameter '{key[:80]}'. Accepted are 'config' and "
+        f"'file:<version>/<path>'; failed to load '{model}'."
+    )
+
+
+def wrong_load_parameter(key: str, expected: str, model: str) -> InvalidRequest:
+    """The error of a parameter of a load that has the wrong type."""
+    return InvalidRequest(
+        f"invalid value type for load parameter '{key[:80]}', expected {expected}. "
+        f"Failed to load '{model}'."
+    )
 
 
 def decode_unload_request(body: Buffer) -> bool:

@@ -23,7 +23,14 @@ from modelport.errors import InvalidInference
 from modelport.tensors import Array, Tensor
 from modelport.wire.v2_values import lay_out
 
-__all__ = ["IncompleteStrings", "decode_bytes", "decode_strings", "encode_array", "encode_strings"]
+__all__ = [
+    "IncompleteStrings",
+    "decode_bytes",
+    "decode_strings",
+    "encode_array",
+    "encode_strings",
+    "string_array",
+]
 
 Buffer = bytes | bytearray | memoryview
 

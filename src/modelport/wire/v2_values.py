@@ -30,9 +30,11 @@ from modelport.wire import json as exact_json
 __all__ = [
     "CODECS",
     "MAX_DIMENSIONS",
+    "MAX_ELEMENTS",
     "array_of",
     "decode_values",
     "encode_values",
+    "impossible_shape",
     "lay_out",
     "shape_text",
     "wrong_type",

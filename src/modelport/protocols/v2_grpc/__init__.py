@@ -1,0 +1,108 @@
+"""KServe V2 (Open Inference Protocol) with Triton's extensions, over gRPC."""
+
+from collections.abc import Callable
+from functools import partial
+
+from modelport.protocols.base import Access, Buffer, Call, Receiver, Rpc
+from modelport.protocols.v2.options import V2Options
+from modelport.protocols.v2.ports import EnginePort
+from modelport.protocols.v2_grpc.admin import (
+    Admin,
+    no_regions,
+    nothing_to_unregister,
+    refusing,
+)
+from modelport.protocols.v2_grpc.health import HealthHandlers
+from modelport.protocols.v2_grpc.infer import Inferences, InferHandler
+from modelport.protocols.v2_grpc.reflection import Reflection
+from modelport.protocols.v2_grpc.replies import error_status
+from modelport.protocols.v2_grpc.stream import InferStream
+from modelport.wire.v2_rest import SHARED_MEMORY_IS_OFF
+
+__all__ = ["error_status", "rpcs"]
+
+_SERVICE = "inference.GRPCInferenceService"
+_HEALTH = "grpc.health.v1.Health"
+_REFLECTIONS = (
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+)
+_SERVICES = (_SERVICE, _HEALTH, *_REFLECTIONS)
+
+_NO_TRACE = "Tracing is not available in this server yet."
+_NO_LOGGING = (
+    "Log settings cannot be changed or read over the network yet. "
+    "Set them when the server starts: --log-verbose, --log-info, --log-format."
+)
+_NO_SHARED_MEMORY = f"{SHARED_MEMORY_IS_OFF} This version has no shared memory yet: send the data."
+
+
+def rpcs(engine: EnginePort, options: V2Options) -> list[Rpc]:
+    """Give every method of the protocol, of the health service and of reflection.
+
+    Args:
+        engine: Answers everything.
+        options: What the operator set.
+    """
+    admin = Admin(engine, options)
+    health = HealthHandlers(engine, options, _SERVICES)
+    inferences = Inferences(engine, options)
+    memory = Access.SHARED_MEMORY
+    unary: list[tuple[str, Access, Callable[[Call, Buffer], None]]] = [
+        ("ServerLive", Access.PUBLIC, admin.server_live),
+        ("ServerReady", Access.PUBLIC, admin.server_ready),
+        ("ModelReady", Access.MODEL_HEALTH, admin.model_ready),
+        ("ServerMetadata", Access.METADATA, admin.server_metadata),
+        ("ModelMetadata", Access.METADATA, admin.model_metadata),
+        ("ModelInfer", Access.INFERENCE, InferHandler(inferences)),
+        ("ModelConfig", Access.MODEL_CONFIG, admin.model_config),
+        ("ModelStatistics", Access.STATISTICS, admin.statistics),
+        ("RepositoryIndex", Access.REPOSITORY_INDEX, admin.index),
+        ("RepositoryModelLoad", Access.MODEL_REPOSITORY, admin.load),
+        ("RepositoryModelUnload", Access.MODEL_REPOSITORY, admin.unload),
+        ("TraceSetting", Access.TRACE, refusing(_NO_TRACE)),
+        ("LogSettings", Access.LOGGING, refusing(_NO_LOGGING)),
+    ]
+    for kind in ("System", "Cuda"):
+        unary += [
+            (f"{kind}SharedMemoryStatus", memory, no_regions),
+            (f"{kind}SharedMemoryRegister", memory, refusing(_NO_SHARED_MEMORY)),
+            (f"{kind}SharedMemoryUnregister", memory, nothing_to_unregister),
+        ]
+    return [
+        *(_row(_SERVICE, method, access, unary=handler) for method, access, handler in unary),
+        _row(
+            _SERVICE,
+            "ModelStreamInfer",
+            Access.INFERENCE,
+            stream=partial(InferStream, inferences),
+        ),
+        _row(_HEALTH, "Check", Access.PUBLIC, unary=health.check),
+        _row(_HEALTH, "Watch", Access.PUBLIC, unary=health.watch),
+        *(
+            _row(
+                service,
+                "ServerReflectionInfo",
+                Access.METADATA,
+                stream=partial(Reflection, _SERVICES),
+            )
+            for service in _REFLECTIONS
+        ),
+    ]
+
+
+def _row(
+    service: str,
+    method: str,
+    access: Access,
+    *,
+    unary: Callable[[Call, Buffer], None] | None = None,
+    stream: Callable[[Call], Receiver] | None = None,
+) -> Rpc:
+    return Rpc(
+        path=f"/{service}/{method}",
+        access=access,
+        errors=error_status,
+        unary=unary,
+        stream=stream,
+    )

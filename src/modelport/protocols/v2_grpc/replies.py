@@ -1,0 +1,47 @@
+"""Answers of the V2 gRPC protocol, and errors with the status codes of this protocol."""
+
+from modelport.errors import Kind, ModelportError
+from modelport.protocols.base import Call
+from modelport.protocols.v2.texts import error_text
+
+__all__ = ["INTERNAL", "error_status", "fail", "reply"]
+
+INTERNAL = 13
+
+LONGEST_STATUS = 2048
+"""Characters of a status's text. It travels in a header, percent-encoded, and clients take 8 KiB
+of headers."""
+
+
+def reply(call: Call, message: bytes) -> None:
+    """Answer with the one message of a unary call."""
+    call.send([message])
+    call.finish()
+
+
+def fail(call: Call, error: ModelportError, request_id: str = "") -> None:
+    """Answer with an error."""
+    call.finish(*error_status(error, request_id))
+
+
+def error_status(error: ModelportError, request_id: str = "") -> tuple[int, str]:
+    """Say an error as a status code and its text."""
+    return _STATUS[error.kind], error_text(error, request_id, LONGEST_STATUS)
+
+
+_STATUS: dict[Kind, int] = {
+    Kind.INVALID: 3,  # INVALID_ARGUMENT
+    Kind.UNAUTHENTICATED: 16,
+    Kind.FORBIDDEN: 7,  # PERMISSION_DENIED
+    Kind.NOT_FOUND: 5,
+    Kind.CONFLICT: 6,  # ALREADY_EXISTS
+    Kind.TOO_LARGE: 8,  # RESOURCE_EXHAUSTED
+    Kind.OVERLOADED: 14,  # UNAVAILABLE
+    Kind.UNAVAILABLE: 14,
+    Kind.TIMEOUT: 4,  # DEADLINE_EXCEEDED
+    Kind.CANCELLED: 1,
+    Kind.UNSUPPORTED: 12,  # UNIMPLEMENTED
+    Kind.MODEL_FAILED: INTERNAL,
+    Kind.LOAD_FAILED: 3,
+    Kind.UNKNOWN: 2,
+}
