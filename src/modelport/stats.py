@@ -145,17 +145,22 @@ class ModelStatistics:
     @property
     def compute_input(self) -> Duration:
         """How long batches of successful requests took to be put together."""
-        return Duration(self.success_count, self.compute_input_ns)
+        return Duration(self._computed_count, self.compute_input_ns)
 
     @property
     def compute_infer(self) -> Duration:
         """How long models computed for successful requests."""
-        return Duration(self.success_count, self.compute_infer_ns)
+        return Duration(self._computed_count, self.compute_infer_ns)
 
     @property
     def compute_output(self) -> Duration:
         """How long batches of successful requests took to be taken apart."""
-        return Duration(self.success_count, self.compute_output_ns)
+        return Duration(self._computed_count, self.compute_output_ns)
+
+    @property
+    def _computed_count(self) -> int:
+        # What comes from the cache is a success that no model computed anything for.
+        return self.success_count - self.cache_hit.count
 
     @property
     def batch_rows(self) -> Histogram:
@@ -228,6 +233,22 @@ class ModelStatistics:
         histogram.total += infer_ns
         if self.window is not None:
             self.window.observe(ended_ns - received_ns, queue_ns, 0, infer_ns, 0)
+
+    def record_cache_hit(self, total_ns: int, lookup_ns: int) -> None:
+        """Count one request that was answered from the response cache.
+
+        No rows and no execution: those count what models did.
+        """
+        self.success_count += 1
+        self.success_ns += total_ns
+        self.request_histogram.observe(total_ns)
+        self.cache_hit.count += 1
+        self.cache_hit.ns += lookup_ns
+
+    def record_cache_miss(self, ns: int) -> None:
+        """Count one answer that was not in the response cache; looking and keeping took ``ns``."""
+        self.cache_miss.count += 1
+        self.cache_miss.ns += ns
 
     def record_failure(self, total_ns: int, reason: str) -> None:
         """Count one request that failed after it had been admitted."""

@@ -362,6 +362,10 @@ class Bench:
         self._deployments.append(deployment)
         return deployment, runtimes
 
+    def closes(self, deployment: Deployment) -> None:
+        """Close it when the test is over."""
+        self._deployments.append(deployment)
+
     def sink(self, name: object = "") -> FakeSink:
         return FakeSink(str(name), self.ends)
 

@@ -10,12 +10,13 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from modelport.engine.cache import CacheStatistics
 from modelport.errors import Forbidden, ModelFailed, Unauthenticated
 from modelport.protocols.base import Access
 from modelport.protocols.ops import OpsOptions, encode_error, reference, routes
 from modelport.protocols.ops.machine import Machine, processor_ticks
 from modelport.server.setting_values import MetricsConfig
-from modelport.specs import ModelConfig, TransactionPolicy
+from modelport.specs import CacheControl, ModelConfig, TransactionPolicy
 from modelport.testing.clock import ManualClock
 from modelport.testing.memory import MemoryDeployment, MemoryEngine, MemoryExchange
 
@@ -28,10 +29,21 @@ def deployment(name: str = "m", version: int = 1, **config: Any) -> MemoryDeploy
     )
 
 
-def get(*models: MemoryDeployment, machine: Machine | None = None, **metrics: Any) -> str:
+class FakeCache:
+    def statistics(self) -> CacheStatistics:
+        return CacheStatistics(entries=2, used_bytes=300, size_bytes=1000, evictions=7)
+
+
+def get(
+    *models: MemoryDeployment,
+    machine: Machine | None = None,
+    cache: FakeCache | None = None,
+    **metrics: Any,
+) -> str:
     options = OpsOptions(
         metrics=MetricsConfig(**metrics),
         open_connections=lambda: 3,
+        cache=cache,
         machine=machine or Machine(ManualClock(), lambda name: ""),
     )
     (route,) = routes(MemoryEngine(list(models)), options)
@@ -322,3 +334,28 @@ def test_the_reference_page_has_every_family_that_there_is() -> None:
     for line in text.splitlines():
         if line.startswith("# TYPE "):
             assert f"`{line.split()[2]}`" in page
+
+
+def test_cache_is_told_of_with_the_models_that_use_it() -> None:
+    using = busy("using", response_cache=CacheControl(enable=True))
+    using.statistics.record_cache_hit(5 * MS, 2_000)
+    using.statistics.record_cache_hit(5 * MS, 3_000)
+    using.statistics.record_cache_miss(9_000)
+    plain, off = busy("plain"), busy("off", response_cache=CacheControl())
+    text = get(using, plain, off, cache=FakeCache())
+    labels = '{model="using",version="1"}'
+    assert values(text, "nv_cache_") == {
+        f"nv_cache_num_hits_per_model{labels}": "2",
+        f"nv_cache_num_misses_per_model{labels}": "1",
+        f"nv_cache_hit_duration_per_model{labels}": "5",
+        f"nv_cache_miss_duration_per_model{labels}": "9",
+    }
+    assert values(text, "modelport_cache_") == {
+        "modelport_cache_entries": "2",
+        "modelport_cache_used_bytes": "300",
+        "modelport_cache_size_bytes": "1000",
+        "modelport_cache_evictions_total": "7",
+    }
+    assert f"nv_inference_request_success{labels} 4\n" in text
+    assert values(get(plain, cache=FakeCache()), "nv_cache_") == {}
+    assert "cache" not in get(using)

@@ -14,7 +14,7 @@ from modelport.server.config import (
     load,
     resolve,
 )
-from modelport.server.setting_values import MetricsConfig, Restriction
+from modelport.server.setting_values import CacheConfig, MetricsConfig, Restriction
 from modelport.server.settings import SETTINGS, Settings
 from modelport.server.shown import json_value, shown
 from modelport.server.tritonserver import HARMLESS_VALUE_BY_FLAG, REMEDY_BY_FLAG
@@ -182,6 +182,13 @@ def test_tritonservers_spelling_is_understood(line: str, name: str, expected: ob
 def test_load_model_repeats_in_explicit_mode() -> None:
     settings = resolve_line("--model-control-mode explicit --load-model a --load-model=b")
     assert settings.load_model == ("a", "b")
+
+
+def test_cache_has_a_size_and_the_last_one_counts() -> None:
+    assert resolve_line("").cache_config is None
+    settings = resolve_line("--cache-config local,size=1MiB --cache-config=local,size=2048")
+    assert settings.cache_config == CacheConfig(2048)
+    assert str(settings.cache_config) == "local,size=2048"
 
 
 def test_metrics_config_gathers_its_settings() -> None:
@@ -526,8 +533,11 @@ ERRORS: list[tuple[str, dict[str, str], str | None, str]] = [
         " leave it out, and send tensors in the binary form"),
     ("--trace-config level=TIMESTAMPS", {}, None, "--trace-config: tracing is not offered yet;"
         " leave it out"),
-    ("--cache-config local,size=1", {}, None, "--cache-config: the response cache is not offered"
-        " yet; leave it out"),
+    ("--cache-config redis,host=h", {}, None, "--cache-config: expected local,size=BYTES, such as"
+        " local,size=256MiB; the cache in this process is the only one; see modelport serve"
+        " --help"),
+    ("--cache-config local,size=0", {}, None, "--cache-config: expected local,size= and a number of"
+        " bytes, 1 or more, such as 67108864 or 64MiB; see modelport serve --help"),
 ]  # fmt: skip
 
 

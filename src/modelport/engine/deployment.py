@@ -48,13 +48,21 @@ class EngineOptions:
     Attributes:
         execution: Where models run that do not say it themselves.
         max_queue_size: Requests that may wait for one model that sets no bound of its own.
+        cache_bytes: What the response cache may take; 0 for none.
     """
 
-    __slots__ = ("execution", "max_queue_size")
+    __slots__ = ("cache_bytes", "execution", "max_queue_size")
 
-    def __init__(self, *, execution: Execution = "auto", max_queue_size: int = 10_000) -> None:
+    def __init__(
+        self,
+        *,
+        execution: Execution = "auto",
+        max_queue_size: int = 10_000,
+        cache_bytes: int = 0,
+    ) -> None:
         self.execution = execution
         self.max_queue_size = max_queue_size
+        self.cache_bytes = cache_bytes
 
 
 class Deployment:

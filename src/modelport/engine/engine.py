@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from modelport.clock import Clock, SystemClock
+from modelport.engine.cache import ResponseCache
+from modelport.engine.caching import CachingDeployment, CachingPipeline, wants_cache
 from modelport.engine.deployment import Deployment, EngineOptions
 from modelport.engine.executor import Completions, call_on_thread
 from modelport.engine.pipeline import Pipeline
@@ -47,6 +49,7 @@ class Engine:
         self.options = options or EngineOptions()
         self.clock = clock or SystemClock()
         self.host = LoggingHost()
+        self.cache = ResponseCache(self.options.cache_bytes) if self.options.cache_bytes else None
         self.is_exiting = False
         self.is_open = False
         self._repository: Repository | None = None
@@ -292,13 +295,34 @@ class Engine:
         return self.resolve(model, version)
 
     def _deploy(self, version: ModelVersion) -> Served:
+        cache = self._cache_for(version)
+        clock = self.clock
         if version.config.ensemble_scheduling is not None:
-            return Pipeline(version, resolve=self._resolve_member, clock=self.clock)
+            if cache is not None:
+                resolve = self._resolve_member
+                return CachingPipeline(version, cache=cache, resolve=resolve, clock=clock)
+            return Pipeline(version, resolve=self._resolve_member, clock=clock)
         if self._completions is None:
             self._completions = Completions(asyncio.get_running_loop())
+        completions = self._completions
+        if cache is not None:
+            return CachingDeployment(
+                version, cache=cache, options=self.options, completions=completions, clock=clock
+            )
         is_stateful = version.config.sequence_batching is not None
         kind = SequenceDeployment if is_stateful else Deployment
-        return kind(version, options=self.options, completions=self._completions, clock=self.clock)
+        return kind(version, options=self.options, completions=completions, clock=clock)
+
+    def _cache_for(self, version: ModelVersion) -> ResponseCache | None:
+        if not wants_cache(version.config):
+            return None
+        if self.cache is None:
+            text = (
+                "response_cache is enabled, and the server has no cache; start it with "
+                "--cache-config local,size=BYTES"
+            )
+            self.host.log("warning", text, model=version.name)
+        return self.cache
 
     def _rebuild_routes(self) -> None:
         routes: dict[tuple[str, str], Served] = {}

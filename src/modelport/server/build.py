@@ -71,6 +71,7 @@ class Server:
             EngineOptions(
                 execution=cast(Execution, settings.execution),
                 max_queue_size=settings.max_queue_size,
+                cache_bytes=settings.cache_config.size_bytes if settings.cache_config else 0,
             ),
             self.clock,
         )
@@ -101,6 +102,7 @@ class Server:
         return ops.OpsOptions(
             metrics=self.settings.metrics_config,
             open_connections=lambda: len(self.http.connections),
+            cache=self.engine.cache,
         )
 
     def _listener(self, routes: list[Route]) -> HttpServer:

@@ -524,7 +524,6 @@ _NOT_YET: tuple[tuple[str, Callable[[Any], bool], str, str], ...] = (
         "leave it out, and send tensors in the binary form",
     ),
     ("trace_config", bool, "tracing is not offered yet", "leave it out"),
-    ("cache_config", bool, "the response cache is not offered yet", "leave it out"),
 )
 
 _REMEDY_BY_ORIGIN = {

@@ -12,6 +12,7 @@ from typing import Any
 from modelport.server.flags import SWITCH_WORDS
 
 __all__ = [
+    "CACHE_SETTING",
     "COUNT",
     "HEADER_PATTERN",
     "METRICS_SETTING",
@@ -26,10 +27,12 @@ __all__ = [
     "SWITCH",
     "TEXT",
     "TRACE_SETTING",
+    "CacheConfig",
     "Kind",
     "MetricsConfig",
     "Restriction",
     "choice",
+    "gather_cache",
     "gather_metrics",
     "gather_restrictions",
 ]
@@ -99,6 +102,20 @@ class MetricsConfig:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class CacheConfig:
+    """The response cache.
+
+    Attributes:
+        size_bytes: What it may take.
+    """
+
+    size_bytes: int
+
+    def __str__(self) -> str:
+        return f"local,size={self.size_bytes}"
+
+
 def gather_restrictions(restrictions: tuple[Restriction, ...]) -> tuple[Restriction, ...]:
     """Check that no category is restricted twice: which header would then open it?"""
     seen: set[str] = set()
@@ -113,6 +130,11 @@ def gather_restrictions(restrictions: tuple[Restriction, ...]) -> tuple[Restrict
 def gather_metrics(entries: tuple[tuple[str, Any], ...]) -> MetricsConfig:
     """Join the entries; the last one of a name wins, as in tritonserver."""
     return MetricsConfig(**dict(entries))
+
+
+def gather_cache(entries: tuple[int, ...]) -> CacheConfig:
+    """Join the entries; the last one wins, as in tritonserver."""
+    return CacheConfig(entries[-1])
 
 
 def choice(*words: str, aliases: dict[str, str] | None = None) -> Kind:
@@ -230,6 +252,19 @@ def _metrics_setting(text: str) -> tuple[str, Any]:
     )
 
 
+def _cache_setting(text: str) -> int:
+    name, comma, setting = text.partition(",")
+    key, equals, value = setting.partition("=")
+    if not (comma and equals) or name != "local" or key != "size":
+        raise ValueError(
+            "local,size=BYTES, such as local,size=256MiB; the cache in this process is the only one"
+        )
+    try:
+        return _size(value)
+    except ValueError as exc:
+        raise ValueError(f"local,size= and {exc}") from None
+
+
 def _quantile(text: str) -> tuple[float, float]:
     found = _QUANTILE.fullmatch(text.strip())
     if found is None or not (0 < float(found[1]) < 1 and 0 <= float(found[2]) < 1):
@@ -267,6 +302,7 @@ OPTIONAL_PORT = Kind("PORT|off", _optional_port)
 SECRET = Kind("KEY|@FILE", _secret)
 RESTRICTION = Kind("CATEGORY,...:HEADER=VALUE", _restriction)
 HEADER_PATTERN = Kind("REGEX", _header_pattern)
+CACHE_SETTING = Kind("local,size=BYTES", _cache_setting)
 METRICS_SETTING = Kind("NAME=VALUE", _metrics_setting)
 TRACE_SETTING = Kind("[MODE,]NAME=VALUE", _trace_setting)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from modelport.server import setting_values as values
-from modelport.server.setting_values import Kind, MetricsConfig, Restriction
+from modelport.server.setting_values import CacheConfig, Kind, MetricsConfig, Restriction
 
 __all__ = ["SETTINGS", "Group", "Setting", "Settings"]
 
@@ -383,10 +383,13 @@ class Settings:
         values.TRACE_SETTING,
         "Trace settings at start (not offered yet)",
     )
-    cache_config: tuple[str, ...] = _several(
+    cache_config: CacheConfig | None = _setting(  # noqa: RUF009
+        None,
         Group.OPERATION,
-        values.Kind("local,size=BYTES", values.TEXT.parse),
-        "Response cache (not offered yet)",
+        values.CACHE_SETTING,
+        "Keep answers of models with response_cache { enable: true }, in so much memory",
+        is_repeatable=True,
+        gather=values.gather_cache,
     )
     exit_timeout_secs: float = _setting(
         30.0,  # Triton's

@@ -4,7 +4,7 @@ import dataclasses
 import re
 from typing import Any
 
-from modelport.server.setting_values import OPTIONAL_PORT, MetricsConfig, Restriction
+from modelport.server.setting_values import OPTIONAL_PORT, CacheConfig, MetricsConfig, Restriction
 from modelport.server.settings import Setting
 
 __all__ = ["MASK", "json_value", "shown", "shown_default"]
@@ -41,7 +41,7 @@ def json_value(setting: Setting, value: Any) -> Any:
         return [MASK if setting.is_secret else json_value(setting, item) for item in value]
     if isinstance(value, Restriction):
         return str(value)
-    if isinstance(value, MetricsConfig):
+    if isinstance(value, MetricsConfig | CacheConfig):
         return dataclasses.asdict(value)
     if isinstance(value, re.Pattern):
         return _pattern_text(value)

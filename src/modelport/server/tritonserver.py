@@ -38,7 +38,7 @@ REMEDY_BY_FLAG = {
     "--pinned-memory-pool-byte-size": _NO_POOL,
     "--cuda-memory-pool-byte-size": _NO_POOL,
     "--cuda-virtual-address-size": _NO_POOL,
-    "--response-cache-byte-size": "the response cache is not offered yet; leave it out",
+    "--response-cache-byte-size": "use --cache-config local,size=BYTES",
     "--cache-directory": _NO_PLUGINS,
     "--backend-directory": _NO_PLUGINS,
     "--repoagent-directory": "repository agents are not offered; leave it out",

@@ -60,7 +60,7 @@ default_model_filename: "m.onnx"
 metric_tags { key: "a" value: "b" }
 parameters { key: "a" value { string_value: "b" } }
 model_transaction_policy { decoupled: true }
-response_cache { enable: false }
+response_cache { enable: true }
 """
 SEQUENCES = """
 sequence_batching {
@@ -134,7 +134,6 @@ def test_what_is_acted_on_passes_as_read_and_completed(text: str) -> None:
         ("model_warmup {}", "model_warmup: "),
         ("model_operations {}", "model_operations: "),
         ("model_repository_agents { agents {} }", "model_repository_agents: "),
-        ("response_cache { enable: true }", "response_cache.enable: "),
         ("model_metrics { metric_control {} }", "model_metrics: "),
     ],
 )
@@ -150,7 +149,7 @@ def test_what_is_not_acted_on_is_refused_by_name(text: str, place: str) -> None:
 
 
 def test_all_of_it_is_told_at_once() -> None:
-    config = decode_pbtxt('runtime: "x" model_warmup {} response_cache { enable: true }')
+    config = decode_pbtxt('runtime: "x" model_operations {} batch_input {}')
     assert len(list(unsupported(config))) == 3
 
 

@@ -9,12 +9,15 @@ Source: Triton's metrics, https://github.com/triton-inference-server/server, doc
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from modelport.protocols.ops.machine import Reading
 from modelport.stats import Duration, Histogram, ModelStatistics
 from modelport.wire.prometheus import Family, FamilyType
 
 __all__ = [
+    "CACHE",
+    "CACHE_COUNTS",
     "FAILURES",
     "FIRST_RESPONSE",
     "INFO",
@@ -25,6 +28,7 @@ __all__ = [
     "MODEL_COUNTS",
     "OPEN_CONNECTIONS",
     "ROWS",
+    "CacheReading",
     "HistogramRow",
     "LatencyRow",
 ]
@@ -107,6 +111,71 @@ FAILURES = _counter(
 )
 
 LOAD_DURATION = _gauge("nv_model_load_duration_secs", "Seconds that loading the version took")
+
+CACHE_COUNTS: tuple[tuple[Family, Callable[[ModelStatistics], int]], ...] = (
+    (
+        _counter("nv_cache_num_hits_per_model", "Requests that were answered from the cache"),
+        lambda stats: stats.cache_hit.count,
+    ),
+    (
+        _counter(
+            "nv_cache_num_misses_per_model", "Answers that were not in the cache and are put there"
+        ),
+        lambda stats: stats.cache_miss.count,
+    ),
+    (
+        _counter(
+            "nv_cache_hit_duration_per_model",
+            "Microseconds that looking took where the answer was there",
+        ),
+        lambda stats: stats.cache_hit.ns // 1000,
+    ),
+    (
+        _counter(
+            "nv_cache_miss_duration_per_model",
+            "Microseconds that looking and keeping took where it was not",
+        ),
+        lambda stats: stats.cache_miss.ns // 1000,
+    ),
+)
+
+
+class CacheReading(Protocol):
+    """What the cache of responses holds."""
+
+    @property
+    def entries(self) -> int:
+        """Responses that are kept."""
+        ...
+
+    @property
+    def used_bytes(self) -> int:
+        """What they take."""
+        ...
+
+    @property
+    def size_bytes(self) -> int:
+        """What they may take."""
+        ...
+
+    @property
+    def evictions(self) -> int:
+        """Responses that have made room."""
+        ...
+
+
+CACHE: tuple[tuple[Family, Callable[[CacheReading], int]], ...] = (
+    (_gauge("modelport_cache_entries", "Responses that are kept"), lambda cache: cache.entries),
+    (_gauge("modelport_cache_used_bytes", "Memory that they take"), lambda cache: cache.used_bytes),
+    (
+        _gauge("modelport_cache_size_bytes", "Memory that they may take"),
+        lambda cache: cache.size_bytes,
+    ),
+    (
+        _counter("modelport_cache_evictions_total", "Responses that had to make room for others"),
+        lambda cache: cache.evictions,
+    ),
+)
 
 LATENCIES = (
     _latency(

@@ -14,7 +14,7 @@ from modelport.specs import ModelConfig
 from modelport.stats import ModelStatistics
 from modelport.wire.prometheus import Page, encode_labels, encode_number
 
-__all__ = ["DeploymentPort", "EnginePort", "MetricsSwitches", "OpsOptions", "render"]
+__all__ = ["CachePort", "DeploymentPort", "EnginePort", "MetricsSwitches", "OpsOptions", "render"]
 
 
 class DeploymentPort(Protocol):
@@ -49,6 +49,14 @@ class EnginePort(Protocol):
         ...
 
 
+class CachePort(Protocol):
+    """The cache of responses."""
+
+    def statistics(self) -> families.CacheReading:
+        """What it holds now."""
+        ...
+
+
 class MetricsSwitches(Protocol):
     """Which families of latencies exist; the setting ``metrics_config``."""
 
@@ -80,11 +88,13 @@ class OpsOptions:
     Attributes:
         metrics: Which families of latencies exist.
         open_connections: Counts them.
+        cache: The cache of responses; ``None`` if there is none.
         machine: Tells of the process. Not to be shared: each keeps the time of its last look.
     """
 
     metrics: MetricsSwitches
     open_connections: Callable[[], int]
+    cache: CachePort | None = None
     machine: Machine = field(default_factory=Machine)
 
 
@@ -95,14 +105,17 @@ class _Model:
     labels: str
     statistics: ModelStatistics
     is_decoupled: bool
+    is_cached: bool
 
 
 def render(deployments: Sequence[DeploymentPort], options: OpsOptions) -> bytes:
     """Write the page."""
     page = Page()
-    models = [_Model(_labels(one), one.statistics, one.config.is_decoupled) for one in deployments]
+    models = [_model(one) for one in deployments]
     switches = options.metrics
     _write_counts(page, models)
+    if options.cache is not None:
+        _write_cache(page, options.cache, [model for model in models if model.is_cached])
     if switches.counter_latencies:
         _write_latency_counters(page, models)
     if switches.summary_latencies:
@@ -116,6 +129,12 @@ def render(deployments: Sequence[DeploymentPort], options: OpsOptions) -> bytes:
     _write_histograms(page, families.ROWS, models)
     _write_process(page, options)
     return page.encode()
+
+
+def _model(deployment: DeploymentPort) -> _Model:
+    config = deployment.config
+    is_cached = config.response_cache is not None and config.response_cache.enable
+    return _Model(_labels(deployment), deployment.statistics, config.is_decoupled, is_cached)
 
 
 def _labels(deployment: DeploymentPort) -> str:
@@ -136,6 +155,17 @@ def _write_counts(page: Page, models: Sequence[_Model]) -> None:
     page.begin(families.LOAD_DURATION)
     for model in models:
         page.sample(model.labels, model.statistics.load_s)
+
+
+def _write_cache(page: Page, cache: CachePort, models: Sequence[_Model]) -> None:
+    for family, read in families.CACHE_COUNTS:
+        if models:
+            page.begin(family)
+            page.samples((model.labels, read(model.statistics)) for model in models)
+    reading = cache.statistics()
+    for whole, read_whole in families.CACHE:
+        page.begin(whole)
+        page.sample("", read_whole(reading))
 
 
 def _write_latency_counters(page: Page, models: Sequence[_Model]) -> None:

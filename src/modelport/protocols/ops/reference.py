@@ -49,6 +49,12 @@ def page() -> str:
         " the latest 4096 requests of the last minute, and begin with the first reading;"
         " quantiles of several servers cannot be added up, histograms can.",
         _table(row.summary for row in families.LATENCIES),
+        "### Of the response cache",
+        "With `--cache-config local,size=BYTES`, of the models with `response_cache { enable: true"
+        " }`. Hits count as successful requests, not as rows or executions.",
+        _table(family for family, _ in families.CACHE_COUNTS),
+        "And of the cache as a whole, without labels:",
+        _table(family for family, _ in families.CACHE),
         "## Of the server and its machine",
         "Without labels, except `modelport_info`: `version` and `python`. Those of the machine and"
         " of the process's memory and files exist on Linux only.",
@@ -56,8 +62,8 @@ def page() -> str:
             [families.INFO, families.OPEN_CONNECTIONS] + [family for family, _ in families.MACHINE]
         ),
         "## What Triton has and this server does not",
-        "`nv_gpu_*`, `nv_energy_consumption`, `nv_pinned_memory_pool_*` and `nv_cache_*`: there is"
-        " no GPU, no pinned memory and no response cache to tell of.",
+        "`nv_gpu_*`, `nv_energy_consumption` and `nv_pinned_memory_pool_*`: there is no GPU and no"
+        " pinned memory to tell of. Of `nv_cache_*` there are no summaries.",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -124,6 +124,7 @@ ACTED_ON: Final = frozenset(
         "ensemble_scheduling.step.output_map",
         "parameters.string_value",
         "model_transaction_policy.decoupled",
+        "response_cache.enable",
     )
 )
 """What something in us does."""
@@ -175,7 +176,6 @@ NOT_YET: Final = {
     "backend's parameters",
     "model_repository_agents": "no agent looks at a model directory; check it before it is put "
     "there, and remove this",
-    "response_cache.enable": "answers are not kept; remove it, or set enable to false",
     "model_metrics": "all models share the server's histogram buckets; remove it",
 }
 """What is refused when it is given, and what to do about it."""
