@@ -80,7 +80,8 @@ def model(
             what fails together is called again one by one; 0 means one request for one call.
         max_delay: How long a request may wait for others to share its batch, in seconds.
         instances: How many of it are loaded, each from a module of its own.
-        execution: ``inline``, ``thread`` or ``auto``; by default what the server is set to.
+        execution: ``inline``, ``thread``, ``process`` or ``auto``; by default what the server is
+            set to.
 
     Raises:
         ValueError: If the declaration makes no sense; the text says which part.
@@ -91,8 +92,10 @@ def model(
         )
     if not outputs:
         raise ValueError("a model has at least one output")
-    if execution not in ("", "inline", "thread", "auto"):
-        raise ValueError(f"execution is '{execution}'; it has to be inline, thread or auto")
+    if execution not in ("", "inline", "thread", "process", "auto"):
+        raise ValueError(
+            f"execution is '{execution}'; it has to be inline, thread, process or auto"
+        )
     is_batching = max_batch_size > 0
     parsed_inputs = tuple(_parse(each, text, is_batching) for each, text in inputs.items())
     parsed_outputs = tuple(_parse(each, text, is_batching) for each, text in outputs.items())

@@ -223,7 +223,7 @@ def test_sink_that_raises_costs_nobody_else_the_answer(
     assert "cannot write" in caplog.text
 
 
-@pytest.mark.parametrize("named", ["process", "fast"])
+@pytest.mark.parametrize("named", ["processes", "fast"])
 def test_execution_that_is_not_offered_is_refused(bench: Bench, named: Any) -> None:
     async def main() -> None:
         parameters = {"execution": Parameter(string_value=named)}

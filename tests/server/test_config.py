@@ -523,8 +523,6 @@ ERRORS: list[tuple[str, dict[str, str], str | None, str]] = [
         None,
         "--extra-port: port 8000 is also that of http_port; give each its own",
     ),
-    ("--execution process", {}, None, "--execution: process is not offered yet;"
-        " use auto or thread"),
     ("--grpc-port 8001", {}, None, "--grpc-port: gRPC is not served yet;"
         " leave it out or say off, and call over HTTP"),
     ("--allow-grpc", {}, None, "--allow-grpc: gRPC is not served yet;"

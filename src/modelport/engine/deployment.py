@@ -33,7 +33,7 @@ from modelport.errors import (
 )
 from modelport.messages import Request, Response, Sink, Ticket
 from modelport.repository.repository import ModelVersion
-from modelport.runtimes.base import Batch, Outcome, as_model_failure
+from modelport.runtimes.base import Batch, Outcome, RemoteRuntime, as_model_failure
 from modelport.specs import Execution, ModelConfig
 from modelport.stats import ModelStatistics
 
@@ -113,10 +113,12 @@ class Deployment:
             completions=completions,
             clock=clock,
             completed=self._completed,
-            freed=self._dispatch,
+            freed=self._freed,
             take=self._take,
         )
         self._free = self._instances.free
+        # Why all instances are down, while they are.
+        self._down_text = ""
         # All that were admitted and are not over, but for those that are answered at once.
         self._jobs: set[Job] = set()
         self._is_closed = False
@@ -157,6 +159,14 @@ class Deployment:
     def is_ready(self) -> bool:
         """Whether all instances can still answer."""
         return self._instances.are_ready()
+
+    def is_live(self) -> bool:
+        """Whether no worker process hangs."""
+        return self._instances.are_live()
+
+    def workers(self) -> list[tuple[str, RemoteRuntime]]:
+        """The instances that run in worker processes, with their names."""
+        return self._instances.remotes()
 
     # Requests come in.
 
@@ -231,6 +241,9 @@ class Deployment:
         if request.deadline_ns is not None and now_ns >= request.deadline_ns:
             self.statistics.record_failure(0, "REJECTED")
             raise TimedOut("the deadline of the request had passed when it came")
+        if self._down_text:
+            self.statistics.record_failure(0, "BACKEND")
+            raise Unavailable(self._down_text)
         if self._needs_key:
             job.batch_key = self._admission.batch_key(request)
         job.queued_ns = now_ns
@@ -267,6 +280,15 @@ class Deployment:
         )
 
     # Requests go to instances.
+
+    def _freed(self) -> None:
+        """An instance has come, or gone."""
+        self._down_text = self._instances.failure
+        if self._down_text:
+            for job in list(self._waiting):
+                if self._queue.leave(job):
+                    self._fail(job, Unavailable(self._down_text))
+        self._dispatch()
 
     def _dispatch(self) -> None:
         # Models that run on the loop are done before ``_start`` returns, and who hears of it may
@@ -499,6 +521,7 @@ class Deployment:
             job.deadline.cancel()
         if job.is_running:
             job.stop()
+            self._instances.cancel(job)
         else:
             self._forget(job)
 
@@ -629,10 +652,12 @@ def _execution(config: ModelConfig, options: EngineOptions) -> Execution:
         raise LoadFailed(
             f"parameter execution of model '{config.name}' is '{named}'; offered are: {offered}"
         )
-    return cast(Execution, named)
+    # Instances in processes are started by the repository; what is left for ``process`` as the
+    # server's default is all that is not Python.
+    return "auto" if named == "process" else cast(Execution, named)
 
 
-_OFFERED = ("auto", "inline", "thread")
+_OFFERED = ("auto", "inline", "thread", "process")
 
 _REASONS = {
     Kind.OVERLOADED: "REJECTED",

@@ -186,8 +186,12 @@ class Engine:
         return [] if self._repository is None else self._repository.index()
 
     def is_live(self) -> bool:
-        """Whether the server can answer at all."""
-        return True
+        """Whether the server can answer, and no worker process hangs."""
+        return all(
+            deployment.is_live()
+            for deployment in self.deployments()
+            if isinstance(deployment, Deployment)
+        )
 
     def is_ready(self, *, strict: bool = True) -> bool:
         """Whether all that should be served is; not while exiting.

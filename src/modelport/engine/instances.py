@@ -20,7 +20,7 @@ from modelport.engine.executor import (
     failure_of,
 )
 from modelport.engine.readiness import Readiness
-from modelport.runtimes.base import Batch, Outcome, Runtime
+from modelport.runtimes.base import Batch, Outcome, RemoteRuntime, Runtime, Work
 
 __all__ = ["MAX_CONCURRENT_AWAITABLES", "Instance", "Instances"]
 
@@ -34,9 +34,10 @@ class Instance:
     Attributes:
         is_async: Whether its batches run beside one another; known from its first one on.
         running: Batches that it has under way.
+        remote: The runtime again, if it runs elsewhere.
     """
 
-    __slots__ = ("done", "is_async", "name", "readiness", "running", "runtime", "thread")
+    __slots__ = ("done", "is_async", "name", "readiness", "remote", "running", "runtime", "thread")
 
     def __init__(
         self, owner: "Instances", runtime: Runtime, name: str, readiness: Readiness
@@ -47,6 +48,7 @@ class Instance:
         self.thread: InstanceThread | None = None
         self.is_async = False
         self.running = 0
+        self.remote = runtime if isinstance(runtime, RemoteRuntime) else None
 
         def done(batch: Batch, ran: Ran) -> None:
             owner.completed(self, batch, ran)
@@ -87,7 +89,7 @@ class Instances:
             Instance(self, runtime, name, Readiness(runtime, completions, clock))
             for runtime, name in runtimes
         ]
-        self.free = list(self._all)
+        self.free: list[Instance] = []
         self._placement = placement
         self._completions = completions
         self._clock = clock
@@ -97,6 +99,11 @@ class Instances:
         self._take = take
         self._tasks: set[asyncio.Task[Ran]] = set()
         self._is_closed = False
+        for instance in self._all:
+            if instance.remote is None:
+                self.free.append(instance)
+            else:
+                self._attach(instance, instance.remote)
 
     def __repr__(self) -> str:
         return f"<Instances free={len(self.free)}/{len(self._all)}>"
@@ -104,6 +111,24 @@ class Instances:
     def are_ready(self) -> bool:
         """Whether every one can still answer."""
         return all(instance.readiness.ask() for instance in self._all)
+
+    def are_live(self) -> bool:
+        """Whether none that runs elsewhere hangs."""
+        return all(each.remote is None or each.remote.is_live() for each in self._all)
+
+    def remotes(self) -> list[tuple[str, RemoteRuntime]]:
+        """Those that run elsewhere, with their names."""
+        return [(each.name, each.remote) for each in self._all if each.remote is not None]
+
+    @property
+    def failure(self) -> str:
+        """Why none of them will take a batch for some time; "" if one does."""
+        failure = ""
+        for instance in self._all:
+            if instance.remote is None or not instance.remote.failure:
+                return ""
+            failure = instance.remote.failure
+        return failure
 
     def are_busy(self) -> bool:
         """Whether any one executes anything."""
@@ -114,6 +139,9 @@ class Instances:
     def execute(self, batch: Batch) -> None:
         """Have one of the free instances, of which there must be one, execute a batch."""
         instance = self.free.pop()
+        if instance.remote is not None:
+            self._start(instance, instance.remote, batch)
+            return
         if not self._placement.is_inline:
             self._occupy(instance)
             self._thread_of(instance).execute(batch, instance.done)
@@ -206,6 +234,50 @@ class Instances:
         was_full = not instance.is_async or instance.running == MAX_CONCURRENT_AWAITABLES - 1
         if was_full and not self._is_closed:
             self.free.append(instance)
+
+    # Those that run elsewhere.
+
+    def _attach(self, instance: Instance, remote: RemoteRuntime) -> None:
+        def changed() -> None:
+            self._list(instance, remote)
+            self._freed()
+
+        remote.attach(changed)
+        self._list(instance, remote)
+
+    def _start(self, instance: Instance, remote: RemoteRuntime, batch: Batch) -> None:
+        instance.running += 1
+        self._list(instance, remote)
+
+        def done(
+            batch: Batch,
+            times: tuple[int, int, int, int],
+            outcomes: Sequence[Outcome] | None,
+            error: Exception | None,
+        ) -> None:
+            started_ns, batch.inputs_ready_ns, batch.computed_ns, ended_ns = times
+            instance.running -= 1
+            self._list(instance, remote)
+            self._completed(batch, Ran(started_ns, ended_ns, outcomes, error))
+
+        remote.start(batch, done)
+
+    def _list(self, instance: Instance, remote: RemoteRuntime) -> None:
+        """Have it stand among the free as long as it has room."""
+        free = self.free
+        is_listed = instance in free
+        has_room = instance.running < remote.capacity and not self._is_closed
+        if has_room and not is_listed:
+            # In front: the last one is taken next, and another may have less to do.
+            free.insert(0, instance)
+        elif is_listed and not has_room:
+            free.remove(instance)
+
+    def cancel(self, work: Work) -> None:
+        """Tell those that run elsewhere that nobody waits for a request any more."""
+        for instance in self._all:
+            if instance.remote is not None:
+                instance.remote.cancel(work)
 
     # The end.
 

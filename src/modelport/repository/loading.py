@@ -20,8 +20,8 @@ from modelport.repository.reading import Reading
 from modelport.repository.states import read_initial_states
 from modelport.repository.uploads import DATA_BACKENDS, Upload
 from modelport.runtimes.base import Host, LoadContext, ModelSource, Runtime, as_model_failure
-from modelport.runtimes.registry import choose_runtime, import_runtime
-from modelport.specs import ModelConfig
+from modelport.runtimes.registry import choose_runtime, import_runtime, in_worker
+from modelport.specs import Execution, ModelConfig
 from modelport.tensors import Array
 from modelport.wire import model_config
 
@@ -65,6 +65,7 @@ class LoadOptions:
         allow_pickle: Whether model files may run code while they are read.
         allow_code_overrides: Whether files that a client has sent may be code.
         default_max_batch_size: What a model that can batch gets where its configuration is silent.
+        execution: Where models run that do not say it themselves.
         choose: Decides what executes a model, from its configuration and version directory.
     """
 
@@ -72,6 +73,7 @@ class LoadOptions:
     allow_pickle: bool = False
     allow_code_overrides: bool = False
     default_max_batch_size: int = 4
+    execution: Execution = "auto"
     choose: Choose = choose
 
 
@@ -187,6 +189,9 @@ def _bring_up_model(
         )
     _check_file(filename, source)
     config = replace(config, default_model_filename=filename)
+    has_workers = _has_workers(config, config, backend, options)
+    if has_workers:
+        runtime = in_worker(runtime)
     if options.auto_complete:
         config = model_config.merge(config, runtime.complete(source, config))
     config = model_config.complete(
@@ -194,6 +199,8 @@ def _bring_up_model(
     )
     if not config.input and not config.output:
         raise LoadFailed(_no_tensors(config, options))
+    if not has_workers and _has_workers(config, reading.config, backend, options):
+        runtime = in_worker(runtime)
     loaded = _version(reading, version, _checked(config, reading.name))
     _load_instances(loaded, runtime, source, host)
     return loaded
@@ -201,6 +208,26 @@ def _bring_up_model(
 
 def _trusts_files(reading: Reading, options: LoadOptions) -> bool:
     return reading.upload is None or options.allow_code_overrides
+
+
+def _has_workers(
+    config: ModelConfig, written: ModelConfig, backend: str, options: LoadOptions
+) -> bool:
+    """Whether instances get processes of their own.
+
+    Whoever wrote ``KIND_CPU`` with a count for a Python model wrote it for Triton, where each of
+    them has one, and counts on their not waiting for one another.
+    """
+    named = config.parameter("execution")
+    if named in ("", "auto"):
+        is_python = backend == "python"
+        is_default = not named and options.execution == "process"
+        may_choose = options.execution in ("auto", "process") or named == "auto"
+        has_several = any(
+            group.kind == "KIND_CPU" and group.count > 1 for group in written.instance_group
+        )
+        return is_python and (is_default or (may_choose and has_several))
+    return named == "process"
 
 
 def _check_file(filename: str, source: ModelSource) -> None:

@@ -9,7 +9,8 @@ Runtimes of plain arrays need not write ``execute``: see :mod:`modelport.runtime
 runtime runs the shipped suite, :mod:`modelport.testing.runtime_suite`.
 """
 
-from collections.abc import Awaitable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -24,6 +25,8 @@ __all__ = [
     "LoadContext",
     "ModelSource",
     "Outcome",
+    "RemoteDone",
+    "RemoteRuntime",
     "Runtime",
     "Work",
     "as_model_failure",
@@ -207,6 +210,71 @@ class Runtime(Protocol):
     def unload(self) -> None:
         """Give everything back."""
         ...
+
+
+RemoteDone = Callable[
+    [Batch, tuple[int, int, int, int], Sequence[Outcome] | None, Exception | None], None
+]
+"""Told how a batch went: when it began, had its inputs, had computed and ended, by
+``time.perf_counter_ns``; and its outcomes, or what failed it as a whole."""
+
+
+class RemoteRuntime(ABC):
+    """A :class:`Runtime` whose model runs elsewhere, so that nothing here waits for it.
+
+    Once attached it is used on the event loop only, but for ``unload``. It takes several batches at
+    once, which it answers in any order, and it may come and go.
+    """
+
+    default_filename: ClassVar[str]
+
+    capacity: int
+    """Batches that it takes now, beside one another; 0 while it is down."""
+    failure: str
+    """Why it is down for longer than a moment; "" if it is not."""
+    restarts: int
+    """How often it had to be started again."""
+
+    @classmethod
+    @abstractmethod
+    def complete(cls, source: ModelSource, config: ModelConfig) -> ModelConfig:
+        """See :class:`Runtime`."""
+
+    @abstractmethod
+    def load(self, context: LoadContext) -> None:
+        """See :class:`Runtime`."""
+
+    @abstractmethod
+    def attach(self, changed: Callable[[], object]) -> None:
+        """Live on the running loop; ``changed`` is called when ``capacity`` or ``failure`` has."""
+
+    @abstractmethod
+    def start(self, batch: Batch, done: RemoteDone) -> None:
+        """Have a batch executed, of which there are less than ``capacity`` under way."""
+
+    @abstractmethod
+    async def execute(self, batch: Batch) -> Sequence[Outcome] | None:
+        """See :class:`Runtime`; ``start`` for those who have nobody to call."""
+
+    @abstractmethod
+    def cancel(self, work: Work) -> None:
+        """Tell the model that nobody waits for a request any more."""
+
+    @abstractmethod
+    def is_ready(self) -> bool:
+        """See :class:`Runtime`."""
+
+    @abstractmethod
+    def is_live(self) -> bool:
+        """Whether it does not hang."""
+
+    @abstractmethod
+    def resident_bytes(self) -> int:
+        """Memory that it takes elsewhere, in RAM; 0 if that is not known."""
+
+    @abstractmethod
+    def unload(self) -> None:
+        """See :class:`Runtime`."""
 
 
 def as_model_failure(exc: Exception) -> ModelportError:

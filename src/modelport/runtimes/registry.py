@@ -23,6 +23,7 @@ __all__ = [
     "choose_runtime",
     "find_runtime",
     "import_runtime",
+    "in_worker",
     "models_in_file",
     "runtime_for_file",
     "runtime_for_files",
@@ -179,6 +180,13 @@ def import_runtime(row: RuntimeRow) -> type[Runtime]:
             f"pip install --force-reinstall 'modelport[{row.extra or 'all'}]'"
         ) from exc
     return cast(type[Runtime], getattr(module, class_name))
+
+
+def in_worker(runtime: type[Runtime]) -> type[Runtime]:
+    """Give the class whose instances run this one, each in a process of its own."""
+    from modelport.runtimes.worker import worker_runtime
+
+    return cast(type[Runtime], worker_runtime(runtime))
 
 
 def _usual_filename(row: RuntimeRow, directory: Path) -> str:

@@ -303,6 +303,7 @@ def _repository(settings: Settings, engine: Engine) -> Repository:
             allow_pickle=settings.allow_pickle_models,
             allow_code_overrides=settings.allow_code_overrides,
             default_max_batch_size=settings.default_max_batch_size,
+            execution=cast(Execution, settings.execution),
         ),
     )
     return Repository(

@@ -500,12 +500,6 @@ _CHECKS = (_check_door, _check_ports, _check_tls, _check_models)
 # Values that are understood and not offered: name, whether it is asked for, what, what to do.
 _NOT_YET: tuple[tuple[str, Callable[[Any], bool], str, str], ...] = (
     (
-        "execution",
-        lambda execution: execution == "process",
-        "process is not offered yet",
-        "use auto or thread",
-    ),
-    (
         "grpc_port",
         lambda port: port is not None,
         "gRPC is not served yet",

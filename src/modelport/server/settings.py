@@ -149,8 +149,8 @@ class Settings:
         "auto",
         Group.MODELS,
         values.choice("auto", "inline", "thread", "process"),
-        "Where models run that do not say: on the event loop, in threads, in processes"
-        " (not offered yet); auto moves between loop and thread by their measured time",
+        "Where models run that do not say: on the event loop, in threads, in worker processes"
+        " (Python models); auto moves between loop and thread by their measured time",
     )
     strict_triton: bool = _setting(
         False,
