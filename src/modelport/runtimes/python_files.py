@@ -5,6 +5,7 @@ that happens when a model is loaded, and only then.
 """
 
 import ast
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,9 @@ def models_in_file(path: Path) -> list[PythonModel]:
         LoadFailed: If the file cannot be read or is no Python.
     """
     try:
-        tree = ast.parse(path.read_bytes())
+        source = path.read_bytes()
+        with _parsing:
+            tree = ast.parse(source)
     except SyntaxError as exc:
         raise LoadFailed(f"'{path.name}' line {exc.lineno}: {exc.msg}") from exc
     except (OSError, ValueError) as exc:
@@ -113,3 +116,8 @@ def _given_name(call: ast.Call) -> str:
             case ast.keyword(arg="name", value=ast.Constant(value=str(name))):
                 return name
     return ""
+
+
+# Two threads that parse at once can confuse CPython before 3.12: "AST constructor recursion depth
+# mismatch", https://github.com/python/cpython/issues/106905.
+_parsing = threading.Lock()
