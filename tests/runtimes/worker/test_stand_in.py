@@ -182,6 +182,29 @@ def test_stream_waits_for_its_reader(bench: Bench) -> None:
     bench.run(test)
 
 
+def test_model_may_ask_to_see_a_request_again(bench: Bench) -> None:
+    bench.write(
+        "m",
+        """
+        looks = 0
+
+        def execute(self, requests):
+            (request,) = requests
+            self.looks += 1
+            if self.looks < 4:
+                request.set_release_flags(pb_utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE)
+                return [None]
+            return [y([self.looks])]
+        """,
+        CONFIG + PROCESS + "sequence_batching { iterative_sequence: true }\n",
+    )
+
+    async def test() -> None:
+        assert await bench.ask("m", [1]) == [[4]]
+
+    bench.run(test)
+
+
 def test_cancel_reaches_the_model(bench: Bench) -> None:
     bench.write(
         "m",

@@ -219,6 +219,10 @@ class Encoder:
                 self._tensor(parts, tensor)
         return parts
 
+    def again(self, parts: list[bytes]) -> None:
+        """Pack that a request is to be executed once more."""
+        parts.append(_OUTCOME.pack(_IS_AGAIN, 0, 0))
+
     def _tensor(self, parts: list[bytes], tensor: Tensor) -> None:
         array = tensor.array
         key = (tensor.name, tensor.datatype, array.shape)
@@ -289,15 +293,18 @@ class Decoder:
             vars(request).update(json.loads(extras))
         return request, rows, offset
 
-    def done(self, body: bytes) -> tuple[int, tuple[int, int, int, int], list[Outcome]]:
-        """Give the number of a batch, its times and outcomes."""
+    def done(self, body: bytes) -> tuple[int, tuple[int, int, int, int], list[Outcome], list[int]]:
+        """Give the number of a batch, its times, its outcomes, and which requests come again."""
         batch, started, ready, computed, ended, count = _DONE.unpack_from(body)
         offset = _DONE.size
         outcomes: list[Outcome] = []
-        for _ in range(count):
+        again: list[int] = []
+        for index in range(count):
+            if body[offset] == _IS_AGAIN:
+                again.append(index)
             outcome, offset = self.outcome(body, offset)
             outcomes.append(outcome)
-        return batch, (started, ready, computed, ended), outcomes
+        return batch, (started, ready, computed, ended), outcomes, again
 
     def sent(self, body: bytes) -> tuple[int, int, bool, Outcome]:
         """Give batch and index of a request, whether it is over, and what was sent."""
@@ -434,7 +441,7 @@ _OFFSET = struct.Struct("=Q")
 _LENGTH = struct.Struct("=I")
 
 _INLINE, _SHARED, _APART = range(3)
-_IS_NOTHING, _IS_RESPONSE, _IS_ERROR = range(3)
+_IS_NOTHING, _IS_RESPONSE, _IS_ERROR, _IS_AGAIN = range(4)
 _NOTHING = _OUTCOME.pack(_IS_NOTHING, 0, 0)
 _UINT8 = np.dtype("u1")
 _PLAIN_FIELDS = len(vars(Request(Tensors(()))))

@@ -34,7 +34,7 @@ from modelport.runtimes.worker.calling import WorkerHost
 from modelport.runtimes.worker.frames import Frame, FrameReader, json_frame
 from modelport.runtimes.worker.link import Incoming, Outgoing, receive, send_all
 from modelport.runtimes.worker.records import from_plain, to_plain
-from modelport.runtimes.worker.work import Works
+from modelport.runtimes.worker.work import WorkerWork, Works
 from modelport.specs import ModelConfig
 
 __all__ = ["Worker"]
@@ -225,12 +225,18 @@ class Worker:
             batch.computed_ns or ended_ns,
             ended_ns,
         )
-        given = _checked(outcomes, batch.works)
+        works = cast(Sequence[WorkerWork], batch.works)
+        given = _checked(outcomes, works)
+        if given is None and any(work.comes_again for work in works):
+            given = [None] * len(works)
         self._works.end(number, given)
         with self._lock:
             encoder = self._outgoing.encoder
             parts: list[bytes] = []
-            for outcome in given or ():
+            for work, outcome in zip(works, given or (), strict=False):
+                if work.comes_again:
+                    encoder.again(parts)
+                    continue
                 mark = len(parts)
                 try:
                     encoder.outcome(parts, outcome)

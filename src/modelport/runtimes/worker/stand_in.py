@@ -327,25 +327,33 @@ class WorkerRuntime(RemoteRuntime):
     def _done(self, body: bytes) -> None:
         process = self._process
         assert process is not None
-        number, times, given = process.incoming.decoder.done(body)
+        number, times, given, again = process.incoming.decoder.done(body)
         batch, done = self._running.pop(number)
         outcomes: list[Outcome] | None = given
         if len(given) != len(batch.works):
             outcomes = None
         if outcomes is None or None in outcomes:
-            self._leave_open(number, batch, outcomes)
+            self._leave_open(number, batch, outcomes, again)
         self._adapt(times[3] - times[0])
         done(batch, times, outcomes, None)
 
-    def _leave_open(self, number: int, batch: Batch, outcomes: Sequence[Outcome] | None) -> None:
-        """Remember whom the model will answer, or has answered, by itself."""
+    def _leave_open(
+        self,
+        number: int,
+        batch: Batch,
+        outcomes: Sequence[Outcome] | None,
+        again: Sequence[int],
+    ) -> None:
+        """Remember whom the model will answer, or has answered, by itself, or wants once more."""
         for index, work in enumerate(batch.works):
-            if outcomes is not None and outcomes[index] is not None:
+            if index in again:
+                self._streams.pop((number, index), None)
+                work.reschedule()
+            elif outcomes is not None and outcomes[index] is not None:
                 continue
-            stream = self._streams.get((number, index))
-            if stream is None:
+            elif (number, index) not in self._streams:
                 self._streams[number, index] = _Stream(work)
-            elif stream.is_ended:
+            elif self._streams[number, index].is_ended:
                 del self._streams[number, index]
 
     def _adapt(self, duration_ns: int) -> None:

@@ -14,7 +14,7 @@ from modelport.errors import Cancelled, ModelFailed, ModelportError
 from modelport.messages import Request, Response
 from modelport.runtimes.base import Outcome
 
-__all__ = ["WINDOW_BYTES", "WINDOW_ITEMS", "Works"]
+__all__ = ["WINDOW_BYTES", "WINDOW_ITEMS", "WorkerWork", "Works"]
 
 WINDOW_ITEMS = 32
 """Responses of a stream that the server has not given credit for."""
@@ -35,15 +35,15 @@ class Works:
     def __init__(self, send: Send) -> None:
         self._send = send
         self._changed = threading.Condition()
-        self._batches: dict[int, list[_Work]] = {}
-        self._open: dict[tuple[int, int], _Work] = {}
+        self._batches: dict[int, list[WorkerWork]] = {}
+        self._open: dict[tuple[int, int], WorkerWork] = {}
         self._cancelled_early: set[tuple[int, int]] = set()
         self._latest = -1
 
-    def begin(self, batch: int, requests: Sequence[tuple[Request, int]]) -> "list[_Work]":
+    def begin(self, batch: int, requests: Sequence[tuple[Request, int]]) -> "list[WorkerWork]":
         """Take a batch over."""
         works = [
-            _Work(self, batch, index, request, rows)
+            WorkerWork(self, batch, index, request, rows)
             for index, (request, rows) in enumerate(requests)
         ]
         self._batches[batch] = works
@@ -59,7 +59,9 @@ class Works:
         """A batch has been executed; what was left out is still to be answered."""
         works = self._batches[batch]
         for index, work in enumerate(works):
-            if (outcomes is None or outcomes[index] is None) and not work.is_ended:
+            if (outcomes is None or outcomes[index] is None) and not (
+                work.is_ended or work.comes_again
+            ):
                 self._open[work.key] = work
         del self._batches[batch]
         # One that ended just now took itself out before it was put in.
@@ -87,17 +89,17 @@ class Works:
                 work.taken_bytes += size
                 self._wake(work)
 
-    def _find(self, batch: int, index: int) -> "_Work | None":
+    def _find(self, batch: int, index: int) -> "WorkerWork | None":
         works = self._batches.get(batch)
         return self._open.get((batch, index)) if works is None else works[index]
 
-    def _wake(self, work: "_Work") -> None:
+    def _wake(self, work: "WorkerWork") -> None:
         self._changed.notify_all()
         waiters, work.waiters = work.waiters, []
         for wake in waiters:
             wake()
 
-    def sent(self, work: "_Work", response: Outcome, final: bool) -> None:
+    def sent(self, work: "WorkerWork", response: Outcome, final: bool) -> None:
         """Send a response, when there is credit for it."""
         size = _bytes_of(response)
         with self._changed:
@@ -114,7 +116,7 @@ class Works:
         if final:
             self._open.pop(work.key, None)
 
-    def _wait_for_credit(self, work: "_Work") -> None:
+    def _wait_for_credit(self, work: "WorkerWork") -> None:
         if not work.is_full:
             return
         try:
@@ -125,7 +127,7 @@ class Works:
             if work.sent_items - work.taken_items > WINDOW_ITEMS * OVERRUN_FACTOR:
                 raise Cancelled("the caller does not read; await drained() between responses")
 
-    async def drained(self, work: "_Work") -> None:
+    async def drained(self, work: "WorkerWork") -> None:
         """Wait until there is credit."""
         loop = asyncio.get_running_loop()
         while True:
@@ -142,10 +144,11 @@ class Works:
             await future
 
 
-class _Work:
+class WorkerWork:
     """One request, as the model's runtime sees it: see :class:`modelport.runtimes.base.Work`."""
 
     __slots__ = (
+        "comes_again",
         "is_cancelled",
         "is_ended",
         "key",
@@ -166,6 +169,7 @@ class _Work:
         self.rows = rows
         self.is_cancelled = False
         self.is_ended = False
+        self.comes_again = False
         self.sent_items = self.sent_bytes = self.taken_items = self.taken_bytes = 0
         self.waiters: list[Callable[[], object]] = []
 
@@ -180,6 +184,10 @@ class _Work:
     def send(self, response: Response | ModelportError | None, *, final: bool) -> None:
         """Give one response, from any thread."""
         self.works.sent(self, response, final)
+
+    def reschedule(self) -> None:
+        """Have the request executed once more; the server is told with the end of the batch."""
+        self.comes_again = True
 
     async def drained(self) -> None:
         """Wait until the caller has read enough to take more."""
