@@ -21,7 +21,7 @@ import httptools
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from modelport.errors import ModelportError
-from modelport.protocols.base import Access, Exchange, Reply, Route
+from modelport.protocols.base import Access, Exchange, Reply, Route, Rpc
 from modelport.server.http import PENDING_BYTES, HttpOptions, HttpServer
 from modelport.server.routing import Router
 from modelport.testing.clock import ManualClock
@@ -116,7 +116,7 @@ class Run:
             assert not server.connections, "a connection is left"
             server.close()
 
-    def admit(self, head: RequestHead, route: Route) -> str:
+    def admit(self, head: RequestHead, route: Route | Rpc) -> str:
         """Be the door; it refuses whoever says so."""
         if head.headers.get("x") == "no":
             raise ModelportError("no")

@@ -15,7 +15,10 @@ READY_WITHIN_S = 60
 """Frameworks are imported meanwhile, on machines that have other things to do."""
 STOPPED_WITHIN_S = 30
 
-GREETING = re.compile(r"is ready on (?P<url>\S+?)[,\s](.*metrics: (?P<metrics>[^,)\s]+))?")
+GREETING = re.compile(
+    r"is ready on (?P<url>\S+?)[,\s]"
+    r"(.*gRPC: (?P<grpc>[^,)\s]+))?(.*metrics: (?P<metrics>[^,)\s]+))?"
+)
 
 
 @dataclass
@@ -25,12 +28,14 @@ class Served:
     Attributes:
         process: What runs it.
         url: Where HTTP is answered.
+        grpc_address: Host and port of gRPC; "" where it has no port.
         metrics_url: The whole address of the metrics; "" where they have no port.
         lines: What it has written so far, both streams.
     """
 
     process: subprocess.Popen[str]
     url: str = ""
+    grpc_address: str = ""
     metrics_url: str = ""
     lines: list[str] = field(default_factory=list)
 
@@ -94,8 +99,13 @@ def _read(served: Served, is_ready: threading.Event) -> None:
         found = GREETING.search(line)
         if found and not served.url:
             served.url, served.metrics_url = found["url"], found["metrics"] or ""
+            served.grpc_address = found["grpc"] or ""
             is_ready.set()
     is_ready.set()
 
 
-FREE_PORTS = {"MODELPORT_HTTP_PORT": "0", "MODELPORT_METRICS_PORT": "0"}
+FREE_PORTS = {
+    "MODELPORT_HTTP_PORT": "0",
+    "MODELPORT_GRPC_PORT": "0",
+    "MODELPORT_METRICS_PORT": "0",
+}

@@ -219,7 +219,16 @@ ABOVE_THE_CLIENT = {
 FLOORS = {
     "root": Floor(),
     "wire": Floor(
-        libraries=("google.protobuf", "httptools", "msgspec", "numpy", "orjson", "wsproto", "yaml"),
+        libraries=(
+            "google.protobuf",
+            "hpack",
+            "httptools",
+            "msgspec",
+            "numpy",
+            "orjson",
+            "wsproto",
+            "yaml",
+        ),
         # Bytes know neither sockets nor time: now is an argument, the environment is not theirs.
         refused=frozenset(
             {

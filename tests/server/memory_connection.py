@@ -11,7 +11,7 @@ import httptools
 
 from modelport.clock import Clock
 from modelport.errors import ModelportError, Unauthenticated
-from modelport.protocols.base import Access, Exchange, Route
+from modelport.protocols.base import Access, Exchange, Route, Rpc
 from modelport.protocols.v2_rest.replies import encode_error
 from modelport.server.cors import Cors
 from modelport.server.http import HttpExchange, HttpOptions, HttpServer
@@ -270,7 +270,7 @@ class TestServer:
             options or HttpOptions(), None, cors,
         )  # fmt: skip
 
-    def admit(self, head: RequestHead, route: Route) -> str:
+    def admit(self, head: RequestHead, route: Route | Rpc) -> str:
         """Be the door."""
         if route.access is not Access.PUBLIC and "x-stranger" in head.headers:
             raise Unauthenticated("a key is required")

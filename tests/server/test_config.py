@@ -35,7 +35,7 @@ def problems(
 def test_defaults_are_loopback_and_three_known_ports() -> None:
     settings = resolve([], {}).settings
     assert (settings.host, settings.http_port, settings.metrics_port) == ("127.0.0.1", 8000, 8002)
-    assert settings.grpc_port is None
+    assert settings.grpc_port == 8001
 
 
 def test_default_settings_are_those_of_the_dataclass() -> None:
@@ -168,6 +168,10 @@ ALIASES: list[tuple[str, str, object]] = [
     ("--repository-poll-secs=3", "repository_poll_secs", 3),
     ("--allow-metrics=false", "metrics_port", None),
     ("--allow-grpc=false", "grpc_port", None),
+    ("--allow-grpc", "grpc_port", 8001),
+    ("--grpc-keepalive-time=5000", "grpc_keepalive_time", 5000),
+    ("--grpc-max-connection-age=60000", "grpc_max_connection_age", 60000),
+    ("--grpc-infer-response-compression-level=low", "grpc_infer_response_compression_level", "low"),
     ("--allow-http=true", "http_port", 8000),
     ("--id=mine", "server_name", "mine"),
     ("--metrics-config=counter_latencies=false", "metrics_config", MetricsConfig(False)),
@@ -523,10 +527,14 @@ ERRORS: list[tuple[str, dict[str, str], str | None, str]] = [
         None,
         "--extra-port: port 8000 is also that of http_port; give each its own",
     ),
-    ("--grpc-port 8001", {}, None, "--grpc-port: gRPC is not served yet;"
-        " leave it out or say off, and call over HTTP"),
-    ("--allow-grpc", {}, None, "--allow-grpc: gRPC is not served yet;"
-        " leave it out or say false, and call over HTTP"),
+    ("--grpc-port 8000", {}, None, "--grpc-port: port 8000 is also that of http_port; give each"
+        " its own, or --grpc-port off: the HTTP port answers gRPC too"),
+    ("--grpc-use-ssl --grpc-server-cert c", {}, None, "--grpc-use-ssl: TLS needs a certificate and"
+        " its key; add --grpc-server-key FILE"),
+    ("--grpc-server-key k", {}, None, "--grpc-server-key: is for TLS, which gRPC does not have;"
+        " add --grpc-use-ssl"),
+    ("--grpc-use-ssl-mutual --grpc-server-cert c --grpc-server-key k", {}, None,
+        "--grpc-use-ssl-mutual: client certificates need authorities; add --grpc-root-cert FILE"),
     ("--allow-client-shm", {}, None, "--allow-client-shm: shared memory is not offered yet;"
         " leave it out, and send tensors in the binary form"),
     ("--trace-config level=TIMESTAMPS", {}, None, "--trace-config: tracing is not offered yet;"

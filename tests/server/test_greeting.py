@@ -13,7 +13,11 @@ from modelport.server.greeting import greeting
 from modelport.wire import model_config
 from tests.served import Served
 
-ADDRESSES = {"http": [("127.0.0.1", 8000)], "metrics": [("127.0.0.1", 8002)]}
+ADDRESSES = {
+    "http": [("127.0.0.1", 8000)],
+    "grpc": [("127.0.0.1", 8001)],
+    "metrics": [("127.0.0.1", 8002)],
+}
 
 
 def engine_of(*names: str) -> Engine:
@@ -34,7 +38,10 @@ def greet(*names: str, options: tuple[str, ...] = ()) -> str:
 
 def test_it_says_where_and_what() -> None:
     told = greet("iris", "add_sub").splitlines()
-    assert "is ready on http://localhost:8000 (metrics: http://localhost:8002/metrics)" in told[0]
+    assert (
+        "is ready on http://localhost:8000 (gRPC: localhost:8001, metrics: http://localhost:8002/metrics)"
+        in told[0]
+    )
     assert told[1] == "  models: add_sub, iris"
 
 

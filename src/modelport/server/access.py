@@ -12,8 +12,8 @@ import ipaddress
 from collections.abc import Iterable
 from typing import Self
 
-from modelport.errors import Forbidden, Unauthenticated
-from modelport.protocols.base import ADMIN, Access, Route
+from modelport.errors import Forbidden, Unauthenticated, Unavailable
+from modelport.protocols.base import ADMIN, Access, Route, Rpc
 from modelport.server.cors import Cors
 from modelport.server.setting_values import Restriction
 from modelport.server.settings import Settings
@@ -36,6 +36,7 @@ class AccessDoor:
             ``localhost`` and addresses; ``*`` is every name.
         cors: Pages that may call although they come from elsewhere.
         restrictions: Categories that want a header of their own.
+        is_grpc: Whether it is for gRPC, where such a header is metadata with a longer name.
     """
 
     def __init__(
@@ -46,13 +47,15 @@ class AccessDoor:
         host_names: Iterable[str] = (),
         cors: Cors | None = None,
         restrictions: Iterable[Restriction] = (),
+        is_grpc: bool = False,
     ) -> None:
+        self._is_grpc = is_grpc
         self._admins = _KeyRing(admin_keys)
         self._callers = _KeyRing(api_keys)
         self._host_names = {"localhost", *(_plain_name(name) for name in host_names)}
         self._cors = cors or Cors()
         self._lock_by_category = {
-            category: (restriction.header, _digest(restriction.value))
+            category: (_GRPC_PREFIX * is_grpc + restriction.header, _digest(restriction.value))
             for restriction in restrictions
             for category in restriction.categories
         }
@@ -68,7 +71,21 @@ class AccessDoor:
             restrictions=settings.http_restricted_api,
         )
 
-    def admit(self, head: RequestHead, route: Route) -> str:
+    @classmethod
+    def for_grpc(cls, settings: Settings) -> Self:
+        """Make the same for gRPC: other restrictions, and no pages, which cannot call it.
+
+        A page cannot send what gRPC needs without asking first, and a name that was pointed at
+        this machine does not help it: browsers speak HTTP/2 over TLS only.
+        """
+        return cls(
+            api_keys=settings.api_key,
+            admin_keys=settings.admin_key,
+            restrictions=settings.grpc_restricted_protocol,
+            is_grpc=True,
+        )
+
+    def admit(self, head: RequestHead, route: Route | Rpc) -> str:
         """Give the principal that asks; "" for anybody.
 
         Raises:
@@ -83,7 +100,8 @@ class AccessDoor:
             return self._admit_admin(_sent_key(head))
         if self._callers:
             return self._admit_caller(_sent_key(head))
-        self._check_page(head)
+        if not self._is_grpc:
+            self._check_page(head)
         return ""
 
     def _check_lock(self, head: RequestHead, access: Access) -> None:
@@ -93,6 +111,8 @@ class AccessDoor:
         header, digest = lock
         sent = head.headers.get(header.lower(), "")
         if not hmac.compare_digest(_digest(sent), digest):
+            if self._is_grpc:
+                raise Unavailable(f"This protocol is restricted, expecting header '{header}'")
             raise Forbidden(f"This API is restricted, expecting header '{header}'")
 
     def _admit_caller(self, key: str) -> str:
@@ -142,6 +162,9 @@ class AccessDoor:
     def _is_known_host(self, host: str) -> bool:
         name = _plain_name(host)
         return name in self._host_names or "*" in self._host_names or _is_address(name)
+
+
+_GRPC_PREFIX = "triton-grpc-protocol-"
 
 
 class _KeyRing:

@@ -22,7 +22,7 @@ from modelport.engine.engine import Engine, EngineOptions
 from modelport.engine.executor import call_on_thread, new_event_loop
 from modelport.errors import LoadFailed, ModelportError
 from modelport.protocols import ops, v2_rest
-from modelport.protocols.base import Route
+from modelport.protocols.base import Route, Rpc
 from modelport.repository.repository import (
     ControlMode,
     LoadOptions,
@@ -33,14 +33,18 @@ from modelport.repository.sources import recognise
 from modelport.server import process
 from modelport.server.access import AccessDoor
 from modelport.server.cors import Cors
+from modelport.server.deadlines import Deadlines
 from modelport.server.greeting import greeting
+from modelport.server.grpc import GrpcOptions, GrpcServer
 from modelport.server.http import Connection, HttpOptions, HttpServer
+from modelport.server.http2 import Http2Options, Http2Server
 from modelport.server.logs import AccessLog, configure_logs
 from modelport.server.routing import Router
 from modelport.server.settings import Settings
-from modelport.server.tls import TlsUnusable, server_context
+from modelport.server.tls import TlsUnusable, grpc_context, server_context
 from modelport.specs import Execution
 from modelport.wire.http import HttpLimits
+from modelport.wire.http2 import Http2Limits
 from modelport.wire.v2_rest import CodecOptions
 
 __all__ = ["Server", "serve"]
@@ -78,8 +82,11 @@ class Server:
         self.repository = _repository(settings, self.engine)
         self._access_log = AccessLog() if settings.access_log else None
         self.http = self._listener(self._routes())
+        self.grpc = self._listener([])
         self.metrics = self._listener(ops.routes(self.engine, self._ops_options()))
-        self.addresses: dict[str, list[tuple[str, int]]] = {"http": [], "metrics": []}
+        self.listeners = (self.http, self.grpc, self.metrics)
+        self._teach_http2()
+        self.addresses: dict[str, list[tuple[str, int]]] = {"http": [], "grpc": [], "metrics": []}
         self._sockets: list[asyncio.AbstractServer] = []
 
     def _routes(self) -> list[Route]:
@@ -98,10 +105,29 @@ class Server:
             *ops.routes(self.engine, self._ops_options()),
         ]
 
+    def _rpcs(self) -> list[Rpc]:
+        return []
+
+    def _teach_http2(self) -> None:
+        """Have every listener answer HTTP/2, and all but the metrics' gRPC."""
+        settings = self.settings
+        door = AccessDoor.for_grpc(settings)
+        deadlines = Deadlines(self.clock)
+        level = _LEVEL_BY_NAME[settings.grpc_infer_response_compression_level]
+        options = GrpcOptions(
+            max_message_bytes=settings.grpc_max_input_size, compression_level=level
+        )
+        rpcs = self._rpcs()
+        patience = _http2_options(settings)
+        for http in (self.http, self.grpc):
+            calls = GrpcServer(rpcs, door, http, deadlines, options)
+            http.http2 = Http2Server(http, calls, patience)
+        self.metrics.http2 = Http2Server(self.metrics, None, patience)
+
     def _ops_options(self) -> ops.OpsOptions:
         return ops.OpsOptions(
             metrics=self.settings.metrics_config,
-            open_connections=lambda: len(self.http.connections),
+            open_connections=lambda: len(self.http.connections) + len(self.grpc.connections),
             cache=self.engine.cache,
         )
 
@@ -137,10 +163,12 @@ class Server:
         ports = [settings.http_port] if settings.http_port is not None else []
         for port in (*ports, *settings.extra_port):
             await self._listen("http", self.http, port, context)
+        if settings.grpc_port is not None:
+            await self._listen("grpc", self.grpc, settings.grpc_port, grpc_context(settings))
         if settings.metrics_port is not None:
             await self._listen("metrics", self.metrics, settings.metrics_port, context)
-        self.http.open()
-        self.metrics.open()
+        for listener in self.listeners:
+            listener.open()
         await self.engine.open(self.repository)
         failures = self.repository.failures
         for name, text in failures.items():
@@ -185,15 +213,15 @@ class Server:
         self.engine.is_exiting = True
         for listening in self._sockets:
             listening.close()
-        for server in (self.http, self.metrics):
-            server.is_draining = True
+        for listener in self.listeners:
+            listener.is_draining = True
         try:
             async with asyncio.timeout(self.settings.exit_timeout_secs):
                 await asyncio.sleep(IDLE_GRACE_S)
                 while True:
-                    self.http.drain()
-                    self.metrics.drain()
-                    if not self.http.connections and not self.metrics.connections:
+                    for listener in self.listeners:
+                        listener.drain()
+                    if not any(listener.connections for listener in self.listeners):
                         break
                     await asyncio.sleep(0.02)
                 await self.engine.drain()
@@ -205,11 +233,31 @@ class Server:
         """Give everything back; what is not finished by now fails."""
         for listening in self._sockets:
             listening.close()
-        self.http.close()
-        self.metrics.close()
+        for listener in self.listeners:
+            listener.close()
         await self.engine.close()
         if self._access_log is not None:
             self._access_log.close()
+
+
+def _http2_options(settings: Settings) -> Http2Options:
+    age, grace = settings.grpc_max_connection_age, settings.grpc_max_connection_age_grace
+    return Http2Options(
+        limits=Http2Limits(
+            block_bytes=settings.max_header_bytes, list_bytes=settings.max_header_bytes
+        ),
+        keepalive_time_s=settings.grpc_keepalive_time / 1000,
+        keepalive_timeout_s=settings.grpc_keepalive_timeout / 1000,
+        keepalive_without_calls=settings.grpc_keepalive_permit_without_calls,
+        max_pings_without_data=settings.grpc_http2_max_pings_without_data,
+        min_ping_interval_s=settings.grpc_http2_min_recv_ping_interval_without_data / 1000,
+        max_ping_strikes=settings.grpc_http2_max_ping_strikes,
+        max_age_s=None if age is None else age / 1000,
+        max_age_grace_s=None if grace is None else grace / 1000,
+    )
+
+
+_LEVEL_BY_NAME = {"none": None, "low": 1, "medium": 6, "high": 9}
 
 
 def _bound_unsent_bytes(listening: int) -> None:
@@ -256,7 +304,7 @@ async def _serve(server: Server) -> int:
             # What was made at start stays: the collector need not look at it again.
             gc.freeze()
             gc.enable()
-            trimming = asyncio.ensure_future(process.trim_when_idle(server.http))
+            trimming = asyncio.ensure_future(process.trim_when_idle(server.http, server.grpc))
             if not server.settings.quiet:
                 print(greeting(server.engine, server.addresses, server.settings), flush=True)
             log.info("ready: Modelport %s", __version__)

@@ -333,6 +333,8 @@ def _settled(
     changes: dict[str, Any] = {}
     if not settings.allow_http:
         changes["http_port"] = None
+    if not settings.allow_grpc:
+        changes["grpc_port"] = None
     if not settings.allow_metrics:
         changes["metrics_port"] = None
     if source_by_name["data_dir"].origin is Origin.DEFAULT:
@@ -465,12 +467,14 @@ def _check_ports(settings: Settings, where: Mapping[str, str]) -> Iterator[Probl
     taken: dict[int, str] = {}
     ports = [("http_port", settings.http_port)]
     ports += [("extra_port", port) for port in settings.extra_port]
-    ports += [("metrics_port", settings.metrics_port)]
+    ports += [("grpc_port", settings.grpc_port), ("metrics_port", settings.metrics_port)]
     for name, port in ports:
         if port and port in taken:
             remedy = "give each its own"
             if name == "metrics_port":
                 remedy += ", or --metrics-port off: /metrics answers on the HTTP port too"
+            if name == "grpc_port":
+                remedy += ", or --grpc-port off: the HTTP port answers gRPC too"
             yield Problem(where[name], f"port {port} is also that of {where[taken[port]]}", remedy)
         elif port:
             taken[port] = name
@@ -484,6 +488,17 @@ def _check_tls(settings: Settings, where: Mapping[str, str]) -> Iterator[Problem
     if settings.tls_client_ca and not settings.tls_cert:
         what = "client certificates are checked over TLS only"
         yield Problem(where["tls_client_ca"], what, "add --tls-cert FILE and --tls-key FILE")
+    is_asked = settings.grpc_use_ssl or settings.grpc_use_ssl_mutual
+    for name in ("grpc_server_cert", "grpc_server_key"):
+        if is_asked and getattr(settings, name) is None:
+            asks = "grpc_use_ssl" if settings.grpc_use_ssl else "grpc_use_ssl_mutual"
+            what = "TLS needs a certificate and its key"
+            yield Problem(where[asks], what, f"add --{name.replace('_', '-')} FILE")
+        if not is_asked and getattr(settings, name) is not None:
+            yield Problem(where[name], "is for TLS, which gRPC does not have", "add --grpc-use-ssl")
+    if settings.grpc_use_ssl_mutual and settings.grpc_root_cert is None:
+        what = "client certificates need authorities"
+        yield Problem(where["grpc_use_ssl_mutual"], what, "add --grpc-root-cert FILE")
 
 
 def _check_models(settings: Settings, where: Mapping[str, str]) -> Iterator[Problem]:
@@ -499,18 +514,6 @@ _CHECKS = (_check_door, _check_ports, _check_tls, _check_models)
 
 # Values that are understood and not offered: name, whether it is asked for, what, what to do.
 _NOT_YET: tuple[tuple[str, Callable[[Any], bool], str, str], ...] = (
-    (
-        "grpc_port",
-        lambda port: port is not None,
-        "gRPC is not served yet",
-        "leave it out or say off, and call over HTTP",
-    ),
-    (
-        "allow_grpc",
-        bool,
-        "gRPC is not served yet",
-        "leave it out or say false, and call over HTTP",
-    ),
     (
         "allow_client_shm",
         bool,

@@ -21,8 +21,10 @@ def greeting(
     metrics = [f"{scheme}://{_host(host)}:{port}/metrics" for host, port in addresses["metrics"]]
     served = engine.deployments()
     lines = [f"Modelport {__version__} is ready on {', '.join(urls)}"]
-    if metrics:
-        lines[0] += f" (metrics: {', '.join(metrics)})"
+    others = [f"gRPC: {_host(host)}:{port}" for host, port in addresses.get("grpc", [])]
+    others += [f"metrics: {url}" for url in metrics]
+    if others:
+        lines[0] += f" ({', '.join(others)})"
     names = sorted({deployment.name for deployment in served})
     shown = ", ".join(names[:MOST_MODELS]) + (", ..." if len(names) > MOST_MODELS else "")
     lines.append(

@@ -25,7 +25,7 @@ from modelport.errors import (
     TimedOut,
     Unauthenticated,
 )
-from modelport.protocols.base import Buffer, Headers, Reply, Route
+from modelport.protocols.base import Buffer, Headers, Reply, Route, Rpc
 from modelport.server.cors import Cors
 from modelport.server.pressure import LARGE_ANSWER_BYTES, TURN_NS, Answers, Pressure
 from modelport.server.routing import Match, Router
@@ -44,10 +44,15 @@ from modelport.wire.http import (
 )
 
 __all__ = [
+    "BURST_GAP_NS",
+    "JOIN_BELOW_BYTES",
+    "LEAST_PROGRESS_BYTES",
     "AccessRecord",
+    "Bound",
     "Connection",
     "Door",
     "Guest",
+    "Holder",
     "HttpExchange",
     "HttpOptions",
     "HttpServer",
@@ -72,6 +77,8 @@ answers at once.
 MOST_KNOWN = 1024
 """Heads that are kept. One client sends as many as its bodies have lengths."""
 KNOWN_HEAD_BYTES = 2048
+HTTP2_HEAD = b"PRI * HTTP/2.0\r\n\r\n"
+"""What the preface of HTTP/2 looks like to HTTP/1.1; RFC 9113 §3.4 chose it so."""
 MOST_HELD = 64
 """Pieces that one connection holds for the sweep at the most."""
 LINGER_S = 30.0
@@ -91,7 +98,7 @@ something is written to them.
 class Door(Protocol):
     """Decides who may come in, from the head alone and the same each time."""
 
-    def admit(self, head: RequestHead, route: Route) -> str:
+    def admit(self, head: RequestHead, route: Route | Rpc) -> str:
         """Give the principal that asks.
 
         Raises:
@@ -114,6 +121,14 @@ class Guest(Protocol):
 
     def abort(self) -> None:
         """End at once."""
+        ...
+
+
+class Holder(Protocol):
+    """A connection that holds answers for the end of this turn of the loop."""
+
+    def flush(self) -> None:
+        """Write what is held."""
         ...
 
 
@@ -154,6 +169,9 @@ class HttpServer:
         options: Limits and patience.
         record_access: Called after each answer, if given.
         cors: Which web pages may call; none if not given.
+
+    Attributes:
+        http2: Makes who takes over a connection that begins as HTTP/2 does; ``None`` refuses it.
     """
 
     def __init__(
@@ -174,14 +192,15 @@ class HttpServer:
         self.record_access = record_access
         self.cors = cors or Cors()
         self.connections: set[Guest] = set()
-        self.known: dict[bytes, _Bound] = {}
+        self.known: dict[bytes, Bound] = {}
         self.pressure = Pressure(clock)
         # Whether nothing is to be noted or said beside an ordinary answer.
         self.is_plain = record_access is None
         self._is_draining = False
         self.last_sent_ns = 0
-        self.last_sender: Connection | None = None
-        self._holding: list[Connection] = []
+        self.last_sender: Holder | None = None
+        self.http2: Callable[[], asyncio.Protocol] | None = None
+        self._holding: list[Holder] = []
         self._sweeper: asyncio.TimerHandle | None = None
         self._id_prefix = secrets.token_hex(4)
         self._ids = itertools.count(1)
@@ -217,7 +236,7 @@ class HttpServer:
         for connection in list(self.connections):
             connection.abort()
 
-    def flush_soon(self, connection: "Connection") -> None:
+    def flush_soon(self, connection: Holder) -> None:
         """Have what ``connection`` holds written at the end of this turn of the loop."""
         if not self._holding:
             asyncio.get_running_loop().call_soon(self._flush)
@@ -230,6 +249,38 @@ class HttpServer:
             self.last_sender = connection
         self.last_sent_ns = self.clock.now_ns()
 
+    def look_up(self, head: RequestHead) -> "Bound":
+        """Find the route of a request, and hear the door."""
+        answer_headers = self.cors.answer_headers(head)
+        answers = self.pressure.answers(head.path)
+        most = self.options.limits.body_bytes
+        preflight = self.cors.preflight(head)
+        if preflight is not None:
+            return Bound(head, None, {}, "", most, preflight, answers, answer_headers)
+        match = self.router.match(head.method, head.path)
+        route = match.route
+        if route is None:
+            return Bound(head, None, {}, "", most, self._no_route(match), answers, answer_headers)
+        most = route.max_body_bytes or most
+        principal, refusal = "", None
+        try:
+            principal = self.door.admit(head, route)
+            if head.content_length > most:
+                raise body_too_large(head.content_length, most)
+        except ModelportError as exc:
+            refusal = route.errors(exc)
+            if isinstance(exc, Unauthenticated):
+                headers = (*refusal.headers, ("WWW-Authenticate", "Bearer"))
+                refusal = Reply(refusal.status, headers, refusal.body)
+        return Bound(head, route, match.params, principal, most, refusal, answers, answer_headers)
+
+    def _no_route(self, match: Match) -> Reply:
+        if not match.methods:
+            return self.errors(NotFound("Not Found"))
+        reply = self.errors(NotFound("Method Not Allowed"))
+        allow = ("Allow", ", ".join(match.methods))  # RFC 9110 §15.5.6
+        return Reply(405, (*reply.headers, allow), reply.body)
+
     def new_request_id(self) -> str:
         """An id that ties an answer to the log."""
         return f"{self._id_prefix}-{next(self._ids):x}"
@@ -241,7 +292,7 @@ class HttpServer:
         self._sweeper = asyncio.get_running_loop().call_later(1.0, self._sweep)
 
 
-class _Bound:
+class Bound:
     """A head with all that follows from it: kept for the next request with the same bytes."""
 
     __slots__ = (
@@ -308,7 +359,7 @@ class HttpExchange:
     _is_chunked = False
 
     def __init__(
-        self, connection: "Connection", bound: _Bound, body: Buffer, received_ns: int
+        self, connection: "Connection", bound: Bound, body: Buffer, received_ns: int
     ) -> None:
         self._connection = connection
         self._bound = bound
@@ -542,7 +593,7 @@ class Connection(asyncio.Protocol):
         self.is_full = False
         self.is_closing = False
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
-        self._bound: _Bound | None = None
+        self._bound: Bound | None = None
         self._exchange: HttpExchange | None = None
         self._body: _CountedBody | _ChunkedBody | None = None
         self._pending = bytearray()
@@ -697,7 +748,7 @@ class Connection(asyncio.Protocol):
         if self._is_half_closed and self._exchange is None and not self._pending:
             self._close()
 
-    def _bind(self, data: bytes) -> _Bound | None:
+    def _bind(self, data: bytes) -> Bound | None:
         """Read a new head and look up all that follows from it."""
         limits = self.server.options.limits
         # RFC 9112 §2.2: empty lines before a request are passed over.
@@ -718,12 +769,15 @@ class Connection(asyncio.Protocol):
             if bound is not None:
                 self._bound = bound
                 return bound
+            if raw == HTTP2_HEAD and self._bound is None and self.server.http2 is not None:
+                self._give_to(self.server.http2(), data)
+                return None
             head = parse_request_head(raw)
         except BadMessage as exc:
             reply = self.server.errors(exc)
             self._refuse(Reply(exc.status, reply.headers, reply.body))
             return None
-        self._bound = bound = self._look_up(head)
+        self._bound = bound = self.server.look_up(head)
         known = self.server.known
         if len(raw) <= KNOWN_HEAD_BYTES:
             if len(known) >= MOST_KNOWN:
@@ -746,39 +800,7 @@ class Connection(asyncio.Protocol):
         if b"\n\n" in data or b"\n\r\n" in data.replace(b"\r\n\r\n", b""):
             raise BadMessage("the lines of the request must end in CRLF")
 
-    def _look_up(self, head: RequestHead) -> _Bound:
-        server = self.server
-        answer_headers = server.cors.answer_headers(head)
-        answers = server.pressure.answers(head.path)
-        most = server.options.limits.body_bytes
-        preflight = server.cors.preflight(head)
-        if preflight is not None:
-            return _Bound(head, None, {}, "", most, preflight, answers, answer_headers)
-        match = server.router.match(head.method, head.path)
-        route = match.route
-        if route is None:
-            return _Bound(head, None, {}, "", most, self._no_route(match), answers, answer_headers)
-        most = route.max_body_bytes or most
-        principal, refusal = "", None
-        try:
-            principal = server.door.admit(head, route)
-            if head.content_length > most:
-                raise body_too_large(head.content_length, most)
-        except ModelportError as exc:
-            refusal = route.errors(exc)
-            if isinstance(exc, Unauthenticated):
-                headers = (*refusal.headers, ("WWW-Authenticate", "Bearer"))
-                refusal = Reply(refusal.status, headers, refusal.body)
-        return _Bound(head, route, match.params, principal, most, refusal, answers, answer_headers)
-
-    def _no_route(self, match: Match) -> Reply:
-        if not match.methods:
-            return self.server.errors(NotFound("Not Found"))
-        reply = self.server.errors(NotFound("Method Not Allowed"))
-        allow = ("Allow", ", ".join(match.methods))  # RFC 9110 §15.5.6
-        return Reply(405, (*reply.headers, allow), reply.body)
-
-    def _begin(self, bound: _Bound, data: bytes) -> bytes:
+    def _begin(self, bound: Bound, data: bytes) -> bytes:
         """Take one request off ``data`` and give back the rest."""
         head = bound.head
         size = bound.size
@@ -795,7 +817,7 @@ class Connection(asyncio.Protocol):
         self._handle(bound, data[size:end])
         return data[end:] if len(data) > end else b""
 
-    def _begin_slowly(self, bound: _Bound, data: bytes) -> bytes:
+    def _begin_slowly(self, bound: Bound, data: bytes) -> bytes:
         head = bound.head
         if bound.refusal is not None:
             # The rest of the request cannot be told from the next one without reading it all.
@@ -811,7 +833,7 @@ class Connection(asyncio.Protocol):
             self._body = _CountedBody(bound, head.content_length)
         return self._take_body(rest)
 
-    def _refuse_early(self, bound: _Bound) -> bytes:
+    def _refuse_early(self, bound: Bound) -> bytes:
         self._refuse(cast(Reply, bound.refusal), bound)
         return b""
 
@@ -841,7 +863,7 @@ class Connection(asyncio.Protocol):
             self._handle(body.bound, body.take())
         return rest
 
-    def _handle(self, bound: _Bound, body: Buffer) -> None:
+    def _handle(self, bound: Bound, body: Buffer) -> None:
         self._since_ns = now_ns = self._now_ns()
         self._exchange = exchange = HttpExchange(self, bound, body, now_ns)
         expected_bytes = bound.answers.bytes
@@ -850,7 +872,7 @@ class Connection(asyncio.Protocol):
         else:
             self._run_with_room(exchange, bound, expected_bytes)
 
-    def _run_with_room(self, exchange: HttpExchange, bound: _Bound, expected_bytes: int) -> None:
+    def _run_with_room(self, exchange: HttpExchange, bound: Bound, expected_bytes: int) -> None:
         """Run a request whose last answer was large, when there is room for another."""
         pressure = self.server.pressure
 
@@ -872,7 +894,7 @@ class Connection(asyncio.Protocol):
         else:
             pressure.wait(expected_bytes, go_on, refuse)
 
-    def _run(self, exchange: HttpExchange, bound: _Bound) -> None:
+    def _run(self, exchange: HttpExchange, bound: Bound) -> None:
         handler = bound.handler
         if handler is None:
             refusal = cast(Reply, bound.refusal)
@@ -973,12 +995,14 @@ class Connection(asyncio.Protocol):
         exchange.record(101, 0, self.server.new_request_id())
         self.flush()
         self._transport.write(encode_response_head(101, headers, None, close=False))
-        data = bytes(self._pending)
+        exchange.on_disconnect = None
+        self._give_to(guest, bytes(self._pending))
+
+    def _give_to(self, guest: asyncio.Protocol, data: bytes) -> None:
         transport = self._transport
         if self._is_reading_paused:
             transport.resume_reading()
         # Whoever still knows this connection finds it lost.
-        exchange.on_disconnect = None
         self.connection_lost(None)
         transport.set_protocol(guest)
         guest.connection_made(transport)
@@ -988,7 +1012,7 @@ class Connection(asyncio.Protocol):
             transport.close()
 
     def _refuse(
-        self, reply: Reply, bound: _Bound | None = None, *, linger_s: float = LINGER_S
+        self, reply: Reply, bound: Bound | None = None, *, linger_s: float = LINGER_S
     ) -> None:
         """Answer and close: what else the client sends cannot be understood or is not wanted."""
         self.is_closing = True
@@ -1086,7 +1110,7 @@ class _CountedBody:
 
     __slots__ = ("_filled", "_view", "bound", "is_complete")
 
-    def __init__(self, bound: _Bound, length: int) -> None:
+    def __init__(self, bound: Bound, length: int) -> None:
         self.bound = bound
         header = bound.head.headers.get("inference-header-content-length", "")
         align_at = int(header) if header.isascii() and header.isdigit() and len(header) < 10 else 0
@@ -1121,7 +1145,7 @@ class _ChunkedBody:
 
     __slots__ = ("_reader", "bound")
 
-    def __init__(self, bound: _Bound, reader: ChunkedReader) -> None:
+    def __init__(self, bound: Bound, reader: ChunkedReader) -> None:
         self.bound = bound
         self._reader = reader
 

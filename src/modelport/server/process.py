@@ -43,17 +43,18 @@ def tune() -> bool:
     return True
 
 
-async def trim_when_idle(server: HttpServer) -> None:
+async def trim_when_idle(*servers: HttpServer) -> None:
     """Give free memory back whenever a busy time has ended. Runs until cancelled."""
     library = _glibc()
     if library is None:
         return
-    seen_ns = server.last_sent_ns
+    seen_ns = max(server.last_sent_ns for server in servers)
     is_trimmed = True
     while True:
         await asyncio.sleep(IDLE_CHECK_S)
-        if server.last_sent_ns != seen_ns:
-            seen_ns = server.last_sent_ns
+        last_ns = max(server.last_sent_ns for server in servers)
+        if last_ns != seen_ns:
+            seen_ns = last_ns
             is_trimmed = False
         elif not is_trimmed:
             # Takes a millisecond per some hundred MB: off the loop.

@@ -191,7 +191,10 @@ class Settings:
         8000, Group.LISTENERS, values.OPTIONAL_PORT, "Port for HTTP; 0 is any free one"
     )
     grpc_port: int | None = _setting(
-        None, Group.LISTENERS, values.OPTIONAL_PORT, "Port for gRPC (not served yet: off)"
+        8001,
+        Group.LISTENERS,
+        values.OPTIONAL_PORT,
+        "Port for gRPC alone; every HTTP port answers it too",
     )
     metrics_port: int | None = _setting(
         8002,
@@ -209,7 +212,7 @@ class Settings:
         True, Group.LISTENERS, values.SWITCH, "false is --http-port off, in tritonserver's words"
     )
     allow_grpc: bool = _setting(
-        False, Group.LISTENERS, values.SWITCH, "false is --grpc-port off, in tritonserver's words"
+        True, Group.LISTENERS, values.SWITCH, "false is --grpc-port off, in tritonserver's words"
     )
     allow_metrics: bool = _setting(
         True,
@@ -235,6 +238,82 @@ class Settings:
         values.TEXT,
         "Name in the server metadata",
         aliases=("id",),
+    )
+
+    grpc_use_ssl: bool = _setting(
+        False,
+        Group.LISTENERS,
+        values.SWITCH,
+        "TLS on the gRPC port with files of its own; without it the port has those of --tls-cert",
+    )
+    grpc_use_ssl_mutual: bool = _setting(
+        False,
+        Group.LISTENERS,
+        values.SWITCH,
+        "The same, and clients need a certificate from --grpc-root-cert",
+    )
+    grpc_server_cert: str | None = _setting(
+        None, Group.LISTENERS, values.PATH, "Certificate chain (PEM) of --grpc-use-ssl"
+    )
+    grpc_server_key: str | None = _setting(
+        None, Group.LISTENERS, values.PATH, "Private key (PEM) of --grpc-server-cert"
+    )
+    grpc_root_cert: str | None = _setting(
+        None, Group.LISTENERS, values.PATH, "Authorities (PEM) of --grpc-use-ssl-mutual"
+    )
+    grpc_infer_response_compression_level: str = _setting(
+        "none",
+        Group.LISTENERS,
+        values.choice("none", "low", "medium", "high"),
+        "How much gRPC responses are compressed for clients that take them so",
+    )
+    grpc_keepalive_time: int = _setting(
+        7_200_000,  # this and the next five: Triton's
+        Group.LISTENERS,
+        values.POSITIVE_COUNT,
+        "Milliseconds of silence on an HTTP/2 connection after which the client is pinged",
+    )
+    grpc_keepalive_timeout: int = _setting(
+        20_000,
+        Group.LISTENERS,
+        values.POSITIVE_COUNT,
+        "Milliseconds in which it has to answer that",
+    )
+    grpc_keepalive_permit_without_calls: bool = _setting(
+        False,
+        Group.LISTENERS,
+        values.SWITCH,
+        "Ping, and let clients ping, while no call is under way",
+    )
+    grpc_http2_max_pings_without_data: int = _setting(
+        2,
+        Group.LISTENERS,
+        values.COUNT,
+        "Most pings without calls and data in between; 0: any number",
+    )
+    grpc_http2_min_recv_ping_interval_without_data: int = _setting(
+        300_000,
+        Group.LISTENERS,
+        values.COUNT,
+        "Milliseconds that clients have to wait between two pings",
+    )
+    grpc_http2_max_ping_strikes: int = _setting(
+        2,
+        Group.LISTENERS,
+        values.COUNT,
+        "How often they may not before the connection is ended; 0: any number",
+    )
+    grpc_max_connection_age: int | None = _setting(
+        None,
+        Group.LISTENERS,
+        values.POSITIVE_COUNT,
+        "Milliseconds after which an HTTP/2 connection is ended gracefully, give or take a tenth",
+    )
+    grpc_max_connection_age_grace: int | None = _setting(
+        None,
+        Group.LISTENERS,
+        values.COUNT,
+        "Milliseconds that its calls may go on then; without it as long as they take",
     )
 
     # Who may call
@@ -309,6 +388,12 @@ class Settings:
         Group.LIMITS,
         values.SIZE,
         "Most bytes of a request body, after decompression too",
+    )
+    grpc_max_input_size: int = _setting(
+        2**31 - 1,  # Triton's, and the most that its clients can send
+        Group.LIMITS,
+        values.SIZE,
+        "Most bytes of a gRPC message, after decompression too",
     )
     max_header_bytes: int = _setting(
         64 * 1024,  # as much as the widest of the usual servers and proxies let through

@@ -6,7 +6,7 @@ from pathlib import Path
 from modelport.errors import ModelportError
 from modelport.server.settings import Settings
 
-__all__ = ["TlsUnusable", "server_context"]
+__all__ = ["TlsUnusable", "grpc_context", "server_context"]
 
 
 class TlsUnusable(ModelportError):
@@ -22,29 +22,48 @@ def server_context(settings: Settings) -> ssl.SSLContext | None:
     Raises:
         TlsUnusable: If a file is not there, holds no PEM, or the key is another certificate's.
     """
-    if settings.tls_cert is None or settings.tls_key is None:
+    return _context(settings.tls_cert, settings.tls_key, settings.tls_client_ca, "tls")
+
+
+def grpc_context(settings: Settings) -> ssl.SSLContext | None:
+    """Make the same for the gRPC port, which may have files of its own.
+
+    Raises:
+        TlsUnusable: As above.
+    """
+    if not settings.grpc_use_ssl and not settings.grpc_use_ssl_mutual:
+        return server_context(settings)
+    authorities = settings.grpc_root_cert if settings.grpc_use_ssl_mutual else None
+    return _context(settings.grpc_server_cert, settings.grpc_server_key, authorities, "grpc")
+
+
+def _context(
+    cert_path: str | None, key_path: str | None, authorities_path: str | None, whose: str
+) -> ssl.SSLContext | None:
+    if cert_path is None or key_path is None:
         return None
-    cert, key = _file(settings.tls_cert, "--tls-cert"), _file(settings.tls_key, "--tls-key")
+    cert_flag, key_flag, authorities_flag = _FLAGS[whose]
+    cert, key = _file(cert_path, cert_flag), _file(key_path, key_flag)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols(["h2", "http/1.1"])
     try:
         # Without a password to give, OpenSSL would ask on the terminal of a server.
         context.load_cert_chain(cert, key, password=_no_password)
     except _EncryptedKey as exc:
         raise TlsUnusable(
-            f'--tls-key: "{key}" is encrypted; decrypt it with "openssl pkey -in {key} -out ..." '
+            f'{key_flag}: "{key}" is encrypted; decrypt it with "openssl pkey -in {key} -out ..." '
             "and protect the file by its permissions"
         ) from exc
     except (ssl.SSLError, OSError) as exc:
-        raise TlsUnusable(_chain_text(cert, key, exc)) from exc
-    if settings.tls_client_ca is not None:
-        authorities = _file(settings.tls_client_ca, "--tls-client-ca")
+        raise TlsUnusable(_chain_text(cert, key, exc, cert_flag, key_flag)) from exc
+    if authorities_path is not None:
+        authorities = _file(authorities_path, authorities_flag)
         try:
             context.load_verify_locations(cafile=authorities)
         except (ssl.SSLError, OSError) as exc:
             raise TlsUnusable(
-                f'--tls-client-ca: "{authorities}" holds no certificate in PEM form'
+                f'{authorities_flag}: "{authorities}" holds no certificate in PEM form'
             ) from exc
         context.verify_mode = ssl.CERT_REQUIRED
     return context
@@ -67,11 +86,19 @@ def _file(path: str, flag: str) -> Path:
         raise TlsUnusable(f'{flag}: cannot read "{found}": {exc.strerror}') from exc
 
 
-def _chain_text(cert: Path, key: Path, exc: ssl.SSLError | OSError) -> str:
+def _chain_text(
+    cert: Path, key: Path, exc: ssl.SSLError | OSError, cert_flag: str, key_flag: str
+) -> str:
     reason = getattr(exc, "reason", None)
     if reason == "KEY_VALUES_MISMATCH":
-        return f'--tls-key: "{key}" is not the key of the certificate "{cert}"'
-    blame = "--tls-cert" if b"-----BEGIN CERTIFICATE" not in cert.read_bytes() else "--tls-key"
-    wanted = "certificate chain" if blame == "--tls-cert" else "private key"
-    path = cert if blame == "--tls-cert" else key
+        return f'{key_flag}: "{key}" is not the key of the certificate "{cert}"'
+    blame = cert_flag if b"-----BEGIN CERTIFICATE" not in cert.read_bytes() else key_flag
+    wanted = "certificate chain" if blame == cert_flag else "private key"
+    path = cert if blame == cert_flag else key
     return f'{blame}: "{path}" holds no {wanted} in PEM form'
+
+
+_FLAGS = {
+    "tls": ("--tls-cert", "--tls-key", "--tls-client-ca"),
+    "grpc": ("--grpc-server-cert", "--grpc-server-key", "--grpc-root-cert"),
+}

@@ -8,7 +8,6 @@ Source: ``tritonserver --help``, 2.51 to 2.73; none of these names is a setting 
 
 __all__ = ["HARMLESS_VALUE_BY_FLAG", "REMEDY_BY_FLAG"]
 
-_NO_GRPC = "gRPC is not served yet; leave it out"
 _ONE_LOOP = "one event loop serves all connections, there are no pools to size; leave it out"
 _NO_POOL = "memory comes from the system as needed, there are no pools to size; leave it out"
 _NO_CLOUD = "the routes of SageMaker and Vertex AI are not served; leave it out"
@@ -32,7 +31,7 @@ REMEDY_BY_FLAG = {
     "--enable-peer-access": "GPUs are left to the runtimes; leave it out",
     "--min-supported-compute-capability": "GPUs are left to the runtimes; leave it out",
     "--reuse-http-port": "one process owns the port; leave it out",
-    "--reuse-grpc-port": _NO_GRPC,
+    "--reuse-grpc-port": "one process owns the port; leave it out",
     "--http-thread-count": _ONE_LOOP,
     "--buffer-manager-thread-count": _NO_POOL,
     "--pinned-memory-pool-byte-size": _NO_POOL,
@@ -55,25 +54,11 @@ REMEDY_BY_FLAG = {
     "--vertex-ai-port": _NO_CLOUD,
     "--vertex-ai-thread-count": _NO_CLOUD,
     "--vertex-ai-default-model": _NO_CLOUD,
-    "--grpc-address": _NO_GRPC,
-    "--grpc-header-forward-pattern": _NO_GRPC,
-    "--grpc-infer-thread-count": _NO_GRPC,
-    "--grpc-infer-allocation-pool-size": _NO_GRPC,
-    "--grpc-max-response-pool-size": _NO_GRPC,
-    "--grpc-use-ssl": _NO_GRPC,
-    "--grpc-use-ssl-mutual": _NO_GRPC,
-    "--grpc-server-cert": _NO_GRPC,
-    "--grpc-server-key": _NO_GRPC,
-    "--grpc-root-cert": _NO_GRPC,
-    "--grpc-infer-response-compression-level": _NO_GRPC,
-    "--grpc-keepalive-time": _NO_GRPC,
-    "--grpc-keepalive-timeout": _NO_GRPC,
-    "--grpc-keepalive-permit-without-calls": _NO_GRPC,
-    "--grpc-http2-max-pings-without-data": _NO_GRPC,
-    "--grpc-http2-min-recv-ping-interval-without-data": _NO_GRPC,
-    "--grpc-http2-max-ping-strikes": _NO_GRPC,
-    "--grpc-max-connection-age": _NO_GRPC,
-    "--grpc-max-connection-age-grace": _NO_GRPC,
+    "--grpc-address": "every listener has the address of --host; leave it out",
+    "--grpc-header-forward-pattern": "metadata is not forwarded yet; leave it out",
+    "--grpc-infer-thread-count": _ONE_LOOP,
+    "--grpc-infer-allocation-pool-size": _NO_POOL,
+    "--grpc-max-response-pool-size": _NO_POOL,
 }
 
 # A value that asks for what happens here anyway.
@@ -87,6 +72,4 @@ HARMLESS_VALUE_BY_FLAG = {
     "--reuse-grpc-port": False,
     "--allow-sagemaker": False,
     "--allow-vertex-ai": False,
-    "--grpc-use-ssl": False,
-    "--grpc-use-ssl-mutual": False,
 }

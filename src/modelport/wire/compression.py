@@ -94,9 +94,9 @@ def decompress(body: Buffer, coding: str, max_bytes: int) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def compress(pieces: Sequence[Buffer], coding: str) -> list[Buffer]:
-    """Fold the pieces of a body into one stream."""
-    stream = zlib.compressobj(_LEVEL, zlib.DEFLATED, _WINDOW_BITS[coding])
+def compress(pieces: Sequence[Buffer], coding: str, *, level: int = _LEVEL) -> list[Buffer]:
+    """Fold the pieces of a body into one stream; ``level`` is 1 (fast) to 9 (small)."""
+    stream = zlib.compressobj(level, zlib.DEFLATED, _WINDOW_BITS[coding])
     folded: list[Buffer] = [stream.compress(piece) for piece in pieces]
     folded.append(stream.flush())
     return [piece for piece in folded if len(piece)]

@@ -1,0 +1,935 @@
+"""A connection that speaks HTTP/2: many requests at once, each to its route or its gRPC method.
+
+The listener hands a connection over when it begins as HTTP/2 does. What was learned from a block
+of fields, route and verdict of the door included, is kept with the block, and equal blocks of
+other connections share it. Answers of one turn of the loop go out in one write.
+"""
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+import numpy as np
+
+from modelport.errors import ModelportError, Overloaded
+from modelport.protocols.base import Buffer, Headers, Reply, Route
+from modelport.server.http import (
+    BURST_GAP_NS,
+    JOIN_BELOW_BYTES,
+    LEAST_PROGRESS_BYTES,
+    AccessRecord,
+    Bound,
+    HttpServer,
+)
+from modelport.server.pressure import LARGE_ANSWER_BYTES, TURN_NS, Answers
+from modelport.wire.header_blocks import Block
+from modelport.wire.http import RequestHead, body_too_large
+from modelport.wire.http2 import (
+    Endpoint,
+    ErrorCode,
+    Http2Broken,
+    Http2Limits,
+    MalformedHead,
+    Stream,
+)
+from modelport.wire.http2_heads import (
+    encode_response_fields,
+    parse_request_fields,
+    parse_trailer_fields,
+)
+
+__all__ = [
+    "Answering",
+    "Calls",
+    "Http2Connection",
+    "Http2Exchange",
+    "Http2Options",
+    "Http2Server",
+    "Opener",
+]
+
+log = logging.getLogger("modelport.http2")
+
+HIGH_WATER_BYTES = 65_536
+"""Unread bytes in the socket above which nothing more is read from a client."""
+MOST_QUEUED_BYTES = 262_144
+"""Bytes that wait for a client's windows above which none of its requests is begun."""
+STREAM_FULL_BYTES = 65_536
+"""Bytes of one stream that wait above which its producer is told to wait."""
+MOST_KNOWN = 1024
+GOODBYE_S = 1.0
+"""How long a client may take to hear that it should open no more streams."""
+
+
+class Opener(Protocol):
+    """What was made of the fields that open a stream; makes the stream."""
+
+    def open(self, connection: "Http2Connection") -> Stream:
+        """Begin one."""
+        ...
+
+
+class Calls(Protocol):
+    """Takes the requests that are gRPC."""
+
+    def understand(self, head: RequestHead, answers: Answers) -> Opener:
+        """Look up a method."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Http2Options:
+    """How patient a connection is. Durations in seconds.
+
+    Attributes:
+        limits: What a client may send.
+        keepalive_time_s: Silence after which the client is asked whether it lives.
+        keepalive_timeout_s: How long it may take to say so.
+        keepalive_without_calls: Whether it is asked, and may ask, while no call is under way.
+        max_pings_without_data: How often it is asked without data in between; 0 for no limit.
+        min_ping_interval_s: How long a client must wait between two pings of its own.
+        max_ping_strikes: How often it may not, before it is sent away; 0 for no limit.
+        max_age_s: When a connection is ended gracefully; ``None`` for never.
+        max_age_grace_s: How long its calls may go on then; ``None`` for as long as they take.
+    """
+
+    limits: Http2Limits = field(default_factory=Http2Limits)
+    keepalive_time_s: float = 7200.0
+    keepalive_timeout_s: float = 20.0
+    keepalive_without_calls: bool = False
+    max_pings_without_data: int = 2
+    min_ping_interval_s: float = 300.0
+    max_ping_strikes: int = 2
+    max_age_s: float | None = None
+    max_age_grace_s: float | None = None
+
+
+class Http2Server:
+    """What the HTTP/2 connections of one listener share; makes them.
+
+    Args:
+        http: The listener.
+        calls: Takes gRPC; ``None`` if there is none here.
+        options: Limits and patience.
+    """
+
+    def __init__(self, http: HttpServer, calls: Calls | None, options: Http2Options) -> None:
+        self.http = http
+        self.options = options
+        self._calls = calls
+        self._opener_by_fields: dict[tuple[tuple[str, str], ...], Opener] = {}
+
+    def __call__(self) -> "Http2Connection":
+        """Make who takes a connection over."""
+        return Http2Connection(self)
+
+    def understand(self, block: Block) -> Opener:
+        """Find out what the fields ask for.
+
+        Raises:
+            MalformedHead: They are no request.
+        """
+        known = self._opener_by_fields
+        key = tuple(block.fields)
+        opener = known.get(key)
+        if opener is None:
+            opener = self._understand(block)
+            if len(known) >= MOST_KNOWN:
+                known.clear()
+            known[key] = opener
+        return opener
+
+    def _understand(self, block: Block) -> Opener:
+        head = parse_request_fields(block)
+        http = self.http
+        is_too_large = block.list_bytes > self.options.limits.list_bytes
+        kind = head.headers.get("content-type", "")
+        if self._calls is not None and head.method == "POST" and _is_grpc(kind):
+            return self._calls.understand(head, http.pressure.answers(head.path))
+        if is_too_large:
+            most = self.options.limits.list_bytes
+            error = Overloaded(f"the headers are larger than {most} bytes")
+            reply = http.errors(error)
+            reply = Reply(431, reply.headers, reply.body)
+            return _Request(Bound(head, None, {}, "", 0, reply, http.pressure.answers("")))
+        return _Request(http.look_up(head))
+
+
+def _is_grpc(content_type: str) -> bool:
+    return content_type.startswith("application/grpc") and content_type[16:17] in ("", "+", ";")
+
+
+class _Request:
+    """A REST request with all that follows from its fields."""
+
+    def __init__(self, bound: Bound) -> None:
+        self._bound = bound
+
+    def open(self, connection: "Http2Connection") -> Stream:
+        return Http2Exchange(connection, self._bound)
+
+
+class Http2Connection(asyncio.Protocol):
+    """One connection; see :class:`modelport.server.http.Guest`."""
+
+    def __init__(self, shared: Http2Server) -> None:
+        self.server = server = shared.http
+        self._shared = shared
+        self._options = shared.options
+        self.endpoint = Endpoint(self, shared.options.limits)
+        self.peer = ""
+        self.is_full = False
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._is_feeding = False
+        self._is_held = False
+        self._is_behind = False
+        self._is_closing = False
+        self._is_lost = False
+        self._is_noted = False
+        self._is_leaving = False
+        self._has_left = False
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._full_since_ns = 0
+        self._unread_bytes = 0
+        now_ns = server.clock.now_ns()
+        self._begun_ns = self._heard_ns = self._left_ns = now_ns
+        self._active_ns = now_ns
+        self._pinged_ns = 0
+        self._pings_without_data = 0
+        self._ping_seen_ns = 0
+        self._ping_strikes = 0
+        self._data_frames_at_ping = 0
+        self._age_ns = _age_ns(shared.options)
+
+    def __repr__(self) -> str:
+        return f"<Http2Connection {self.peer} {self.endpoint!r} waiting={len(self._waiting)}>"
+
+    # Called by the transport.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The listener has stepped aside."""
+        self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self.peer = peer[0] if isinstance(peer, tuple) else ""
+        self._transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
+        self.server.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone, or we have closed."""
+        server = self.server
+        self._is_lost = self._is_closing = True
+        server.connections.discard(self)
+        server.pressure.emptied(self)
+        if server.last_sender is self:
+            server.last_sender = None
+        self._waiting.clear()
+        streams = list(self.endpoint.streams.values())
+        self.endpoint.streams.clear()
+        for stream in streams:
+            stream.is_over = True
+            stream.receive_reset(ErrorCode.CANCEL)
+
+    def eof_received(self) -> bool:
+        """The client closes; nobody closes half of an HTTP/2 connection."""
+        return False
+
+    def pause_writing(self) -> None:
+        """The client does not read as fast as we write."""
+        self.is_full = True
+        self._full_since_ns = self.server.clock.now_ns()
+        self._unread_bytes = self._transport.get_write_buffer_size()
+        self._transport.pause_reading()
+        self._note_unread()
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        self.is_full = False
+        if self._is_lost:
+            return
+        if not self._is_behind:
+            self._transport.resume_reading()
+        for stream in list(self.endpoint.streams.values()):
+            if stream.queue is None:
+                stream.flushed()
+        self._go_on_with_waiting()
+        self.wake()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come."""
+        endpoint = self.endpoint
+        endpoint.feed(data)
+        if self._is_behind:
+            return
+        self._advance()
+
+    def _advance(self) -> None:
+        """Act on what has come, for a while; then the other connections have their turn."""
+        endpoint = self.endpoint
+        server = self.server
+        self._heard_ns = started_ns = server.clock.now_ns()
+        self._is_feeding = True
+        try:
+            while endpoint.proceed():
+                if server.clock.now_ns() - started_ns > TURN_NS or self.is_full:
+                    self._fall_behind()
+                    break
+        except Http2Broken as exc:
+            log.debug("the connection of %s is over: %s", self.peer, exc)
+            self._is_closing = True
+        finally:
+            self._is_feeding = False
+        if self._waiting:
+            self._go_on_with_waiting()
+        if endpoint.out:
+            if server.last_sender is not self and started_ns - server.last_sent_ns < BURST_GAP_NS:
+                self.wake()
+            else:
+                server.last_sent_ns = started_ns
+                server.last_sender = self
+                self.flush()
+        if self._is_closing and not self._is_lost:
+            self._close()
+
+    def _fall_behind(self) -> None:
+        if not self._is_behind:
+            self._is_behind = True
+            self._transport.pause_reading()
+        asyncio.get_running_loop().call_soon(self._catch_up)
+
+    def _catch_up(self) -> None:
+        if self._is_lost:
+            return
+        self._is_behind = False
+        self._advance()
+        if not self._is_behind and not self.is_full and not self._is_closing:
+            self._transport.resume_reading()
+
+    # Answers.
+
+    def wake(self) -> None:
+        """Have what the endpoint wants to send written at the end of this turn of the loop."""
+        if not self._is_feeding and not self._is_held and not self._is_lost:
+            self._is_held = True
+            self.server.flush_soon(self)
+
+    def flush(self) -> None:
+        """Write what the endpoint wants to send."""
+        self._is_held = False
+        endpoint = self.endpoint
+        out = endpoint.out
+        if not out or self._is_lost:
+            return
+        endpoint.out = []
+        if len(out) == 1:
+            self._transport.write(out[0])
+        elif sum(map(len, out)) < JOIN_BELOW_BYTES:
+            self._transport.write(b"".join(out))
+        else:
+            self._transport.writelines(_join_small(out))
+        if endpoint.queued_bytes or self._is_noted:
+            self._note_unread()
+
+    def _note_unread(self) -> None:
+        """Tell the bound over all connections whether this one's client keeps up."""
+        is_slow = self.is_full or self.endpoint.queued_bytes > STREAM_FULL_BYTES
+        if is_slow is not self._is_noted:
+            self._is_noted = is_slow
+            if is_slow:
+                self.server.pressure.filled(self)
+            else:
+                self.server.pressure.emptied(self)
+
+    def unread_bytes(self) -> int:
+        """Bytes of answers that are still in memory because the client has not read them."""
+        return self._transport.get_write_buffer_size() + self.endpoint.queued_bytes
+
+    def has_room(self, stream: Stream) -> bool:
+        """Whether the client keeps up with a stream."""
+        return not self.is_full and stream.queued_bytes < STREAM_FULL_BYTES
+
+    @property
+    def is_clogged(self) -> bool:
+        """Whether so much waits for the client's windows that no request of it is begun."""
+        return self.endpoint.queued_bytes > MOST_QUEUED_BYTES or self.is_full
+
+    def begin(self, stream: "Answering", answers: Answers, run: Callable[[], None]) -> None:
+        """Run a request, now or when its client and all clients together leave room for it.
+
+        Args:
+            stream: Is not run any more once it is over.
+            answers: Tells how large the answer may be.
+            run: Called at most once.
+        """
+        if self.is_clogged or self._waiting:
+            stream.is_holding = True
+
+            def later() -> None:
+                if not stream.is_over:
+                    self.endpoint.grant(stream)
+                    self._begin(stream, answers, run)
+
+            self._waiting.append(later)
+        else:
+            self._begin(stream, answers, run)
+
+    def _begin(self, stream: "Answering", answers: Answers, run: Callable[[], None]) -> None:
+        expected_bytes = answers.bytes
+        if expected_bytes < LARGE_ANSWER_BYTES:
+            run()
+            return
+        pressure = self.server.pressure
+
+        def go_on() -> None:
+            if stream.is_over:
+                pressure.release(expected_bytes)
+            else:
+                stream.reserved_bytes = expected_bytes
+                run()
+                self.wake()
+
+        def refuse() -> None:
+            if not stream.is_over:
+                text = "too many answers wait to be read by their clients; try again later"
+                stream.refuse(Overloaded(text))
+                self.wake()
+
+        if pressure.reserve(expected_bytes):
+            go_on()
+        else:
+            pressure.wait(expected_bytes, go_on, refuse)
+
+    def _go_on_with_waiting(self) -> None:
+        waiting = self._waiting
+        while waiting and not self.is_clogged:
+            waiting.popleft()()
+
+    # Called by the endpoint.
+
+    def open_stream(self, block: Block) -> Stream:
+        """Make the stream for a request.
+
+        Raises:
+            MalformedHead: The fields are no request.
+        """
+        opener = block.meaning
+        if opener is None:
+            opener = block.meaning = self._shared.understand(block)
+        return cast(Opener, opener).open(self)
+
+    def pinged(self) -> None:
+        """The client asks whether we live: not more often than it may."""
+        options = self._options
+        now_ns = self.server.clock.now_ns()
+        frames = self.endpoint.data_frames_sent
+        if frames != self._data_frames_at_ping:
+            # After data anybody may ask; that is how clients measure the path.
+            self._data_frames_at_ping = frames
+            self._ping_strikes = 0
+            self._ping_seen_ns = 0
+            return
+        least_s = options.min_ping_interval_s
+        if not self.endpoint.streams and not options.keepalive_without_calls:
+            least_s = max(least_s, 7200.0)  # as gRPC's own servers have it
+        is_early = self._ping_seen_ns and now_ns - self._ping_seen_ns < least_s * 1e9
+        self._ping_seen_ns = now_ns
+        if is_early and options.max_ping_strikes:
+            self._ping_strikes += 1
+            if self._ping_strikes > options.max_ping_strikes:
+                # Clients of gRPC know this text and wait longer the next time.
+                raise Http2Broken(ErrorCode.ENHANCE_YOUR_CALM, "too_many_pings")
+
+    def ponged(self, payload: bytes) -> None:
+        """The client lives."""
+        self._pinged_ns = 0
+        if self._is_leaving and not self._has_left:
+            self._say_goodbye()
+
+    def went_away(self, last_stream_id: int, code: int, text: bytes) -> None:
+        """The client opens no more streams; what it has asked is answered."""
+        if not self.endpoint.streams:
+            self._is_closing = True
+
+    # Time and ends.
+
+    def check_time(self, now_ns: int) -> None:
+        """Ask a silent client whether it lives, and end what takes too long."""
+        endpoint, options = self.endpoint, self._options
+        http = self.server.options
+        endpoint.forgive()
+        if self._is_lost:
+            return
+        if self.is_full:
+            self._check_reading(now_ns, http.write_timeout_s)
+            return
+        heard_s = (now_ns - self._heard_ns) / 1e9
+        if self._is_closing:
+            if (now_ns - self._left_ns) / 1e9 > http.write_timeout_s:
+                self.abort()
+            return
+        if not endpoint.is_between_frames and heard_s > http.body_timeout_s:
+            self._break(ErrorCode.PROTOCOL_ERROR, "a frame did not come whole in time")
+            return
+        if endpoint.streams:
+            self._active_ns = now_ns
+            for stream in list(endpoint.streams.values()):
+                cast(Answering, stream).check_time(now_ns)
+        elif (now_ns - self._active_ns) / 1e9 > http.idle_timeout_s:
+            self._leave(now_ns)
+        if now_ns - self._begun_ns > self._age_ns:
+            self._leave(now_ns)
+            grace_s = options.max_age_grace_s
+            if grace_s is not None and now_ns - self._begun_ns - self._age_ns > grace_s * 1e9:
+                self._break(ErrorCode.NO_ERROR, "max_age")
+                return
+        self._keep_alive(now_ns, heard_s)
+        if self._is_leaving:
+            self._leave(now_ns)
+        self.wake()
+
+    def _check_reading(self, now_ns: int, timeout_s: float) -> None:
+        unread_bytes = self._transport.get_write_buffer_size()
+        if self._unread_bytes - unread_bytes >= LEAST_PROGRESS_BYTES:
+            self._unread_bytes = unread_bytes
+            self._full_since_ns = now_ns
+        elif now_ns - self._full_since_ns > timeout_s * 1e9:
+            self.abort()
+
+    def _keep_alive(self, now_ns: int, heard_s: float) -> None:
+        options = self._options
+        if self._pinged_ns:
+            if self._heard_ns > self._pinged_ns:
+                self._pinged_ns = 0  # whoever sends anything lives
+            elif now_ns - self._pinged_ns > options.keepalive_timeout_s * 1e9:
+                self.abort()
+            return
+        if heard_s < options.keepalive_time_s or self._is_leaving:
+            self._pings_without_data = 0 if heard_s < 1 else self._pings_without_data
+            return
+        if not self.endpoint.streams and not options.keepalive_without_calls:
+            return
+        most = options.max_pings_without_data
+        if most and self._pings_without_data >= most and not self.endpoint.streams:
+            return
+        self._pings_without_data += 1
+        self._pinged_ns = now_ns
+        self.endpoint.ping(b"keepaliv")
+
+    def _leave(self, now_ns: int) -> None:
+        """End the connection without a loss: announce it, wait, take nothing new, finish."""
+        if not self._is_leaving:
+            self._is_leaving = True
+            self._left_ns = now_ns
+            self.endpoint.go_away(is_final=False)
+            self.endpoint.ping(b"goodbye.")
+            self.wake()
+        elif not self._has_left and now_ns - self._left_ns > GOODBYE_S * 1e9:
+            self._say_goodbye()
+        elif self._has_left and not self.endpoint.streams and not self.endpoint.queued_bytes:
+            self._close()
+
+    def _say_goodbye(self) -> None:
+        self._has_left = True
+        self.endpoint.go_away()
+        if not self.endpoint.streams:
+            self._is_closing = True
+            if not self._is_feeding:
+                self._close()
+        self.wake()
+
+    def close_if_idle(self) -> None:
+        """The server is draining: go when everything is answered."""
+        if not self._is_lost and not self._is_closing:
+            self._leave(self.server.clock.now_ns())
+
+    def _break(self, code: ErrorCode, text: str) -> None:
+        self.endpoint.go_away(code, text)
+        self._close()
+
+    def _close(self) -> None:
+        self._is_closing = True
+        self._left_ns = self.server.clock.now_ns()
+        self.flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Drop the connection and what was not sent yet."""
+        self._is_closing = True
+        self._transport.abort()
+
+
+def _age_ns(options: Http2Options) -> float:
+    if options.max_age_s is None:
+        return float("inf")
+    # Connections that were opened together should not be opened anew together.
+    return options.max_age_s * 1e9 * random.uniform(0.9, 1.1)
+
+
+def _join_small(pieces: list[Buffer]) -> list[Buffer]:
+    """Join runs of small pieces, and leave the large ones as they are."""
+    joined: list[Buffer] = []
+    small: list[Buffer] = []
+    for piece in pieces:
+        if len(piece) < 4096:
+            small.append(piece)
+            continue
+        if small:
+            joined.append(b"".join(small))
+            small.clear()
+        joined.append(piece)
+    if small:
+        joined.append(b"".join(small))
+    return joined
+
+
+class Answering(Stream):
+    """What REST requests and gRPC calls have in common.
+
+    Attributes:
+        reserved_bytes: Room that is set aside for the answer.
+    """
+
+    reserved_bytes = 0
+
+    def check_time(self, now_ns: int) -> None:
+        """End it if its client takes too long to send it."""
+
+    def refuse(self, error: ModelportError) -> None:
+        """Answer with an error of the server's own."""
+        raise NotImplementedError
+
+
+class Http2Exchange(Answering):
+    """One REST request on a stream; see :class:`modelport.protocols.base.Exchange`."""
+
+    on_disconnect: Callable[[], None] | None = None
+    on_writable: Callable[[], None] | None = None
+    received_ns = 0
+    body: Buffer = b""
+    is_started = False
+    is_answered = False
+    _body: "_Body | None" = None
+    _has_run = False
+    _status = 0
+    _sent_bytes = 0
+    _since_ns = 0
+
+    def __init__(self, connection: Http2Connection, bound: Bound) -> None:
+        self._connection = connection
+        self._bound = bound
+
+    @property
+    def server(self) -> HttpServer:
+        """That it came to."""
+        return self._connection.server
+
+    @property
+    def head(self) -> RequestHead:
+        """As it came."""
+        return self._bound.head
+
+    @property
+    def principal(self) -> str:
+        """Who asks."""
+        return self._bound.principal
+
+    @property
+    def method(self) -> str:
+        """As the route knows it: GET for HEAD."""
+        method = self._bound.head.method
+        return "GET" if method == "HEAD" else method
+
+    @property
+    def path(self) -> str:
+        """Still percent-encoded."""
+        return self._bound.head.path
+
+    @property
+    def query(self) -> str:
+        """After the ``?``, still encoded."""
+        return self._bound.head.query
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Names in lower case."""
+        return self._bound.head.headers
+
+    @property
+    def params(self) -> Mapping[str, str]:
+        """What the pattern of the route found in the path."""
+        return self._bound.params
+
+    @property
+    def memo(self) -> Any:
+        """What the handler keeps with this head."""
+        return self._bound.memo
+
+    @memo.setter
+    def memo(self, value: Any) -> None:
+        self._bound.memo = value
+
+    # From the endpoint.
+
+    def receive_head(self, block: Block, is_end: bool) -> None:
+        """Begin, or take the trailers, of which nothing is made."""
+        if self._since_ns:
+            parse_trailer_fields(block)
+            self._end_body()
+            return
+        bound = self._bound
+        self._since_ns = self.server.clock.now_ns()
+        head = bound.head
+        if is_end:
+            if head.content_length:
+                raise MalformedHead("the body is shorter than content-length")
+            self._run_when_fit()
+        elif bound.refusal is not None:
+            self._answer(bound.refusal)
+        else:
+            self._body = _Body(head, bound.max_body)
+            if head.expects_continue:
+                self._connection.endpoint.send_block(self, encode_response_fields(100, ()))
+
+    def receive_data(self, data: bytes, start: int, stop: int, is_end: bool) -> None:
+        """Take a piece of the body."""
+        body = self._body
+        if body is None:
+            return
+        self._since_ns = self.server.clock.now_ns()
+        try:
+            body.feed(data, start, stop)
+        except ModelportError as exc:
+            self._body = None
+            route = self._bound.route
+            self._answer((route.errors if route else self.server.errors)(exc))
+            return
+        if is_end:
+            self._end_body()
+
+    def _end_body(self) -> None:
+        body, self._body = self._body, None
+        if body is None:
+            return
+        if not body.is_complete:
+            connection = self._connection
+            connection.endpoint.reset(self, ErrorCode.PROTOCOL_ERROR)
+            return
+        self.body = body.take()
+        self._run_when_fit()
+
+    def _run_when_fit(self) -> None:
+        self.received_ns = self._since_ns
+        self._connection.begin(self, self._bound.answers, self._run)
+
+    def _run(self) -> None:
+        bound = self._bound
+        self._has_run = True
+        handler = bound.handler
+        if handler is None:
+            self._answer(cast(Reply, bound.refusal))
+            return
+        try:
+            handler(self)
+        except ModelportError as exc:
+            self._answer(cast(Route, bound.route).errors(exc))
+        except Exception:
+            route = cast(Route, bound.route)
+            log.exception("the handler of %s %s failed", route.method, route.pattern)
+            error = ModelportError("internal error; the log of the server tells more")
+            reply = route.errors(error)
+            self._answer(Reply(500, reply.headers, reply.body))
+
+    def receive_reset(self, code: int) -> None:
+        """The client does not want the answer any more."""
+        self._release()
+        on_disconnect, self.on_disconnect = self.on_disconnect, None
+        if on_disconnect is not None and not self.is_answered:
+            self.is_answered = True
+            on_disconnect()
+
+    def flushed(self) -> None:
+        """The client has caught up."""
+        if self.on_writable is not None and not self.is_answered and not self.is_over:
+            self.on_writable()
+
+    def check_time(self, now_ns: int) -> None:
+        """End it if its body does not come."""
+        options = self.server.options
+        if self._body is not None and now_ns - self._since_ns > options.body_timeout_s * 1e9:
+            self._body = None
+            self._connection.endpoint.reset(self, ErrorCode.CANCEL)
+
+    def refuse(self, error: ModelportError) -> None:
+        """Answer with an error of the server's own."""
+        route = self._bound.route
+        self._answer((route.errors if route else self.server.errors)(error))
+
+    # From the handler.
+
+    def _answer(self, reply: Reply) -> None:
+        if self.is_started:
+            self.abort()
+        else:
+            self.respond(reply.status, reply.headers, reply.body)
+
+    def respond(
+        self, status: int, headers: Headers, body: Sequence[Buffer], *, close: bool = False
+    ) -> None:
+        """Answer whole. The connection stays, whatever ``close`` says: others are using it."""
+        if self.is_answered or self.is_over:
+            return
+        bound, server, endpoint = self._bound, self.server, self._connection.endpoint
+        if server.record_access is not None or status >= 400:
+            headers = self._with_request_id(status, headers, body)
+        pieces = [_flat(piece) for piece in body]
+        size = sum(map(len, pieces))
+        if status == 200:
+            bound.answers.bytes = size
+        block = _response_block(status, headers, bound.answer_headers, size)
+        self.is_answered = self.is_started = True
+        is_bare = not size or bound.head.method == "HEAD"
+        endpoint.send_block(self, block, is_end=is_bare)
+        if not is_bare:
+            endpoint.send_data(self, pieces, size, is_end=True)
+        self._release()
+        self._connection.wake()
+
+    def start(self, status: int, headers: Headers) -> None:
+        """Begin an answer whose length is not known yet."""
+        if self.is_answered or self.is_over:
+            return
+        self.is_started = True
+        self._status = status
+        block = encode_response_fields(status, (*headers, *self._bound.answer_headers))
+        self._connection.endpoint.send_block(self, block)
+        self._connection.wake()
+
+    def write(self, data: Buffer) -> bool:
+        """Send a piece of it."""
+        if self.is_answered or self.is_over:
+            return False
+        piece = _flat(data)
+        if len(piece) and self._bound.head.method != "HEAD":
+            self._connection.endpoint.send_data(self, [piece], len(piece))
+            self._connection.wake()
+        self._sent_bytes += len(piece)
+        return self._connection.has_room(self)
+
+    def finish(self) -> None:
+        """End the answer that ``start`` began."""
+        if self.is_answered or self.is_over:
+            return
+        self.is_answered = True
+        if self.server.record_access is not None:
+            self._record(self._status, self._sent_bytes, self.server.new_request_id())
+        self._connection.endpoint.send_data(self, (), 0, is_end=True)
+        self._release()
+        self._connection.wake()
+
+    def abort(self) -> None:
+        """Break the answer off so that the client sees that it is not whole."""
+        if not self.is_answered and not self.is_over:
+            self.is_answered = True
+            self._connection.endpoint.reset(self, ErrorCode.INTERNAL_ERROR)
+            self._release()
+            self._connection.wake()
+
+    def _release(self) -> None:
+        reserved_bytes, self.reserved_bytes = self.reserved_bytes, 0
+        if reserved_bytes:
+            self.server.pressure.release(reserved_bytes)
+
+    def _with_request_id(self, status: int, headers: Headers, body: Sequence[Buffer]) -> Headers:
+        request_id = self.headers.get("x-request-id", "")
+        if not (0 < len(request_id) <= 128 and request_id.isascii() and request_id.isprintable()):
+            request_id = self.server.new_request_id()
+        self._record(status, sum(len(_flat(piece)) for piece in body), request_id)
+        if status >= 500:
+            head = self._bound.head
+            extra = {"request_id": request_id}
+            log.error("%s %s answered %d", head.method, head.path, status, extra=extra)
+        return (*headers, ("X-Request-Id", request_id))
+
+    def _record(self, status: int, body_bytes: int, request_id: str) -> None:
+        record = self.server.record_access
+        if record is not None:
+            head = self._bound.head
+            duration_s = (self.server.clock.now_ns() - self._since_ns) / 1e9
+            record(
+                AccessRecord(
+                    self._connection.peer,
+                    self.principal,
+                    head.method,
+                    head.target,
+                    status,
+                    body_bytes,
+                    duration_s,
+                    request_id,
+                )
+            )
+
+
+class _Body:
+    """The body of a request, with its length known before or not."""
+
+    def __init__(self, head: RequestHead, max_bytes: int) -> None:
+        self._expected = head.content_length if "content-length" in head.headers else None
+        self._max_bytes = max_bytes
+        self._filled = 0
+        self._view: memoryview | None = None
+        self._pieces = bytearray()
+        if self._expected is not None:
+            # As over HTTP/1.1: the first tensor, behind the JSON, lies on a 64-byte boundary.
+            header = head.headers.get("inference-header-content-length", "")
+            is_number = header.isascii() and header.isdigit() and len(header) < 10
+            buffer: Any = np.empty(self._expected + 64, np.uint8)
+            start = -(buffer.ctypes.data + (int(header) if is_number else 0)) % 64
+            self._view = memoryview(buffer)[start : start + self._expected]
+
+    @property
+    def is_complete(self) -> bool:
+        return self._expected is None or self._filled == self._expected
+
+    def feed(self, data: bytes, start: int, stop: int) -> None:
+        end = self._filled + stop - start
+        if end > self._max_bytes:
+            raise body_too_large(end, self._max_bytes)
+        if self._view is None:
+            self._pieces += memoryview(data)[start:stop]
+        elif end > len(self._view):
+            raise ModelportError("the body is longer than content-length")
+        else:
+            self._view[self._filled : end] = memoryview(data)[start:stop]
+        self._filled = end
+
+    def take(self) -> Buffer:
+        return memoryview(self._pieces).toreadonly() if self._view is None else self._view
+
+
+def _flat(piece: Buffer) -> Buffer:
+    if isinstance(piece, memoryview) and (piece.itemsize != 1 or piece.ndim != 1):
+        return piece.cast("B")
+    return piece
+
+
+_BLOCKS: dict[tuple[int, Headers], bytes] = {}
+"""Heads of ordinary answers without their length."""
+
+
+def _response_block(status: int, headers: Headers, more: Headers, size: int) -> bytes:
+    if headers.__class__ is tuple and status == 200 and not more:
+        block = _BLOCKS.get((status, headers))
+        if block is None:
+            block = encode_response_fields(status, headers)
+            if len(_BLOCKS) < 64:
+                _BLOCKS[(status, headers)] = block
+    else:
+        block = encode_response_fields(status, (*headers, *more))
+    if status in (204, 304):
+        return block
+    length = b"%d" % size
+    # content-length, a literal with the indexed name 28: RFC 7541 §6.2.2.
+    return b"%b\x0f\x0d%c%b" % (block, len(length), length)
