@@ -21,8 +21,9 @@ from modelport.clock import SystemClock
 from modelport.engine.engine import Engine, EngineOptions
 from modelport.engine.executor import call_on_thread, new_event_loop
 from modelport.errors import LoadFailed, ModelportError
-from modelport.protocols import ops, v2_rest
+from modelport.protocols import ops, v2_grpc, v2_rest
 from modelport.protocols.base import Route, Rpc
+from modelport.protocols.v2.options import V2Options
 from modelport.repository.repository import (
     ControlMode,
     LoadOptions,
@@ -106,7 +107,13 @@ class Server:
         ]
 
     def _rpcs(self) -> list[Rpc]:
-        return []
+        settings = self.settings
+        options = V2Options(
+            server_name=settings.server_name,
+            is_readiness_strict=settings.strict_readiness,
+            forwarded=settings.grpc_header_forward_pattern,
+        )
+        return v2_grpc.rpcs(self.engine, options)
 
     def _teach_http2(self) -> None:
         """Have every listener answer HTTP/2, and all but the metrics' gRPC."""

@@ -368,6 +368,12 @@ class Settings:
         values.HEADER_PATTERN,
         "Hand request headers whose name matches to the model, as parameters",
     )
+    grpc_header_forward_pattern: re.Pattern[str] | None = _setting(  # noqa: RUF009
+        None,
+        Group.ACCESS,
+        values.HEADER_PATTERN,
+        "The same for metadata of gRPC",
+    )
     url_allow: tuple[str, ...] = _several(
         Group.ACCESS,
         values.Kind("HOST[:PORT]", values.TEXT.parse),

@@ -55,7 +55,6 @@ REMEDY_BY_FLAG = {
     "--vertex-ai-thread-count": _NO_CLOUD,
     "--vertex-ai-default-model": _NO_CLOUD,
     "--grpc-address": "every listener has the address of --host; leave it out",
-    "--grpc-header-forward-pattern": "metadata is not forwarded yet; leave it out",
     "--grpc-infer-thread-count": _ONE_LOOP,
     "--grpc-infer-allocation-pool-size": _NO_POOL,
     "--grpc-max-response-pool-size": _NO_POOL,
