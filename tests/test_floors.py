@@ -264,7 +264,8 @@ FLOORS = {
         ours=("engine", "protocols", "repository", "runtimes", "stores", "wire"),
         libraries=("numpy", "uvloop"),
     ),
-    "client": Floor(ours=("wire",)),
+    # Results become objects of these, if the caller's own code has them: client/values.py alone.
+    "client": Floor(ours=("wire",), libraries=("PIL", "numpy", "pandas", "torch")),
     "cli": Floor(ours=("client", "server")),
     # Ships to others what our own tests use; nothing that is served may know it.
     "testing": Floor(

@@ -9,11 +9,18 @@ from typing import TYPE_CHECKING
 from modelport._version import __version__
 
 if TYPE_CHECKING:
+    from modelport.client.bentoml import AsyncHTTPClient, SyncHTTPClient
+    from modelport.progress import report_progress
     from modelport.signature import model
 
-__all__ = ["__version__", "model"]
+__all__ = ["AsyncHTTPClient", "SyncHTTPClient", "__version__", "model", "report_progress"]
 
-_MODULE_BY_NAME = {"model": "modelport.signature"}
+_MODULE_BY_NAME = {
+    "AsyncHTTPClient": "modelport.client.bentoml",
+    "SyncHTTPClient": "modelport.client.bentoml",
+    "model": "modelport.signature",
+    "report_progress": "modelport.progress",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -1,0 +1,254 @@
+"""Calls in BentoML's protocol, as flows: what to send, and which exception an answer is."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from modelport._version import __version__
+from modelport.client.flows import (
+    Ask,
+    Flow,
+    Pause,
+    Request,
+    Response,
+    Retries,
+    TransportFailed,
+    followed,
+)
+from modelport.client.values import File, bind, file_of, plain
+from modelport.exceptions import (
+    BentoMLException,
+    InvalidArgument,
+    NotFound,
+    ServiceUnavailable,
+    UnprocessableEntity,
+)
+from modelport.wire.bentoml_client import Endpoint, Part, encode_json, multipart, read_schema
+
+__all__ = ["Dialect", "failure", "unreachable"]
+
+FIRST_WAIT_S = 0.05
+MOST_WAIT_S = 1.0
+
+_EXCEPTION_BY_STATUS: Mapping[int, type[BentoMLException]] = {
+    400: InvalidArgument,
+    404: NotFound,
+    422: UnprocessableEntity,
+    503: ServiceUnavailable,
+}
+
+
+class Dialect:
+    """How one server is asked.
+
+    Args:
+        url: Of the server, with what stands before its routes.
+        token: Sent with every request as ``Authorization: Bearer``; ``None`` for none.
+        retries: When a call is sent again.
+    """
+
+    def __init__(self, url: str, token: str | None, retries: Retries) -> None:
+        self.url = url.rstrip("/")
+        self._prefix = urlsplit(self.url).path.rstrip("/")
+        self._headers = [("User-Agent", f"modelport/{__version__}"), ("Accept", "*/*")]
+        if token:
+            self._headers.append(("Authorization", f"Bearer {token}"))
+        self._retries = retries
+
+    def locate(self, route: str) -> str:
+        """The URL of a route, which may name what stands before it already."""
+        if urlsplit(route).scheme in ("http", "https"):
+            return route
+        route = "/" + route.lstrip("/")
+        if self._prefix and (route + "/").startswith(self._prefix + "/"):
+            route = route[len(self._prefix) :]
+        return self.url + route
+
+    def request(
+        self,
+        method: str,
+        route: str,
+        *,
+        headers: Sequence[tuple[str, str]] = (),
+        body: Any = b"",
+        length: int | None = None,
+        timeout_s: float | None = None,
+    ) -> Request:
+        """Make a request with what goes along with all of them."""
+        own = {name.lower() for name, _ in headers}
+        common = [pair for pair in self._headers if pair[0].lower() not in own]
+        return Request(
+            method, self.locate(route), [*common, *headers], body, length, timeout_s=timeout_s
+        )
+
+    def is_ready(self, timeout_s: float | None) -> Flow[bool]:
+        """Ask whether the server can answer; a server that is not there is not ready."""
+        try:
+            response = yield Ask(self.request("GET", "/readyz", timeout_s=timeout_s))
+        except TransportFailed:
+            return False
+        return response is not None and response.status == 200
+
+    def await_ready(
+        self, timeout_s: float, now_s: Callable[[], float] = time.monotonic
+    ) -> Flow[None]:
+        """Wait until it can.
+
+        Raises:
+            ServiceUnavailable: If it cannot for so long.
+        """
+        until_s = now_s() + timeout_s
+        wait_s = FIRST_WAIT_S
+        while True:
+            left_s = until_s - now_s()
+            if left_s <= 0:
+                raise ServiceUnavailable(f"Server is not ready after {timeout_s:g} seconds")
+            if (yield from self.is_ready(left_s)):
+                return
+            yield Pause(max(0.0, min(wait_s, until_s - now_s())))
+            wait_s = min(wait_s * 2, MOST_WAIT_S)
+
+    def endpoints(self) -> Flow[dict[str, Endpoint]]:
+        """Ask what there is."""
+        response = yield from followed(self.request("GET", "/schema.json"), self._retries)
+        if response.status == 404 and self._prefix:
+            # BentoML never moves its schema behind a prefix.
+            root = self.url[: len(self.url) - len(self._prefix)]
+            request = self.request("GET", root + "/schema.json")
+            response = yield from followed(request, self._retries)
+        if response.status != 200:
+            raise failure(response)
+        return read_schema(response.body)
+
+    def call(
+        self, endpoint: Endpoint, args: Sequence[Any], kwargs: Mapping[str, Any], suffix: str = ""
+    ) -> Flow[Response]:
+        """Call an endpoint and give its answer, which is a success.
+
+        Raises:
+            TypeError: If the arguments are not what it takes.
+            BentoMLException: If the answer is no success.
+        """
+        headers, body, length = _encode(endpoint, bind(endpoint, args, kwargs))
+        route = endpoint.route.rstrip("/") + suffix if suffix else endpoint.route
+        request = self.request("POST", route, headers=headers, body=body, length=length)
+        is_stream = endpoint.is_stream and not suffix
+        response = yield from followed(request, self._retries, wants_stream=is_stream)
+        if not 200 <= response.status < 300:
+            raise failure(response)
+        return response
+
+    def task(self, method: str, endpoint: Endpoint, verb: str, task_id: str) -> Flow[Response]:
+        """Ask about a task, or for something to be done with it."""
+        query = urlencode({"task_id": task_id})
+        request = self.request(method, f"{endpoint.route.rstrip('/')}/{verb}?{query}")
+        response = yield from followed(request, self._retries)
+        if not 200 <= response.status < 300:
+            raise failure(response)
+        return response
+
+
+def failure(response: Response) -> BentoMLException:
+    """The exception that an answer is; its text is what the server sent."""
+    text = response.body.decode("utf-8", "replace")
+    made = _EXCEPTION_BY_STATUS.get(response.status)
+    if made is not None:
+        return made(text)
+    try:
+        return BentoMLException(text, error_code=HTTPStatus(response.status))
+    except ValueError:
+        return BentoMLException(
+            f"the server answered with status {response.status}: {text}",
+            error_code=HTTPStatus.INTERNAL_SERVER_ERROR,
+        )
+
+
+def unreachable(exc: TransportFailed) -> ServiceUnavailable:
+    """The exception for a call that got no answer."""
+    return ServiceUnavailable(exc.text)
+
+
+def _encode(
+    endpoint: Endpoint, bound: Mapping[str, Any]
+) -> tuple[list[tuple[str, str]], Any, int | None]:
+    if endpoint.is_root:
+        return _encode_root(endpoint, bound)
+    if endpoint.is_multipart:
+        return _encode_multipart(endpoint, bound)
+    schemas = {parameter.name: parameter.schema for parameter in endpoint.parameters}
+    values = {name: plain(value, schemas.get(name, {})) for name, value in bound.items()}
+    return [("Content-Type", "application/json")], encode_json(values), None
+
+
+def _encode_root(
+    endpoint: Endpoint, bound: Mapping[str, Any]
+) -> tuple[list[tuple[str, str]], Any, int | None]:
+    if "root" not in bound:
+        return [("Content-Type", "application/json")], b"", None
+    value, parameter = bound["root"], endpoint.parameters[0]
+    if parameter.is_file:
+        file = file_of(value, parameter)
+        if file.url:
+            return [("Content-Type", "application/json")], file.url.encode(), None
+        body: Any = file.content if file.content is not None else _Pieces([file.blocks])
+        return [("Content-Type", file.content_type)], body, file.size
+    if parameter.schema.get("type") == "string":
+        content = value if isinstance(value, bytes) else str(value).encode()
+        return [("Content-Type", "text/plain")], content, None
+    body = encode_json(plain(value, parameter.schema))
+    return [("Content-Type", "application/json")], body, None
+
+
+def _encode_multipart(
+    endpoint: Endpoint, bound: Mapping[str, Any]
+) -> tuple[list[tuple[str, str]], Any, int | None]:
+    parts: list[Part] = []
+    files: list[File | None] = []
+    parameters = {parameter.name: parameter for parameter in endpoint.parameters}
+    for name, value in bound.items():
+        parameter = parameters.get(name)
+        if parameter is None or not parameter.is_file:
+            content = encode_json(plain(value, parameter.schema if parameter else {}))
+            parts.append(Part(name, content, len(content)))
+            files.append(None)
+            continue
+        if value is None and parameter.default is None:
+            continue
+        is_list = parameter.schema.get("type") == "array"
+        for one in value if is_list else [value]:
+            file = file_of(one, parameter)
+            if file.url:
+                parts.append(Part(name, file.content, file.size))
+                files.append(None)
+            else:
+                part = Part(name, file.content, file.size, file.name, file.content_type)
+                parts.append(part)
+                files.append(file)
+    content_type, heads, end, length = multipart(parts)
+    pieces: list[Callable[[], Iterator[bytes]]] = []
+    for head, part, sent in zip(heads, parts, files, strict=True):
+        pieces.append(_once(head))
+        pieces.append(_once(part.content) if sent is None else sent.blocks)
+        pieces.append(_once(b"\r\n"))
+    pieces.append(_once(end))
+    body: Any = _Pieces(pieces)
+    if all(sent is None or sent.path is None for sent in files):
+        body = b"".join(body)
+    return [("Content-Type", content_type)], body, length
+
+
+def _once(content: bytes | None) -> Callable[[], Iterator[bytes]]:
+    return lambda: iter((content or b"",))
+
+
+class _Pieces:
+    """A body that is read while it is sent, as often as it is sent."""
+
+    def __init__(self, pieces: Sequence[Callable[[], Iterator[bytes]]]) -> None:
+        self._pieces = pieces
+
+    def __iter__(self) -> Iterator[bytes]:
+        return itertools.chain.from_iterable(piece() for piece in self._pieces)

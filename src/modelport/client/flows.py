@@ -1,0 +1,197 @@
+"""A call to a server as a generator: what to send, what to make of the answer, when to try again.
+
+The generator yields :class:`Ask` and :class:`Pause`, and gets a :class:`Response` for each ``Ask``.
+It knows no socket and does not wait; a blocking and an asynchronous client run the same one.
+"""
+
+import random
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+from modelport.errors import Unavailable
+
+__all__ = [
+    "Ask",
+    "Flow",
+    "Pause",
+    "Request",
+    "Response",
+    "Retries",
+    "Stream",
+    "TransportFailed",
+    "asked",
+    "followed",
+]
+
+MOST_REDIRECTS = 10
+
+Body = bytes | Iterable[bytes]
+T = TypeVar("T")
+
+
+class TransportFailed(Unavailable):
+    """No answer came: refused, reset, closed too early, or too late.
+
+    Attributes:
+        was_sent: Whether the server may have seen the request.
+        is_timeout: Whether it was waited for as long as may be.
+    """
+
+    def __init__(self, text: str, *, was_sent: bool, is_timeout: bool = False) -> None:
+        super().__init__(text)
+        self.was_sent = was_sent
+        self.is_timeout = is_timeout
+
+
+@dataclass(slots=True)
+class Request:
+    """One request.
+
+    Attributes:
+        method: In capitals.
+        url: Whole, with scheme and host.
+        headers: Without ``Host`` and without those that say how long the body is.
+        body: Whole, or its pieces; pieces can be sent only once unless they can be iterated again.
+        length: Bytes of the pieces, if known.
+        timeout_s: Bound on connecting and on each wait for bytes; ``None`` for the client's.
+    """
+
+    method: str
+    url: str
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    body: Body = b""
+    length: int | None = None
+    timeout_s: float | None = None
+
+    @property
+    def can_repeat(self) -> bool:
+        """Whether the same bytes can be sent a second time."""
+        return isinstance(self.body, bytes)
+
+
+class Stream(Protocol):
+    """The body of an answer that is read as it comes. Read to the end, or closed, by its owner."""
+
+    def close(self) -> None:
+        """Let the connection go; what was not read is lost."""
+        ...
+
+
+@dataclass(slots=True)
+class Response:
+    """An answer.
+
+    Attributes:
+        headers: Names in lower case.
+        body: Whole; empty where ``stream`` is set.
+        stream: Of an answer that was asked for as a stream and is a success.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = b""
+    stream: Stream | None = None
+
+
+@dataclass(slots=True)
+class Ask:
+    """Send this and give the answer back in; raises :class:`TransportFailed` at the yield."""
+
+    request: Request
+    wants_stream: bool = False
+
+
+@dataclass(slots=True)
+class Pause:
+    """Wait before going on."""
+
+    seconds: float
+
+
+Flow = Generator[Ask | Pause, Response | None, T]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retries:
+    """When to send a request again, and how long to wait before.
+
+    Only what is safe to repeat is: a request that the server has not seen, one with a method that
+    changes nothing, one that the server has refused with 429 or 503. Waits grow by 2 with jitter;
+    ``Retry-After`` is obeyed up to ``most_wait_s``.
+
+    Attributes:
+        count: Repetitions at the most; 0 switches them off.
+        first_wait_s: Before the first one.
+        most_wait_s: Between any two.
+    """
+
+    count: int = 0
+    first_wait_s: float = 0.25
+    most_wait_s: float = 8.0
+    jitter: Callable[[], float] = random.random
+
+    def wait_s(self, attempt: int, retry_after: str | None) -> float:
+        """How long to wait before repetition ``attempt``, counted from 0."""
+        if retry_after is not None and retry_after.isascii() and retry_after.isdigit():
+            return min(float(retry_after), self.most_wait_s)
+        longest = min(self.first_wait_s * 2.0**attempt, self.most_wait_s)
+        return float(longest * (0.5 + self.jitter() / 2))
+
+
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_REFUSED = frozenset({429, 503})
+_REDIRECTED = frozenset({301, 302, 303, 307, 308})
+_SECRET = frozenset({"authorization", "cookie", "proxy-authorization"})
+
+
+def asked(
+    request: Request, retries: Retries | None = None, *, wants_stream: bool = False
+) -> Flow[Response]:
+    """Send a request, again where that is safe, and give the last answer.
+
+    Raises:
+        TransportFailed: If there was none.
+    """
+    policy = retries or Retries()
+    attempt = 0
+    while True:
+        is_last = attempt == policy.count or not request.can_repeat
+        try:
+            response = yield Ask(request, wants_stream)
+        except TransportFailed as exc:
+            if is_last or (exc.was_sent and request.method not in _SAFE):
+                raise
+            yield Pause(policy.wait_s(attempt, None))
+        else:
+            assert response is not None
+            if is_last or response.status not in _REFUSED:
+                return response
+            yield Pause(policy.wait_s(attempt, response.headers.get("retry-after")))
+        attempt += 1
+
+
+def followed(
+    request: Request, retries: Retries | None = None, *, wants_stream: bool = False
+) -> Flow[Response]:
+    """The same, going where redirections lead.
+
+    To another host nothing goes along that says who asks. A body goes along with 307 and 308, and
+    with nothing else (RFC 9110 §15.4).
+    """
+    for _ in range(MOST_REDIRECTS):
+        response = yield from asked(request, retries, wants_stream=wants_stream)
+        location = response.headers.get("location")
+        if response.status not in _REDIRECTED or location is None or not request.can_repeat:
+            return response
+        url = urljoin(request.url, location)
+        headers = request.headers
+        if urlsplit(url)[:2] != urlsplit(request.url)[:2]:
+            headers = [pair for pair in headers if pair[0].lower() not in _SECRET]
+        method, body = request.method, request.body
+        if response.status == 303 or (response.status in (301, 302) and method == "POST"):
+            method, body = "GET", b""
+            headers = [pair for pair in headers if not pair[0].lower().startswith("content-")]
+        request = Request(method, url, headers, body, timeout_s=request.timeout_s)
+    raise TransportFailed(f"the server redirected more than {MOST_REDIRECTS} times", was_sent=True)

@@ -1,0 +1,305 @@
+"""Python values as a service wants them, and what it answers as Python values.
+
+Frameworks are known by what their objects can do; one is imported only when a result is to become
+an object of it.
+"""
+
+import dataclasses
+import datetime
+import decimal
+import enum
+import io
+import json
+import mimetypes
+import os
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from modelport.wire.bentoml_client import MISSING, Endpoint, JsonItems, Parameter, TextItems
+
+__all__ = ["File", "bind", "file_of", "items_of", "plain", "result_of"]
+
+BLOCK_BYTES = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class File:
+    """A file on its way to a server.
+
+    Attributes:
+        content: Whole, or ``None`` for a file on disk.
+        path: Of a file on disk.
+        url: Where the server shall fetch it itself; "" otherwise.
+        size: Bytes.
+    """
+
+    name: str
+    content_type: str
+    size: int
+    content: bytes | None = None
+    path: Path | None = None
+    url: str = ""
+
+    def blocks(self) -> Iterator[bytes]:
+        """Its bytes, read as they are asked for."""
+        if self.path is None:
+            yield self.content or b""
+            return
+        with self.path.open("rb") as opened:
+            left = self.size
+            # Exactly as many as were announced, even if it grows meanwhile.
+            while left and (block := opened.read(min(BLOCK_BYTES, left))):
+                left -= len(block)
+                yield block
+
+
+def bind(endpoint: Endpoint, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Pair arguments with parameters.
+
+    Raises:
+        TypeError: If one is missing, unknown, or given twice; with the names of those there are.
+    """
+    name, parameters = endpoint.name, endpoint.parameters
+    if endpoint.is_root:
+        if kwargs or len(args) > 1:
+            raise TypeError(f"{name}() takes one positional argument, which becomes the body")
+        if not args and parameters[0].default is MISSING:
+            raise TypeError(f"{name}() is missing its argument")
+        return {"root": args[0]} if args else {}
+    known = {parameter.name for parameter in parameters}
+    if len(args) > len(parameters):
+        raise TypeError(
+            f"{name}() takes {len(parameters)} arguments and was given {len(args) + len(kwargs)}"
+        )
+    bound = dict(zip((parameter.name for parameter in parameters), args, strict=False))
+    for key, value in kwargs.items():
+        if key in bound:
+            raise TypeError(f"{name}() got argument '{key}' twice")
+        if key not in known and not endpoint.takes_more:
+            takes = ", ".join(parameter.name for parameter in parameters) or "none"
+            raise TypeError(f"{name}() got an unexpected argument '{key}'; it takes {takes}")
+        bound[key] = value
+    missing = [
+        parameter.name
+        for parameter in parameters
+        if parameter.default is MISSING and parameter.name not in bound
+    ]
+    if missing:
+        raise TypeError(f"{name}() is missing {', '.join(missing)}")
+    return bound
+
+
+def plain(value: Any, schema: Mapping[str, Any]) -> Any:
+    """Turn a value into what JSON has.
+
+    Raises:
+        TypeError: If that cannot be done; files have to be files, for example.
+    """
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if schema.get("type") == "dataframe" and hasattr(value, "to_dict"):
+        is_columns = schema.get("orient") == "columns"
+        return plain(value.to_dict(orient="list" if is_columns else "records"), {})
+    if isinstance(value, enum.Enum):
+        return plain(value.value, {})
+    if isinstance(value, Mapping):
+        return {str(key): plain(item, {}) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item, {}) for item in value]
+    if isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value).decode()
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, decimal.Decimal | uuid.UUID | PurePath):
+        return str(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        # Not asdict, which copies what it does not know.
+        return {
+            entry.name: plain(getattr(value, entry.name), {}) for entry in dataclasses.fields(value)
+        }
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    if hasattr(value, "to_dict"):
+        return plain(value.to_dict(orient="records"), {})
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+    if hasattr(value, "tolist"):
+        return plain(value.tolist(), {})
+    raise TypeError(f"a {type(value).__name__} cannot be sent as JSON")
+
+
+def file_of(value: Any, parameter: Parameter) -> File:
+    """Make a file of what was given for one.
+
+    Takes a path, a URL, bytes, an open file, a picture of PIL, or a tuple of name, content and
+    perhaps content type.
+
+    Raises:
+        TypeError: For anything else.
+        OSError: If the file cannot be read.
+    """
+    items = parameter.schema.get("items")
+    schema = items if isinstance(items, Mapping) else parameter.schema
+    wanted = str(schema.get("content_type") or "")
+    if isinstance(value, File):
+        return value
+    if isinstance(value, tuple) and len(value) in (2, 3):
+        name, content = str(value[0]), value[1]
+        found = file_of(content, parameter)
+        kind = str(value[2]) if len(value) == 3 else _content_type(name, wanted)
+        return dataclasses.replace(found, name=PurePath(name).name, content_type=kind)
+    if isinstance(value, str) and urlsplit(value).scheme in ("http", "https"):
+        return File("", "", len(value.encode()), value.encode(), url=value)
+    if isinstance(value, str | os.PathLike):
+        path = Path(os.fspath(value))
+        return File(path.name, _content_type(path.name, wanted), path.stat().st_size, path=path)
+    if isinstance(value, bytes | bytearray | memoryview):
+        content = bytes(value)
+        return File(parameter.name, _content_type("", wanted), len(content), content)
+    if hasattr(value, "read"):
+        return _opened(value, parameter.name, wanted)
+    if hasattr(value, "save") and hasattr(value, "getpixel"):
+        return _picture(value, parameter.name)
+    raise TypeError(
+        f"argument '{parameter.name}' is a file: give a path, a URL, bytes, an open file or a PIL "
+        f"image, not {type(value).__name__}"
+    )
+
+
+def _opened(file: BinaryIO, name: str, wanted: str) -> File:
+    read: Any = file.read()
+    content: bytes = read.encode() if isinstance(read, str) else read
+    called = getattr(file, "name", None)
+    name = PurePath(called).name if isinstance(called, str) else name
+    return File(name, _content_type(name, wanted), len(content), content)
+
+
+def _picture(image: Any, name: str) -> File:
+    # As it was stored, if it was; PNG keeps every pixel.
+    kind = image.format or "PNG"
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind)
+    content = buffer.getvalue()
+    called = PurePath(getattr(image, "filename", "") or f"{name}.{kind.lower()}").name
+    return File(called, f"image/{kind.lower()}", len(content), content)
+
+
+_CONTENT_TYPES = {
+    # What the world calls them; the tables of systems differ.
+    ".wav": "audio/wav",
+    ".flac": "audio/flac",
+    ".m4a": "audio/mp4",
+    ".webp": "image/webp",
+    ".jsonl": "application/jsonl",
+}
+
+
+def _content_type(name: str, wanted: str) -> str:
+    if wanted and not any(sign in wanted for sign in "*?["):
+        return wanted
+    known = _CONTENT_TYPES.get(PurePath(name).suffix.lower())
+    return known or mimetypes.guess_type(name)[0] or "application/octet-stream"
+
+
+def result_of(
+    schema: Mapping[str, Any], headers: Mapping[str, str], body: bytes, folder: Path
+) -> Any:
+    """Turn an answer into what the endpoint returns.
+
+    Args:
+        schema: Of the output.
+        headers: Of the answer.
+        body: Of the answer.
+        folder: Where files go.
+
+    Raises:
+        ValueError: If it is not what the schema says.
+    """
+    kind = schema.get("type")
+    content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "file":
+        if schema.get("pil"):
+            return _image(body)
+        return _file(headers, body, folder)
+    if kind == "string" and content_type != "application/json":
+        return body if schema.get("format") == "binary" else body.decode()
+    if not body:
+        return None
+    try:
+        value = json.loads(body)
+    except ValueError:
+        # BentoML sends an Optional[str] as bare text and calls it JSON.
+        if content_type == "application/json" and kind in (
+            "tensor",
+            "dataframe",
+            "object",
+            "array",
+        ):
+            raise
+        return body.decode()
+    if kind == "tensor":
+        return _tensor(value, schema)
+    if kind == "dataframe":
+        return _dataframe(value)
+    return value
+
+
+def items_of(schema: Mapping[str, Any]) -> "TextItems | JsonItems | BinaryItems":
+    """What cuts a stream into the items of an endpoint."""
+    if schema.get("type") != "string":
+        return JsonItems()
+    return BinaryItems() if schema.get("format") == "binary" else TextItems()
+
+
+class BinaryItems:
+    """Pieces of bytes as they come."""
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Give them."""
+        yield data
+
+    def end(self) -> Iterator[bytes]:
+        """Nothing is held back."""
+        return iter(())
+
+
+def _image(body: bytes) -> Any:
+    from PIL import Image
+
+    return Image.open(io.BytesIO(body))
+
+
+def _file(headers: Mapping[str, str], body: bytes, folder: Path) -> Path:
+    name = ""
+    for word in headers.get("content-disposition", "").split(";"):
+        key, _, value = word.strip().partition("=")
+        if key.lower() == "filename":
+            name = PurePath(value.strip('"').replace("\\", "/")).name
+    if name in ("", ".", ".."):
+        content_type = headers.get("content-type", "").partition(";")[0].strip()
+        name = "result" + (mimetypes.guess_extension(content_type) or "")
+    path = folder / f"{uuid.uuid4().hex}-{name}"
+    path.write_bytes(body)
+    return path
+
+
+def _tensor(value: Any, schema: Mapping[str, Any]) -> Any:
+    if schema.get("format") == "torch-tensor":
+        import torch
+
+        dtype = getattr(torch, str(schema.get("dtype") or ""), None)
+        return torch.tensor(value, dtype=dtype)
+    return np.array(value, dtype=schema.get("dtype") or None)
+
+
+def _dataframe(value: Any) -> Any:
+    import pandas  # type: ignore[import-untyped]
+
+    return pandas.DataFrame(value)

@@ -1,0 +1,235 @@
+"""HTTP/1.1 from the client's side: request heads out, responses in. No socket, no clock.
+
+Heads are read by llhttp (through httptools), which has the security history that a parser needs;
+bodies are not fed to it.
+
+Source: RFC 9110, RFC 9112.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import httptools
+
+from modelport.errors import Unavailable
+from modelport.wire.http import END_OF_HEAD, ChunkedReader, HttpLimits
+
+__all__ = ["BadResponse", "ResponseHead", "ResponseReader", "encode_request_head"]
+
+MOST_HEAD_BYTES = 262_144
+NO_LIMIT = 1 << 62
+"""A client has asked for what comes; whoever calls it decides how much it may be."""
+
+
+class BadResponse(Unavailable):
+    """What came is no HTTP, or ended before it was whole; the connection cannot be used again."""
+
+
+class ResponseHead:
+    """Status line and headers.
+
+    Attributes:
+        status: A final one.
+        headers: Names in lower case; values of repeated ones joined by ", ".
+        keep_alive: Whether the connection may be used again after the body.
+        content_length: Bytes of a counted body; ``None`` where it comes in chunks or lasts until
+            the connection ends.
+    """
+
+    __slots__ = ("content_length", "headers", "is_chunked", "keep_alive", "status")
+
+    def __init__(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        keep_alive: bool,
+        content_length: int | None,
+        is_chunked: bool,
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self.keep_alive = keep_alive
+        self.content_length = content_length
+        self.is_chunked = is_chunked
+
+    def __repr__(self) -> str:
+        return f"<ResponseHead {self.status}>"
+
+
+class ResponseReader:
+    """Reads one response from pieces of any size.
+
+    Args:
+        method: Of the request: the answer to HEAD has no body, whatever it says.
+
+    Attributes:
+        head: Once it has come whole.
+        is_complete: Whether the body has as well.
+    """
+
+    __slots__ = ("_chunks", "_missing", "_pending", "_wants_body", "head", "is_complete")
+
+    def __init__(self, method: str) -> None:
+        self.head: ResponseHead | None = None
+        self.is_complete = False
+        self._wants_body = method != "HEAD"
+        self._pending = bytearray()
+        self._missing = 0
+        self._chunks: ChunkedReader | None = None
+
+    @property
+    def missing_bytes(self) -> int:
+        """Bytes of a counted body that have not come yet."""
+        return self._missing
+
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes, and give what of the body was in them.
+
+        Raises:
+            BadResponse: If they are no HTTP response, or more than one.
+        """
+        if self.head is None:
+            if self._pending:
+                self._pending += data
+                data = bytes(self._pending)
+            rest = self._take_head(data)
+            if rest is None:
+                if len(data) > MOST_HEAD_BYTES:
+                    raise BadResponse("the headers of the answer are too long")
+                self._pending = bytearray(data)
+                return b""
+            self._pending.clear()
+            data = rest
+        return self._take_body(data) if data or self.is_complete else b""
+
+    def feed_end(self) -> None:
+        """The connection has ended.
+
+        Raises:
+            BadResponse: If the response is not whole.
+        """
+        head = self.head
+        if self.is_complete:
+            return
+        if head is not None and head.content_length is None and not head.is_chunked:
+            self.is_complete = True
+            return
+        raise BadResponse(
+            "the server closed the connection without an answer"
+            if head is None
+            else "the server closed the connection in the middle of its answer"
+        )
+
+    def _take_head(self, data: bytes) -> bytes | None:
+        while True:
+            end = data.find(END_OF_HEAD)
+            if end < 0:
+                return None
+            head = _parse_head(data[: end + 4], self._wants_body)
+            data = data[end + 4 :]
+            if head.status >= 200:
+                break
+        self.head = head
+        if head.is_chunked:
+            self._chunks = ChunkedReader(_LIMITS, NO_LIMIT)
+        elif head.content_length is not None:
+            self._missing = head.content_length
+            self.is_complete = not self._missing
+        return data
+
+    def _take_body(self, data: bytes) -> bytes:
+        if self._chunks is not None:
+            try:
+                rest = self._chunks.feed(data)
+            except Exception as exc:
+                raise BadResponse(f"the answer is not valid HTTP: {exc}") from exc
+            body = bytes(self._chunks.body)
+            self._chunks.body.clear()
+            self.is_complete = self._chunks.is_complete
+        elif self.head is not None and self.head.content_length is None:
+            return data
+        else:
+            body, rest = data[: self._missing], data[self._missing :]
+            self._missing -= len(body)
+            self.is_complete = not self._missing
+        if rest:
+            raise BadResponse("the server sent more than its answer")
+        return body
+
+
+class _Head:
+    """Callbacks for httptools."""
+
+    def __init__(self) -> None:
+        self.headers: dict[str, str] = {}
+        self.is_complete = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        key = name.decode("latin-1").lower()
+        text = value.decode("latin-1")
+        known = self.headers.get(key)
+        self.headers[key] = text if known is None else f"{known}, {text}"
+
+    def on_headers_complete(self) -> None:
+        self.is_complete = True
+
+
+def _parse_head(raw: bytes, wants_body: bool) -> ResponseHead:
+    collector = _Head()
+    parser = httptools.HttpResponseParser(collector)
+    try:
+        parser.feed_data(raw)
+    except httptools.HttpParserUpgrade:
+        pass
+    except httptools.HttpParserError as exc:
+        raise BadResponse(f"the answer is not valid HTTP: {exc}") from exc
+    if not collector.is_complete:
+        raise BadResponse("the answer is not valid HTTP: its head does not end with an empty line")
+    headers = collector.headers
+    status = parser.get_status_code()
+    is_chunked = headers.get("transfer-encoding", "").lower().endswith("chunked")
+    length = headers.get("content-length")
+    connection = headers.get("connection", "").lower()
+    keep_alive = "close" not in connection and (
+        parser.get_http_version() == "1.1" or "keep-alive" in connection
+    )
+    if not wants_body or status in (204, 304) or status < 200:
+        return ResponseHead(status, headers, keep_alive, 0, False)
+    if is_chunked:
+        return ResponseHead(status, headers, keep_alive, None, True)
+    if length is None:
+        return ResponseHead(status, headers, False, None, False)
+    first = length.partition(",")[0].strip()
+    if not first.isascii() or not first.isdigit():
+        raise BadResponse("the Content-Length of the answer is not a number of bytes")
+    return ResponseHead(status, headers, keep_alive, int(first), False)
+
+
+def encode_request_head(
+    method: str, target: str, headers: Sequence[tuple[str, str]], content_length: int | None
+) -> bytes:
+    """Write the request line and headers.
+
+    Args:
+        method: In capitals.
+        target: Path and query, encoded.
+        headers: With ``Host``; without those that say how long the body is.
+        content_length: ``None`` for a body in chunks, -1 for no body at all.
+
+    Raises:
+        ValueError: If a part would break out of its line.
+    """
+    lines = [f"{method} {target} HTTP/1.1"]
+    lines += [f"{name}: {value}" for name, value in headers]
+    if content_length is None:
+        lines.append("Transfer-Encoding: chunked")
+    elif content_length >= 0:
+        lines.append(f"Content-Length: {content_length}")
+    text = "\r\n".join(lines)
+    if text.count("\r") != len(lines) - 1 or text.count("\n") != len(lines) - 1 or "\0" in text:
+        raise ValueError("a header or the path of the request holds a line break")
+    if " " in method or " " in target:
+        raise ValueError("the path of the request holds a blank; it must be percent-encoded")
+    return text.encode("latin-1") + END_OF_HEAD
+
+
+_LIMITS = HttpLimits(chunks=NO_LIMIT)
