@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import tritonclient.grpc as grpc_triton
 import tritonclient.http as triton
 
 
@@ -29,3 +30,17 @@ def controlled() -> Iterator[Any]:
     )
     yield client
     client.close()
+
+
+@pytest.fixture
+def grpc_client(address: str) -> Iterator[Any]:
+    """The gRPC client, on the port of HTTP: one port speaks both."""
+    with grpc_triton.InferenceServerClient(address) as client:
+        yield client
+
+
+@pytest.fixture
+def grpc_controlled() -> Iterator[Any]:
+    """The gRPC client of the server whose models are loaded and unloaded by request."""
+    with grpc_triton.InferenceServerClient(os.environ["CONTROLLED_ADDRESS"]) as client:
+        yield client
