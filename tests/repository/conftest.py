@@ -95,6 +95,16 @@ class FakeListener:
         self.busy: set[str] = set()
         self.refusal: Exception | None = None
         self._draining: dict[str, asyncio.Future[None]] = {}
+        self.cold: dict[str, Exception] = {}
+
+    async def warm_up(self, version: ModelVersion) -> None:
+        self.told.append(f"~{version.name} v{version.version}")
+        if version.name in self.cold:
+            raise self.cold[version.name]
+
+    async def abandon(self, version: ModelVersion) -> None:
+        if version.samples and self.live.get((version.name, version.version)) is not version:
+            self.told.append(f"!{version.name} v{version.version}")
 
     def attach(self, versions: Sequence[ModelVersion]) -> None:
         if self.refusal is not None:

@@ -106,8 +106,8 @@ def test_with_auto_complete_off_the_file_is_not_asked(
         ),
         ({"m/1/model.py": AFFINE, "m/config.pbtxt": 'name: "n"'}, 'the directory is called "m"'),
         (
-            {"m/1/model.py": AFFINE, "m/config.pbtxt": 'model_warmup { name: "w" }'},
-            "model_warmup",
+            {"m/1/model.py": AFFINE, "m/config.pbtxt": "model_operations {}"},
+            "model_operations",
         ),
         (
             {

@@ -773,3 +773,36 @@ def test_no_text_tells_where_files_lie(bench: Bench, run: Run) -> None:
     for text in repository.failures.values():
         assert str(bench.root) not in text
         assert "/" not in text.replace("1/", "")
+
+
+# Warm-up requests.
+
+WARM = {"model_warmup": [{"name": "w", "batch_size": 1, "inputs": {"X": {
+    "data_type": "TYPE_FP32", "dims": [1], "zero_data": True}}}]}  # fmt: skip
+
+
+def test_version_is_warmed_up_before_it_serves(bench: Bench, run: Run) -> None:
+    bench.model("m")
+    bench.write("m/config.json", WARM)
+    run(bench.repository(ControlMode.NONE).open())
+    assert bench.listener.told == ["~m v1", "+m v1"]
+
+
+def test_version_that_fails_its_warm_up_is_let_go_and_the_one_before_serves_on(
+    bench: Bench, run: Run
+) -> None:
+    bench.model("m")
+    bench.write("m/config.json", WARM)
+    repository = bench.repository(ControlMode.EXPLICIT, "m")
+    run(repository.open())
+    bench.listener.cold["m"] = LoadFailed("no room")
+    bench.model("m")
+    with pytest.raises(LoadFailed, match="version 1 is at UNAVAILABLE state: no room;"):
+        run(repository.load("m"))
+    assert bench.listener.told == ["~m v1", "+m v1", "~m v1", "!m v1"]
+    assert bench.loaded == ["m_0_0 v1", "m_0_0 v1"]
+    assert bench.unloaded == ["m_0_0 v1"]
+    assert repository.is_ready(strict=False)
+    del bench.listener.cold["m"]
+    run(repository.load("m"))
+    assert bench.listener.told[4:] == ["~m v1", "+m v1"]

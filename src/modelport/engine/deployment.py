@@ -10,6 +10,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Any, cast
 
 from modelport.clock import Clock
@@ -21,6 +22,7 @@ from modelport.engine.job import Job
 from modelport.engine.priority_queue import queue_of
 from modelport.engine.queue_policy import QueuePolicies
 from modelport.engine.reshape import Reshaping
+from modelport.engine.warmup import batch_of, check
 from modelport.errors import (
     Cancelled,
     Kind,
@@ -167,6 +169,17 @@ class Deployment:
     def workers(self) -> list[tuple[str, RemoteRuntime]]:
         """The instances that run in worker processes, with their names."""
         return self._instances.remotes()
+
+    async def warm_up(self) -> None:
+        """Execute the warm-up requests of the version on every instance; for before all others.
+
+        Raises:
+            LoadFailed: If the model fails one.
+        """
+        for sample in self.source.samples:
+            make = partial(batch_of, sample, self._reshaping, self.completions)
+            for _ in range(sample.count):
+                await self._instances.execute_on_each(make, partial(check, sample))
 
     # Requests come in.
 

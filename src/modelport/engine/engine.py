@@ -55,6 +55,8 @@ class Engine:
         self._repository: Repository | None = None
         self._completions: Completions | None = None
         self._served: dict[str, dict[int, Served]] = {}
+        # What has executed its warm-up requests, and does not serve yet.
+        self._warmed: dict[ModelVersion, Served] = {}
         # (model, version as asked for) → where it goes; rebuilt whenever something changes.
         self._routes: dict[tuple[str, str], Served] = {}
         # What takes no new requests and is not over, in the order in which it was taken down; and
@@ -229,12 +231,36 @@ class Engine:
             raise Unavailable("Server exiting" if self.is_exiting else "Server not ready")
         return self._repository
 
+    async def warm_up(self, version: ModelVersion) -> None:
+        """Have a version execute its warm-up requests; ``attach`` or ``abandon`` comes next.
+
+        Raises:
+            LoadFailed: If it fails one.
+        """
+        began_ns = self.clock.now_ns()
+        deployment = self._warmed[version] = self._deploy(version)
+        if isinstance(deployment, Pipeline):
+            return
+        await deployment.warm_up()
+        version.load_s += (self.clock.now_ns() - began_ns) / 1e9
+        deployment.statistics.load_s = version.load_s
+
+    async def abandon(self, version: ModelVersion) -> None:
+        """Let go of a version that was warmed up and will not be served."""
+        deployment = self._warmed.pop(version, None)
+        if deployment is not None:
+            deployment.close()
+            await deployment.wait_closed()
+
     def attach(self, versions: Sequence[ModelVersion]) -> None:
         """Serve these from now on, each in place of one with the same name and version.
 
         What is replaced gets no new requests, and is unloaded after its last one.
         """
-        deployed = [self._deploy(version) for version in versions]
+        deployed = [
+            self._warmed.pop(version) if version in self._warmed else self._deploy(version)
+            for version in versions
+        ]
         for deployment in deployed:
             by_version = self._served.setdefault(deployment.name, {})
             replaced = by_version.get(deployment.version)

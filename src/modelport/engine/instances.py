@@ -178,6 +178,34 @@ class Instances:
             self._give_back(instance)
         self._completed(batch, ran)
 
+    async def execute_on_each(
+        self, batch_of: Callable[[], Batch], checked: Callable[[str, Batch, Ran], Awaitable[None]]
+    ) -> None:
+        """Have every instance execute a batch of its own, while there are no requests yet.
+
+        Args:
+            batch_of: Makes them.
+            checked: Told of each, with the name of its instance; what it raises ends this.
+        """
+        normally = self._completed
+        ran: asyncio.Future[Ran]
+        self._completed = lambda _, result: ran.set_result(result)
+        try:
+            for instance in self._all:
+                ran = asyncio.get_running_loop().create_future()
+                self.free[:] = [instance]
+                batch = batch_of()
+                self.execute(batch)
+                await checked(instance.name, batch, await ran)
+        finally:
+            self._completed = normally
+            self.free.clear()
+            for instance in self._all:
+                if instance.remote is not None:
+                    self._list(instance, instance.remote)
+                elif not self._is_closed:
+                    self.free.append(instance)
+
     def _thread_of(self, instance: Instance) -> InstanceThread:
         thread = instance.thread
         if thread is None:

@@ -19,6 +19,7 @@ from modelport.repository.layout import check_filename, list_files, read_labels
 from modelport.repository.reading import Reading
 from modelport.repository.states import read_initial_states
 from modelport.repository.uploads import DATA_BACKENDS, Upload
+from modelport.repository.warmup import Sample, read_samples
 from modelport.runtimes.base import Host, LoadContext, ModelSource, Runtime, as_model_failure
 from modelport.runtimes.registry import choose_runtime, import_runtime, in_worker
 from modelport.specs import Execution, ModelConfig
@@ -91,6 +92,7 @@ class ModelVersion:
             without the batch dimension.
         instances: Loaded, in the order of the instance groups; none for an ensemble.
         instance_names: One for each instance.
+        samples: Warm-up requests that every instance executes before it serves.
         load_s: How long it took, in seconds.
         upload: Held until the version is unloaded, if it was loaded from uploaded files.
     """
@@ -105,6 +107,7 @@ class ModelVersion:
     load_s: float = 0.0
     upload: Upload | None = None
     initial_states: Mapping[str, Array] = field(default_factory=dict)
+    samples: tuple[Sample, ...] = ()
 
     def __repr__(self) -> str:
         return f"<ModelVersion {self.name} v{self.version} instances={len(self.instances)}>"
@@ -252,6 +255,7 @@ def _version(reading: Reading, version: int, config: ModelConfig) -> ModelVersio
         model_config.encode_json(config), ensure_ascii=False, separators=(",", ":")
     )
     initial_states = read_initial_states(reading.place.directory, config)
+    samples = read_samples(reading.place.directory, config)
     if reading.upload is not None:
         reading.upload.hold()
     return ModelVersion(
@@ -262,6 +266,7 @@ def _version(reading: Reading, version: int, config: ModelConfig) -> ModelVersio
         labels,
         upload=reading.upload,
         initial_states=initial_states,
+        samples=samples,
     )
 
 

@@ -113,6 +113,18 @@ class IndexRow:
 class Listener(Protocol):
     """Who serves what is live. Called on the event loop."""
 
+    async def warm_up(self, version: ModelVersion) -> None:
+        """Have a version execute its warm-up requests, before ``attach``.
+
+        Raises:
+            LoadFailed: If it fails one; ``abandon`` comes next.
+        """
+        ...
+
+    async def abandon(self, version: ModelVersion) -> None:
+        """Let go of a version that was never attached; for one never warmed up there is nothing."""
+        ...
+
     def attach(self, versions: Sequence[ModelVersion]) -> None:
         """Serve these from now on, all of them or, if this raises, none.
 
@@ -576,6 +588,8 @@ class Repository:
         dropped = [version for version in model.live if version not in signatures]
         if changed:
             loaded, failures = await self._bring_up_all(model, reading, changed)
+            loaded, cold = await self._warm_up_all(loaded)
+            failures |= cold
             if failures and model.live:
                 # All or nothing, so that what served before is not half replaced.
                 self._discard(loaded)
@@ -621,6 +635,23 @@ class Repository:
             except ModelportError as exc:
                 return exc
         return loaded
+
+    async def _warm_up_all(
+        self, loaded: Sequence[ModelVersion]
+    ) -> tuple[list[ModelVersion], dict[int, str]]:
+        """Warm versions up; gives those that are, and why the others are not."""
+        warm: list[ModelVersion] = []
+        failures: dict[int, str] = {}
+        for version in loaded:
+            try:
+                if version.samples:
+                    await self._listener.warm_up(version)
+            except Exception as exc:
+                self._discard([version])
+                failures[version.version] = as_model_failure(exc).text
+            else:
+                warm.append(version)
+        return warm, failures
 
     def _attach(self, loaded: Sequence[ModelVersion]) -> dict[int, str]:
         """Hand versions over; gives why the listener does not want them, if so."""
@@ -726,6 +757,7 @@ class Repository:
 
     async def _unload_version(self, version: ModelVersion) -> None:
         try:
+            await self._listener.abandon(version)
             await self._run_blocking(version.unload)
         except Exception as exc:
             text = f"version {version.version} raised while it was unloaded: {exc!r}"

@@ -61,6 +61,7 @@ metric_tags { key: "a" value: "b" }
 parameters { key: "a" value { string_value: "b" } }
 model_transaction_policy { decoupled: true }
 response_cache { enable: true }
+model_warmup { name: "w" batch_size: 1 inputs { key: "x" value { zero_data: true } } }
 """
 SEQUENCES = """
 sequence_batching {
@@ -131,7 +132,6 @@ def test_what_is_acted_on_passes_as_read_and_completed(text: str) -> None:
         ("instance_group { passive: true }", "instance_group[0].passive: "),
         ('instance_group { host_policy: "x" }', "instance_group[0].host_policy: "),
         ('cc_model_filenames { key: "7.5" value: "m" }', "cc_model_filenames: "),
-        ("model_warmup {}", "model_warmup: "),
         ("model_operations {}", "model_operations: "),
         ("model_repository_agents { agents {} }", "model_repository_agents: "),
         ("model_metrics { metric_control {} }", "model_metrics: "),

@@ -124,6 +124,7 @@ ACTED_ON: Final = frozenset(
         "ensemble_scheduling.step.output_map",
         "parameters.string_value",
         "model_transaction_policy.decoupled",
+        "model_warmup",
         "response_cache.enable",
     )
 )
@@ -170,8 +171,6 @@ NOT_YET: Final = {
     "instance_group.passive": "every instance takes requests; remove the group",
     "instance_group.host_policy": "instances are not bound to parts of the machine; remove it",
     "cc_model_filenames": "no file is chosen by GPU; use default_model_filename",
-    "model_warmup": "no request is run before a model is ready; remove it, and warm up in the "
-    "model's own initialization",
     "model_operations": "no library of operations is loaded; remove it, or register it in the "
     "backend's parameters",
     "model_repository_agents": "no agent looks at a model directory; check it before it is put "
