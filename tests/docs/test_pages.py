@@ -5,6 +5,7 @@ the port 8000 replaced by a free one. ``make run`` means the example models.
 """
 
 import contextlib
+import importlib.util
 import os
 import re
 import shutil
@@ -30,6 +31,9 @@ PLAYED = [
     for page in PAGES
     if any(block.language in ("sh", "python") for block in blocks_of(page, ROOT))
 ]
+NEEDED = {"serve-pytorch.md": "torch"}
+"""Modules that are too large to be installed for everybody who runs the tests."""
+
 LANGUAGES = {"sh", "python", "text", "toml", "json", "http", "protobuf", "yaml"}
 EXAMPLE_COMMANDS = {"make run", "modelport serve example-models"}
 WORDS = {"server", "refused", "fails", "by-hand", "output"}
@@ -41,6 +45,9 @@ pytestmark = pytest.mark.slow
 def test_a_page_does_what_it_shows(
     page: Path, example_models: Path, example_server: Served, tmp_path: Path
 ) -> None:
+    needed = NEEDED.get(page.name)
+    if needed is not None and importlib.util.find_spec(needed) is None:
+        pytest.skip(f"this page needs '{needed}', which make test does not install")
     with Story(example_models, example_server, tmp_path) as story:
         for block in blocks_of(page, ROOT):
             story.play(block)

@@ -50,6 +50,9 @@ def chosen(config: ModelConfig, directory: Path) -> tuple[str, str]:
         ("xgboost", "", "xgboost"),
         ("lightgbm", "", "lightgbm"),
         ("openvino", "", "openvino"),
+        ("pytorch", "", "torch"),
+        ("torch", "", "torch"),
+        ("", "pytorch_libtorch", "torch"),
         ("python", "", "triton_python"),
         ("modelport", "", "python"),
     ],
@@ -67,7 +70,6 @@ def test_silent_configuration_decides_nothing() -> None:
 @pytest.mark.parametrize(
     ("backend", "platform", "told"),
     [
-        ("pytorch", "", "backend 'pytorch' is known, but not offered: it comes in a later release"),
         ("tensorrt", "", "there is no plan for it"),
         ("", "tensorflow_savedmodel", "platform 'tensorflow_savedmodel' is known.*tf2onnx"),
         ("vllm", "", "language models come in a later release"),
@@ -126,7 +128,6 @@ def test_files_suggest_a_runtime(names: list[str], found: tuple[str, str] | None
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("model.pt", "a model file of pytorch; it comes in a later release"),
         ("model.plan", "a model file of tensorrt; there is no plan"),
         (
             "model.txt",

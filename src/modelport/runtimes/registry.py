@@ -280,9 +280,7 @@ def _unknown(backend: str, platform: str) -> str:
     )
 
 
-_EXPORT = "until then, export the model to ONNX and serve it with backend 'onnxruntime'"
 _LATER = {
-    "pytorch": f"it comes in a later release; {_EXPORT}",
     "vllm": "language models come in a later release",
     "tensorrt": "there is no plan for it; export the model to ONNX instead",
     "tensorrtllm": "there is no plan for it; language models come in a later release",
@@ -291,18 +289,14 @@ _LATER = {
 }
 """Backends that people will name, and what we can say about them."""
 
-_LATER["torch"] = _LATER["pytorch"]
 
 _PLATFORMS_OF_OTHERS = {
-    "pytorch_libtorch": "pytorch",
     "tensorrt_plan": "tensorrt",
     "tensorflow_graphdef": "tensorflow",
     "tensorflow_savedmodel": "tensorflow",
 }
 
 _LATER_SUFFIXES = {
-    ".pt": "pytorch",
-    ".pth": "pytorch",
     ".plan": "tensorrt",
     ".graphdef": "tensorflow",
     ".savedmodel": "tensorflow",
@@ -372,6 +366,16 @@ RUNTIMES = (
         suffixes=(".xml",),
         also=(".onnx", ".tflite"),
         extra="openvino",
+    ),
+    RuntimeRow(
+        "torch",
+        "modelport.runtimes.torch:TorchRuntime",
+        backend="pytorch",
+        aliases=("libtorch",),
+        platforms=("pytorch_libtorch",),
+        filenames=("model.pt", "model.pt2"),
+        suffixes=(".pt", ".pt2", ".pth"),
+        extra="torch",
     ),
     RuntimeRow(
         "triton_python",
