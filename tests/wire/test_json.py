@@ -1,9 +1,12 @@
 import math
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from modelport.errors import InvalidRequest
+from modelport.server import setting_values
 from modelport.wire import json
 
 
@@ -105,3 +108,23 @@ def test_pairs_keep_order_and_repetition() -> None:
     pairs = json.decode_pairs(b'{"b":1,"a":{"c":2},"b":3}')
     assert pairs == [("b", 1), ("a", [("c", 2)]), ("b", 3)]
     assert type(pairs[1][1]) is json.Pairs
+
+
+@pytest.mark.parametrize("decode", [json.decode, json.decode_pairs])
+def test_as_deep_as_may_be_asked_for_is_read(decode: Callable[..., object]) -> None:
+    """No parser behind us gives up before the limit does."""
+    for depth in (json.DEEPEST, json.DEEPEST - 1):
+        value: Any = decode(nested(depth), json.DEEPEST)
+        for _ in range(depth - 1):
+            (value,) = value
+        assert value == []
+        text = b'{"a":' * (depth - 1) + b"[NaN]" + b"}" * (depth - 1)
+        decode(text, json.DEEPEST)
+    with pytest.raises(InvalidRequest, match=r"limit \(500\)"):
+        decode(nested(json.DEEPEST + 1), json.DEEPEST)
+    with pytest.raises(InvalidRequest, match=r"limit \(7\)"):
+        decode(nested(8), 7)
+
+
+def test_settings_know_how_deep_may_be_asked_for() -> None:
+    assert setting_values.DEEPEST == json.DEEPEST

@@ -15,6 +15,7 @@ from modelport.errors import InvalidInference, InvalidRequest, Unsupported
 from modelport.messages import Request, Response, Tensors
 from modelport.specs import ModelConfig, ModelInput
 from modelport.tensors import Array, Tensor
+from modelport.wire.json import DEEPEST
 from modelport.wire.v2_rest import (
     CodecOptions,
     Form,
@@ -49,6 +50,19 @@ def decode_with(text: dict[str, Any], tail: bytes = b"") -> Inference:
 
 
 # --- what is read ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("leaf", [b"1.0", b"NaN"])
+def test_the_depth_of_a_request_is_the_operators_to_say(leaf: bytes) -> None:
+    depth = DEEPEST - 3
+    data = b"[" * depth + leaf + b"]" * depth
+    body = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":' + data + b"}]}"
+    deep = CodecOptions(max_json_depth=DEEPEST)
+    tensor = decode_infer_request(body, None, "m", deep).request.payload.tensors[0]
+    assert tensor.array.shape == (1,)
+    for most in (100, depth + 2):
+        with pytest.raises(InvalidRequest, match=rf"exceeds maximum allowed limit \({most}\)"):
+            decode_infer_request(body, None, "m", CodecOptions(max_json_depth=most))
 
 
 def test_a_request_in_json() -> None:

@@ -95,7 +95,9 @@ class Server:
         options = v2_rest.RestOptions(
             server_name=settings.server_name,
             codec=CodecOptions(
-                is_strict=settings.strict_triton, max_json_bytes=settings.http_max_input_size
+                is_strict=settings.strict_triton,
+                max_json_bytes=settings.http_max_input_size,
+                max_json_depth=settings.max_json_depth,
             ),
             max_body_bytes=settings.http_max_input_size,
             is_readiness_strict=settings.strict_readiness,

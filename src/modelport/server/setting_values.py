@@ -14,6 +14,7 @@ from modelport.server.flags import SWITCH_WORDS
 __all__ = [
     "CACHE_SETTING",
     "COUNT",
+    "DEPTH",
     "HEADER_PATTERN",
     "METRICS_SETTING",
     "OPTIONAL_PORT",
@@ -176,6 +177,16 @@ def _positive_count(text: str) -> int:
     return int(text)
 
 
+DEEPEST = 500
+"""That of ``wire.json``, which takes too long to import for a line of help."""
+
+
+def _depth(text: str) -> int:
+    if not _DIGITS.fullmatch(text) or not 1 <= int(text) <= DEEPEST:
+        raise ValueError(f"a whole number from 1 to {DEEPEST}")
+    return int(text)
+
+
 def _size(text: str) -> int:
     found = _SIZE.fullmatch(text)
     if found is None:
@@ -295,6 +306,7 @@ TEXT = Kind("TEXT", _text)
 PATH = Kind("PATH", _text)
 COUNT = Kind("N", _count)
 POSITIVE_COUNT = Kind("N", _positive_count)
+DEPTH = Kind("N", _depth)
 SIZE = Kind("BYTES", _size)
 SECONDS = Kind("SECONDS", _seconds)
 PORT = Kind("PORT", _port)

@@ -408,7 +408,7 @@ class Settings:
         "Most bytes of a request's first line and headers together",
     )
     max_json_depth: int = _setting(
-        100, Group.LIMITS, values.POSITIVE_COUNT, "Deepest nesting of a JSON body"
+        100, Group.LIMITS, values.DEPTH, "Deepest nesting of a JSON body, at most 500"
     )
     max_connections: int = _setting(
         4096,

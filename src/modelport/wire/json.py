@@ -15,42 +15,45 @@ import orjson
 
 from modelport.errors import InvalidRequest
 
-__all__ = ["MAX_DEPTH", "Pairs", "check_depth", "decode", "decode_pairs", "encode"]
+__all__ = ["DEEPEST", "MAX_DEPTH", "Pairs", "check_depth", "decode", "decode_pairs", "encode"]
 
 MAX_DEPTH = 100
-"""Triton's limit; below every recursion limit of the parsers behind us."""
+"""Levels that are read where nobody says otherwise: Triton's limit."""
+
+DEEPEST = 500
+"""Levels that may be asked for; below every recursion limit of the parsers behind us."""
 
 Text = bytes | bytearray | memoryview
 
 
-def check_depth(text: bytes | bytearray) -> None:
+def check_depth(text: bytes | bytearray, most: int = MAX_DEPTH) -> None:
     """Refuse a text that is nested too deeply, before any parser recurses over it.
 
     Linear in time: two counts for a usual text; only one with many brackets is looked at closely.
 
     Raises:
-        InvalidRequest: If an array or object lies more than :data:`MAX_DEPTH` deep.
+        InvalidRequest: If an array or object lies more than ``most`` deep.
     """
-    if text.count(b"[") + text.count(b"{") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
+    if text.count(b"[") + text.count(b"{") > most and _depth(text) > most:
         raise InvalidRequest(
-            f"JSON nesting depth exceeds maximum allowed limit ({MAX_DEPTH}). "
+            f"JSON nesting depth exceeds maximum allowed limit ({most}). "
             "Send large arrays flat, or as binary data."
         )
 
 
-def decode(text: Text) -> Any:
+def decode(text: Text, most_depth: int = MAX_DEPTH) -> Any:
     """Parse a whole text, slowly and exactly: integers of any size, NaN and Infinity.
 
     Raises:
         InvalidRequest: If it is malformed, nested too deeply, not UTF-8, or holds a number that
             no double can.
     """
-    return _parse(text, _DECODER)
+    return _parse(text, _DECODER, most_depth)
 
 
-def decode_pairs(text: Text) -> Any:
+def decode_pairs(text: Text, most_depth: int = MAX_DEPTH) -> Any:
     """Like :func:`decode`, with every object as a :class:`Pairs`, so that repeated keys show."""
-    return _parse(text, _PAIRS_DECODER)
+    return _parse(text, _PAIRS_DECODER, most_depth)
 
 
 def encode(value: Any) -> bytes:
@@ -70,9 +73,9 @@ class Pairs(list[tuple[str, Any]]):
     """An object as its members in their order, repeated keys included."""
 
 
-def _parse(text: Text, decoder: json.JSONDecoder) -> Any:
+def _parse(text: Text, decoder: json.JSONDecoder, most_depth: int) -> Any:
     data = bytes(text) if isinstance(text, memoryview) else text
-    check_depth(data)
+    check_depth(data, most_depth)
     try:
         chars = data.decode()
     except UnicodeDecodeError as exc:

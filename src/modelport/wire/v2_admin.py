@@ -64,7 +64,7 @@ class LoadRequest:
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 
-def decode_load_request(body: Buffer, model: str) -> LoadRequest:
+def decode_load_request(body: Buffer, model: str, most_depth: int = json.MAX_DEPTH) -> LoadRequest:
     """Read the body of a load; an empty one asks for nothing special.
 
     Raises:
@@ -72,7 +72,7 @@ def decode_load_request(body: Buffer, model: str) -> LoadRequest:
     """
     config: str | None = None
     files: dict[str, bytes] = {}
-    for key, value in _parameters(body).items():
+    for key, value in _parameters(body, most_depth).items():
         if key != "config" and not key.startswith("file:"):
             raise unknown_load_parameter(key, model)
         if type(value) is not str:
@@ -100,13 +100,13 @@ def wrong_load_parameter(key: str, expected: str, model: str) -> InvalidRequest:
     )
 
 
-def decode_unload_request(body: Buffer) -> bool:
+def decode_unload_request(body: Buffer, most_depth: int = json.MAX_DEPTH) -> bool:
     """Read the body of an unload: whether what was loaded only for the model goes with it.
 
     Raises:
         InvalidRequest: If it is malformed.
     """
-    parameters = _parameters(body)
+    parameters = _parameters(body, most_depth)
     value = parameters.get("unload_dependents", False)
     if type(value) is not bool:
         raise wrong_type(
@@ -115,13 +115,13 @@ def decode_unload_request(body: Buffer) -> bool:
     return value
 
 
-def decode_index_request(body: Buffer) -> bool:
+def decode_index_request(body: Buffer, most_depth: int = json.MAX_DEPTH) -> bool:
     """Read the body of an index request: whether only what is ready is wanted.
 
     Raises:
         InvalidRequest: If it is malformed.
     """
-    value = _object(body).get("ready", False)
+    value = _object(body, most_depth).get("ready", False)
     if type(value) is not bool:
         raise InvalidRequest("Invalid value for 'ready': expected a boolean")
     return value
@@ -192,12 +192,12 @@ def _tensor(
     return {"name": name, "datatype": datatype.name, "shape": shape}
 
 
-def _object(body: Buffer) -> dict[str, Any]:
-    return members_of(json.decode(body), "the request") if len(body) else {}
+def _object(body: Buffer, most_depth: int) -> dict[str, Any]:
+    return members_of(json.decode(body, most_depth), "the request") if len(body) else {}
 
 
-def _parameters(body: Buffer) -> dict[str, Any]:
-    value = _object(body).get("parameters", {})
+def _parameters(body: Buffer, most_depth: int) -> dict[str, Any]:
+    value = _object(body, most_depth).get("parameters", {})
     if type(value) is not dict:
         raise InvalidRequest(
             "failed to get request params.: attempt to get members for non-object. "

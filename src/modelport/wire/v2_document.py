@@ -65,18 +65,18 @@ class Document(msgspec.Struct, gc=False):
 _decode = msgspec.json.Decoder(Document).decode
 
 
-def decode_document(text: bytes | bytearray) -> Document:
+def decode_document(text: bytes | bytearray, most_depth: int = json.MAX_DEPTH) -> Document:
     """Read the JSON of an inference request.
 
     Raises:
         InvalidRequest: If it is malformed, nested too deeply, or a member is missing or of the
             wrong type.
     """
-    json.check_depth(text)
+    json.check_depth(text, most_depth)
     try:
         return _decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return _document(json.decode(text))
+        return _document(json.decode(text, most_depth))
 
 
 def _document(value: Any) -> Document:

@@ -36,7 +36,7 @@ def decode_generate_request(body: Buffer, config: ModelConfig, options: CodecOpt
             parameter is no scalar.
     """
     check_json_size(len(body), options)
-    members = json.decode_pairs(body)
+    members = json.decode_pairs(body, options.max_json_depth)
     if type(members) is not json.Pairs:
         raise InvalidRequest(
             "failed to get request members: attempt to get members for non-object. "

@@ -62,10 +62,12 @@ class CodecOptions:
     Attributes:
         is_strict: Refuse what Triton refuses although we could: FP16 and BF16 in JSON.
         max_json_bytes: Of the JSON of one request, and of one tensor read from it.
+        max_json_depth: Levels of the JSON of one request.
     """
 
     is_strict: bool = False
     max_json_bytes: int = 64 * 2**20
+    max_json_depth: int = json.MAX_DEPTH
 
 
 class Form:
@@ -173,7 +175,8 @@ def decode_infer_request(
         Unsupported: If data is said to lie in shared memory.
     """
     text = split_body(body, header_length, options)
-    return bind(decode_document(text), body, len(text), model, options)
+    document = decode_document(text, options.max_json_depth)
+    return bind(document, body, len(text), model, options)
 
 
 def bind(

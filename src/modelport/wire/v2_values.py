@@ -190,7 +190,8 @@ def _decode_nested(
             return codec.decode(b"[" + text.translate(None, b"[]") + b"]")
         except msgspec.DecodeError:
             pass
-    value = exact_json.decode(text)
+    # Part of a document whose depth has been found to be right.
+    value = exact_json.decode(text, exact_json.DEEPEST)
     if type(value) is not list:
         raise wrong_type("data", "array", f"'data' of input '{name}'", value)
     return _check_types(_flat(value), datatype, name)

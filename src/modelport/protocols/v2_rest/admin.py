@@ -39,6 +39,7 @@ class Admin:
     def __init__(self, engine: EnginePort, options: RestOptions) -> None:
         self._engine = engine
         self._options = options
+        self._most_depth = options.codec.max_json_depth
         # Loads under way; the loop itself keeps only weak references to its tasks.
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -84,20 +85,20 @@ class Admin:
 
     def index(self, exchange: Exchange) -> None:
         """List what the repository has."""
-        only_ready = v2_admin.decode_index_request(exchange.body)
+        only_ready = v2_admin.decode_index_request(exchange.body, self._most_depth)
         respond_json(exchange, answers.index(self._engine, only_ready=only_ready))
 
     def load(self, exchange: Exchange) -> None:
         """Load a model, and answer when that is done."""
         name = exchange.params["model"]
-        request = v2_admin.decode_load_request(exchange.body, name)
+        request = v2_admin.decode_load_request(exchange.body, name, self._most_depth)
         files = request.files or None
         self._start(exchange, self._engine.load(name, config=request.config, files=files))
 
     def unload(self, exchange: Exchange) -> None:
         """Take a model out of service."""
         name = exchange.params["model"]
-        dependents = v2_admin.decode_unload_request(exchange.body)
+        dependents = v2_admin.decode_unload_request(exchange.body, self._most_depth)
         self._start(exchange, self._engine.unload(name, unload_dependents=dependents))
 
     def _start(self, exchange: Exchange, work: Coroutine[None, None, None]) -> None:
