@@ -220,6 +220,7 @@ FLOORS = {
     "root": Floor(),
     "wire": Floor(
         libraries=(
+            "PIL",
             "google.protobuf",
             "hpack",
             "httptools",

@@ -616,6 +616,10 @@ class ModelConfig(Message):
         found = self.parameters.get(name)
         return default if found is None else found.string_value
 
+    def switch(self, name: str, default: bool = False) -> bool:
+        """Whether one of ``parameters`` says yes: ``true``, ``on`` or ``1``, in any case."""
+        return self.parameter(name, str(default)).strip().lower() in ("true", "on", "1")
+
 
 Execution = Literal["inline", "thread", "process", "auto"]
 """Where a model runs: on the event loop, in a thread, in a worker process, or as measured."""

@@ -101,7 +101,7 @@ def test_version_is_printed(arguments: list[str], capsys: pytest.CaptureFixture[
         (
             ["serve", "m", "--htp-port=1", "--grpc-port=1", "--max-json-depth=x"],
             "modelport serve: --htp-port: is no option; did you mean --http-port?\n"
-            "modelport serve: --max-json-depth: expected a whole number, 1 or more,"
+            "modelport serve: --max-json-depth: expected a whole number from 1 to 500,"
             ' got "x"; see modelport serve --help\n',
         ),
     ],

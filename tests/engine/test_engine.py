@@ -95,6 +95,20 @@ def refusal(engine: Engine, model: str, version: str | None = None) -> Modelport
 # Who answers.
 
 
+def test_version_0_is_the_default_one_under_ovms_and_nowhere_else(bench: Bench) -> None:
+    async def main() -> None:
+        shop = await Shop(bench).open()
+        shop.serve("m", 1)
+        shop.serve("m", 3)
+        assert isinstance(refusal(shop.engine, "m", "0"), NotFound)
+        shop.engine.options.is_ovms = True
+        shop.serve("m", 2)
+        assert shop.engine.resolve("m", "0").version == 3
+        await shop.close()
+
+    bench.run(main())
+
+
 def test_highest_version_answers_unless_one_is_named(bench: Bench) -> None:
     async def main() -> None:
         shop = await Shop(bench).open()

@@ -51,9 +51,11 @@ class EngineOptions:
         execution: Where models run that do not say it themselves.
         max_queue_size: Requests that may wait for one model that sets no bound of its own.
         cache_bytes: What the response cache may take; 0 for none.
+        is_ovms: Whether version 0 is the default one of models whose parameter ``ovms`` does not
+            say it; elsewhere there is no version 0.
     """
 
-    __slots__ = ("cache_bytes", "execution", "max_queue_size")
+    __slots__ = ("cache_bytes", "execution", "is_ovms", "max_queue_size")
 
     def __init__(
         self,
@@ -61,8 +63,10 @@ class EngineOptions:
         execution: Execution = "auto",
         max_queue_size: int = 10_000,
         cache_bytes: int = 0,
+        is_ovms: bool = False,
     ) -> None:
         self.execution = execution
+        self.is_ovms = is_ovms
         self.max_queue_size = max_queue_size
         self.cache_bytes = cache_bytes
 

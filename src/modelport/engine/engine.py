@@ -359,7 +359,9 @@ class Engine:
         for name, by_version in self._served.items():
             for number, deployment in by_version.items():
                 routes[name, str(number)] = deployment
-            routes[name, ""] = by_version[max(by_version)]
+            default = routes[name, ""] = by_version[max(by_version)]
+            if default.config.switch("ovms", self.options.is_ovms):
+                routes[name, "0"] = default
         self._routes = routes
 
 

@@ -46,6 +46,7 @@ from modelport.server.tls import TlsUnusable, grpc_context, server_context
 from modelport.specs import Execution
 from modelport.wire.http import HttpLimits
 from modelport.wire.http2 import Http2Limits
+from modelport.wire.ovms_images import ImageLimits
 from modelport.wire.v2_rest import CodecOptions
 
 __all__ = ["Server", "serve"]
@@ -77,6 +78,7 @@ class Server:
                 execution=cast(Execution, settings.execution),
                 max_queue_size=settings.max_queue_size,
                 cache_bytes=settings.cache_config.size_bytes if settings.cache_config else 0,
+                is_ovms=settings.ovms,
             ),
             self.clock,
         )
@@ -102,6 +104,10 @@ class Server:
             max_body_bytes=settings.http_max_input_size,
             is_readiness_strict=settings.strict_readiness,
             forwarded=settings.http_header_forward_pattern,
+            is_ovms=settings.ovms,
+            images=ImageLimits(
+                pixels=settings.max_image_pixels, tensor_bytes=settings.http_max_input_size
+            ),
         )
         return [
             *v2_rest.routes(self.engine, options),

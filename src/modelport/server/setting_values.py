@@ -19,6 +19,7 @@ __all__ = [
     "METRICS_SETTING",
     "OPTIONAL_PORT",
     "PATH",
+    "PIXELS",
     "PORT",
     "POSITIVE_COUNT",
     "RESTRICTION",
@@ -187,6 +188,16 @@ def _depth(text: str) -> int:
     return int(text)
 
 
+def _pixels(text: str) -> int:
+    if not _DIGITS.fullmatch(text) or not 1 <= int(text) <= MOST_PIXELS:
+        raise ValueError(f"a whole number from 1 to {MOST_PIXELS}")
+    return int(text)
+
+
+MOST_PIXELS = 89_478_485
+"""Where Pillow begins to warn, and later to refuse."""
+
+
 def _size(text: str) -> int:
     found = _SIZE.fullmatch(text)
     if found is None:
@@ -307,6 +318,7 @@ PATH = Kind("PATH", _text)
 COUNT = Kind("N", _count)
 POSITIVE_COUNT = Kind("N", _positive_count)
 DEPTH = Kind("N", _depth)
+PIXELS = Kind("N", _pixels)
 SIZE = Kind("BYTES", _size)
 SECONDS = Kind("SECONDS", _seconds)
 PORT = Kind("PORT", _port)

@@ -158,6 +158,13 @@ class Settings:
         values.SWITCH,
         "Refuse what Triton refuses and we would accept, such as FP16 numbers in JSON",
     )
+    ovms: bool = _setting(
+        False,
+        Group.MODELS,
+        values.SWITCH,
+        "Behave as OpenVINO Model Server towards clients: encoded images for inputs of pixels,"
+        " version 0 is the default one; a model's parameter ovms says it for that model",
+    )
     allow_pickle_models: bool = _setting(
         False,
         Group.MODELS,
@@ -409,6 +416,12 @@ class Settings:
     )
     max_json_depth: int = _setting(
         100, Group.LIMITS, values.DEPTH, "Deepest nesting of a JSON body, at most 500"
+    )
+    max_image_pixels: int = _setting(
+        32 * 2**20,  # 130 MB while it is decoded; most cameras give less
+        Group.LIMITS,
+        values.PIXELS,
+        "Most pixels of an encoded image, at most 89478485",
     )
     max_connections: int = _setting(
         4096,

@@ -21,10 +21,11 @@ from modelport import dtypes
 from modelport.dtypes import DATATYPE_BY_NAME, DataType
 from modelport.errors import InvalidInference, InvalidRequest, Unsupported
 from modelport.messages import ParameterValue, Request, Response, Tensors
-from modelport.specs import ModelConfig
+from modelport.specs import ModelConfig, ModelInput
 from modelport.tensors import Tensor
 from modelport.wire import json
-from modelport.wire.v2_bytes import decode_bytes, encode_array, encode_strings
+from modelport.wire.ovms_bytes import implied_size, sizes_of, split
+from modelport.wire.v2_bytes import decode_bytes, encode_array, encode_strings, string_array
 from modelport.wire.v2_document import Document, Input, Output, ParsedInput, decode_document
 from modelport.wire.v2_values import decode_values, encode_values, shape_text, wrong_type
 
@@ -40,6 +41,7 @@ __all__ = [
     "bind",
     "bind_parameters",
     "bind_raw",
+    "bind_raw_image",
     "check_json_size",
     "decode_infer_request",
     "parse_header_length",
@@ -63,11 +65,14 @@ class CodecOptions:
         is_strict: Refuse what Triton refuses although we could: FP16 and BF16 in JSON.
         max_json_bytes: Of the JSON of one request, and of one tensor read from it.
         max_json_depth: Levels of the JSON of one request.
+        is_ovms: Accept what OVMS accepts beyond V2: BYTES without lengths before their elements,
+            and binary inputs that do not say their size.
     """
 
     is_strict: bool = False
     max_json_bytes: int = 64 * 2**20
     max_json_depth: int = json.MAX_DEPTH
+    is_ovms: bool = False
 
 
 class Form:
@@ -192,7 +197,10 @@ def bind(
                 f"invalid datatype for input {part.name}. Got '{part.datatype[:40]}', accepted "
                 f"are {', '.join(DATATYPE_BY_NAME)}."
             )
-        if part.parameters is UNSET:
+        if options.is_ovms and (sizes := _ovms_sizes(part, datatype, len(body) - position)):
+            tensors.append(_from_ovms_bytes(part, datatype, body, position, sizes, model))
+            position += sum(sizes)
+        elif part.parameters is UNSET:
             tensors.append(_from_json(part, datatype, options))
         else:
             size = _binary_size(part)
@@ -228,12 +236,7 @@ def bind_raw(body: Buffer, config: ModelConfig) -> Inference:
             number of bytes.
     """
     name = config.name
-    if len(config.input) != 1:
-        raise InvalidRequest(
-            "Raw request must only have 1 input (found 1) to be deduced but got "
-            f"{len(config.input)} inputs in '{name}' model configuration"
-        )
-    spec = config.input[0]
+    spec = _only_input(config)
     batch = (1,) if config.max_batch_size > 0 else ()
     if spec.datatype is dtypes.BYTES:
         if any(dim != 1 for dim in spec.dims):
@@ -247,6 +250,26 @@ def bind_raw(body: Buffer, config: ModelConfig) -> Inference:
         shape = batch + _deduced_shape(spec.name, spec.dims, spec.datatype, len(body))
     tensor = decode_bytes(spec.name, spec.datatype, shape, body, 0, len(body), name)
     return Inference(Request(Tensors([tensor])), is_binary=True)
+
+
+def bind_raw_image(body: Buffer, config: ModelConfig) -> Inference:
+    """Make a request of the bare bytes of one encoded image; outputs go back as JSON.
+
+    Raises:
+        InvalidRequest: If the model has several inputs.
+    """
+    spec = _only_input(config)
+    image = string_array([bytes(body)], (1,), spec.name)
+    return Inference(Request(Tensors([Tensor(spec.name, dtypes.BYTES, image)])))
+
+
+def _only_input(config: ModelConfig) -> ModelInput:
+    if len(config.input) != 1:
+        raise InvalidRequest(
+            "Raw request must only have 1 input (found 1) to be deduced but got "
+            f"{len(config.input)} inputs in '{config.name}' model configuration"
+        )
+    return config.input[0]
 
 
 def _deduced_shape(
@@ -295,6 +318,35 @@ def _from_bytes(
             f"model '{model}'"
         )
     return decode_bytes(part.name, datatype, part.shape, body, position, size, model)
+
+
+def _ovms_sizes(part: Input, datatype: DataType, left: int) -> list[int] | None:
+    """The sizes of the elements behind the JSON, as OVMS has them; ``None`` for what V2 has too."""
+    if part.data is not UNSET or (isinstance(part, ParsedInput) and part.values is not UNSET):
+        return None
+    parameters = {} if part.parameters is UNSET else part.parameters
+    if "shared_memory_region" in parameters:
+        return None
+    if "binary_data_size" in parameters:
+        return sizes_of(parameters["binary_data_size"], part.name)
+    return [implied_size(datatype, part.shape, left)] if left > 0 else None
+
+
+def _from_ovms_bytes(
+    part: Input,
+    datatype: DataType,
+    body: Buffer,
+    position: int,
+    sizes: Sequence[int],
+    model: str,
+) -> Tensor:
+    size = sum(sizes)
+    if datatype is dtypes.BYTES and position + size <= len(body):
+        data = bytes(memoryview(body)[position : position + size])
+        elements = split(data, sizes, math.prod(part.shape))
+        if elements is not None:
+            return Tensor(part.name, datatype, string_array(elements, part.shape, part.name))
+    return _from_bytes(part, datatype, body, position, size, model)
 
 
 def _binary_size(part: Input) -> int | None:

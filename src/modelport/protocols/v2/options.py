@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from modelport._version import __version__
 from modelport.errors import InvalidRequest
+from modelport.specs import ModelConfig
+from modelport.wire.ovms_images import ImageInputs, ImageLimits
 
 __all__ = ["V2Options"]
 
@@ -19,12 +21,20 @@ class V2Options:
         server_version: Of the server.
         is_readiness_strict: Whether one model that is not ready makes the server not ready.
         forwarded: Headers whose name it is found in become parameters of the request.
+        is_ovms: Whether models that do not say it behave as under OVMS.
+        images: What encoded images may grow into, where models take them.
     """
 
     server_name: str = "triton"
     server_version: str = __version__
     is_readiness_strict: bool = True
     forwarded: re.Pattern[str] | None = None
+    is_ovms: bool = False
+    images: ImageLimits = field(default_factory=ImageLimits)
+
+    def image_inputs(self, config: ModelConfig) -> ImageInputs | None:
+        """What of a model may be sent as encoded images; ``None`` where nothing may."""
+        return ImageInputs.of(config, self.images, is_ovms=self.is_ovms)
 
     def forwarded_headers(self, headers: Mapping[str, str]) -> Mapping[str, str]:
         """The headers that the model sees as parameters.

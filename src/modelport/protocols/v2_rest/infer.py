@@ -5,9 +5,10 @@ follows from a model's configuration is kept with the deployment.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
-from modelport.errors import ModelFailed, ModelportError, Unsupported
+from modelport.errors import InvalidInference, ModelFailed, ModelportError, Unsupported
 from modelport.messages import Response
 from modelport.protocols.base import Exchange
 from modelport.protocols.v2.ports import DeploymentPort, EnginePort
@@ -16,14 +17,16 @@ from modelport.protocols.v2_rest.options import RestOptions
 from modelport.protocols.v2_rest.replies import JSON_HEADERS, fail
 from modelport.specs import ModelConfig
 from modelport.wire.compression import check_coding, choose_coding, compress, decompress
+from modelport.wire.images import is_image
+from modelport.wire.ovms_images import ImageInputs
 from modelport.wire.v2_classes import classify_outputs
 from modelport.wire.v2_rest import (
     HEADER_LENGTH,
     Buffer,
-    CodecOptions,
     Inference,
     ResponseEncoder,
     bind_raw,
+    bind_raw_image,
     decode_infer_request,
     parse_header_length,
 )
@@ -43,7 +46,6 @@ class InferHandler:
     def __init__(self, engine: EnginePort, options: RestOptions) -> None:
         self._engine = engine
         self._options = options
-        self._codec: CodecOptions = options.codec
 
     def __call__(self, exchange: Exchange) -> None:
         """Decode, submit, and leave the rest to the sink."""
@@ -52,29 +54,49 @@ class InferHandler:
             if head is None:
                 head = exchange.memo = _Head(exchange, self._options)
             deployment = self._engine.resolve(head.model, head.version)
-            known = _known_of(deployment, self._codec)
+            known = _known_of(deployment, self._options)
             if known.is_decoupled:
                 raise _no_decoupled()
             body = exchange.body
             template = head.template
             if (len(body) > MOST_ON_LOOP and _is_slow(body, head)) or head.coding is not None:
-                decode = partial(self._decode, head, body, deployment.name, deployment.config)
+                decode = partial(self._decode_late, head, body, deployment.config, known)
                 off_loop(exchange, decode, partial(self._submit_late, exchange, head))
                 return
             if template is None:
-                inference = self._decode(head, body, deployment.name, deployment.config)
+                inference = self._decode(head, body, deployment.config, known)
             else:
-                inference = template.decode(body, deployment.name, self._codec)
+                inference = template.decode(body, deployment.name, known.codec)
+            images = known.images
+            if images is not None and images.concerns(inference.request.payload.tensors):
+                # However small: a few bytes may stand for a very large image.
+                decode = partial(_decode_images, images, inference)
+                off_loop(exchange, decode, partial(self._submit_late, exchange, head))
+                return
             self._submit(exchange, head, deployment, known, inference)
         except ModelportError as exc:
             fail(exchange, exc)
 
-    def _decode(self, head: "_Head", body: Buffer, name: str, config: ModelConfig) -> Inference:
+    def _decode(
+        self, head: "_Head", body: Buffer, config: ModelConfig, known: "_Known"
+    ) -> Inference:
         if head.coding is not None:
             body = decompress(body, head.coding, self._options.max_body_bytes)
         if head.header_length == 0:
+            if known.images is not None and is_image(bytes(body[:16])):
+                image = bind_raw_image(body, config)
+                if known.images.concerns(image.request.payload.tensors):
+                    return image
             return bind_raw(body, config)
-        return decode_infer_request(body, head.header_length, name, self._codec)
+        return decode_infer_request(body, head.header_length, config.name, known.codec)
+
+    def _decode_late(
+        self, head: "_Head", body: Buffer, config: ModelConfig, known: "_Known"
+    ) -> Inference:
+        inference = self._decode(head, body, config, known)
+        if known.images is None or not known.images.concerns(inference.request.payload.tensors):
+            return inference
+        return _decode_images(known.images, inference)
 
     def _submit(
         self,
@@ -103,7 +125,7 @@ class InferHandler:
     def _submit_late(self, exchange: Exchange, head: "_Head", inference: Inference) -> None:
         # Looked up again: the version may have been replaced while the body was read.
         deployment = self._engine.resolve(head.model, head.version)
-        known = _known_of(deployment, self._codec)
+        known = _known_of(deployment, self._options)
         if known.is_decoupled:
             raise _no_decoupled()
         self._submit(exchange, head, deployment, known, inference)
@@ -114,6 +136,16 @@ def _no_decoupled() -> Unsupported:
         "HTTP end point doesn't support models with decoupled transaction policy. "
         "Call generate_stream instead, or the gRPC stream."
     )
+
+
+def _decode_images(images: ImageInputs, inference: Inference) -> Inference:
+    request = inference.request
+    try:
+        request.payload.tensors = images.decode(request.payload.tensors)
+    except InvalidInference as exc:
+        exc.request_id = request.id
+        raise
+    return inference
 
 
 def _is_slow(body: Buffer, head: "_Head") -> bool:
@@ -230,17 +262,20 @@ class _InferSink:
 class _Known:
     """What follows from a configuration alone; kept with the deployment."""
 
-    __slots__ = ("encoder", "is_decoupled")
+    __slots__ = ("codec", "encoder", "images", "is_decoupled")
 
-    def __init__(self, deployment: DeploymentPort, codec: CodecOptions) -> None:
+    def __init__(self, deployment: DeploymentPort, options: RestOptions) -> None:
+        codec = options.codec
+        self.images = options.image_inputs(deployment.config)
+        self.codec = codec if self.images is None else replace(codec, is_ovms=True)
         self.is_decoupled = deployment.is_decoupled
         self.encoder = ResponseEncoder(
             deployment.name, str(deployment.version), is_strict=codec.is_strict
         )
 
 
-def _known_of(deployment: DeploymentPort, codec: CodecOptions) -> _Known:
+def _known_of(deployment: DeploymentPort, options: RestOptions) -> _Known:
     known: _Known | None = deployment.memo.get("v2_rest")
     if known is None:
-        known = deployment.memo["v2_rest"] = _Known(deployment, codec)
+        known = deployment.memo["v2_rest"] = _Known(deployment, options)
     return known

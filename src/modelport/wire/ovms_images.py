@@ -1,0 +1,217 @@
+"""Encoded images as the input of a model that takes pixels.
+
+A BYTES tensor for an input of numbers with four dimensions (or five) holds one image in each
+element. They are decoded, resized to the height and width of the input, converted to its datatype
+with values from 0 to 255, and laid out as it wants them.
+
+The layout is what the configuration says: ``format`` of the input, else the parameter ``layout``
+(``NHWC``, ``NCHW``) of the model, else where a 1 or 3, or else a 4, stands that can be the
+channels, last before first. The parameter ``color_format`` is ``BGR``, or ``RGB``.
+
+Source: OpenVINO Model Server, "Predict on Binary Inputs".
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from modelport import dtypes
+from modelport.dtypes import DataType
+from modelport.errors import InvalidInference
+from modelport.specs import ModelConfig, ModelInput
+from modelport.tensors import Array, Tensor
+from modelport.wire.images import MODE_BY_CHANNELS, ImageForm, decode_image
+
+__all__ = ["ImageInputs", "ImageLimits"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageLimits:
+    """What images may grow into.
+
+    Attributes:
+        pixels: Of one image, before it is resized.
+        tensor_bytes: Of all images of an input, decoded.
+    """
+
+    pixels: int = 32 * 2**20
+    tensor_bytes: int = 64 * 2**20
+
+
+class ImageInputs:
+    """The inputs of one model that may be sent as images.
+
+    Args:
+        config: Complete.
+        limits: The operator's.
+    """
+
+    def __init__(self, config: ModelConfig, limits: ImageLimits) -> None:
+        self._config = config
+        self._limits = limits
+        self._entry_by_name = {
+            entry.name: entry
+            for entry in config.input
+            if entry.datatype in _PRECISIONS and len(_shape(config, entry)) in (4, 5)
+        }
+
+    @classmethod
+    def of(cls, config: ModelConfig, limits: ImageLimits, *, is_ovms: bool) -> "ImageInputs | None":
+        """Make them for a model, or give ``None`` where it does not behave as under OVMS.
+
+        Args:
+            config: Its parameter ``ovms`` decides.
+            limits: The operator's.
+            is_ovms: What the operator says for models that do not say it.
+        """
+        return cls(config, limits) if config.switch("ovms", is_ovms) else None
+
+    def concerns(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether any of these is sent as images; quick."""
+        return any(
+            tensor.datatype is dtypes.BYTES and tensor.name in self._entry_by_name
+            for tensor in tensors
+        )
+
+    def decode(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Put pixels in the place of images. Takes milliseconds for each image.
+
+        Raises:
+            InvalidInference: If something is no image, or does not fit.
+            Unsupported: If nothing is installed that decodes images.
+        """
+        return [
+            self._decoded(tensor, self._entry_by_name[tensor.name])
+            if tensor.datatype is dtypes.BYTES and tensor.name in self._entry_by_name
+            else tensor
+            for tensor in tensors
+        ]
+
+    def _decoded(self, tensor: Tensor, entry: ModelInput) -> Tensor:
+        if tensor.fault is not None:
+            raise InvalidInference(f"Image parsing failed; {tensor.fault}")
+        images: list[bytes] = tensor.array.ravel().tolist()
+        if tensor.array.ndim > 2 or tensor.array.ndim == 0 or tensor.shape[0] != len(images):
+            shape = list(tensor.shape)
+            raise InvalidInference(
+                f"Invalid shape of encoded images for input '{entry.name}': the shape must be "
+                f"[N] for N images, got {shape}"
+            )
+        array = self._batch(images, entry)
+        return Tensor(entry.name, entry.datatype, array)
+
+    def _batch(self, images: list[bytes], entry: ModelInput) -> Array:
+        config = self._config
+        shape = _shape(config, entry)
+        leading = self._leading(len(images), shape, entry)
+        layout = _layout(config, entry)
+        height, width, channels = (shape[-3:][layout.index(axis)] for axis in "HWC")
+        form = ImageForm(
+            height if height > 0 else None,
+            width if width > 0 else None,
+            channels if channels > 0 else 3,
+            config.parameter("color_format", "BGR").upper() == "RGB",
+        )
+        if form.channels not in MODE_BY_CHANNELS:
+            raise InvalidInference(
+                f"Invalid number of channels: input '{entry.name}' takes {form.channels}, and "
+                "images have 1, 3 or 4"
+            )
+        batch: Array | None = None
+        for index, image in enumerate(images):
+            if batch is None and form.height and form.width:
+                batch = self._empty(len(images), (form.height, form.width, form.channels), entry)
+            pixels = decode_image(image, form, self._limits.pixels)
+            if batch is None:
+                batch = self._empty(len(images), pixels.shape, entry)
+            if pixels.shape != batch.shape[1:]:
+                raise InvalidInference(
+                    f"Invalid shape: image {index} of input '{entry.name}' is "
+                    f"{pixels.shape[1]} x {pixels.shape[0]}, and those before it "
+                    f"{batch.shape[2]} x {batch.shape[1]}; the model does not say a size to "
+                    "resize them to, so all images of a request must have the same"
+                )
+            batch[index] = pixels
+        assert batch is not None
+        if layout == "CHW":
+            batch = np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
+        batch = batch.reshape(*leading, *batch.shape[1:])
+        if entry.datatype is dtypes.BF16:
+            return dtypes.bf16_from_float32(batch)
+        return batch
+
+    def _leading(self, count: int, shape: tuple[int, ...], entry: ModelInput) -> tuple[int, ...]:
+        """The dimensions before those of an image; refuses what could never fit."""
+        most = self._config.max_batch_size
+        if count == 0:
+            raise InvalidInference(f"no image was sent for input '{entry.name}'")
+        if most and count > most:
+            raise InvalidInference(
+                f"inference request batch-size must be <= {most} for '{self._config.name}', "
+                f"got {count}; send the images in several requests"
+            )
+        inner = shape[1:-3]
+        each = math.prod(dim if dim > 0 else 1 for dim in inner)
+        leading = (count // each, *(dim if dim > 0 else 1 for dim in inner))
+        if math.prod(leading) != count or shape[0] not in (-1, leading[0]):
+            raise InvalidInference(
+                f"Invalid batch size of encoded images for input '{entry.name}': its shape is "
+                f"{list(shape)}, and {count} images do not fill it"
+            )
+        return leading
+
+    def _empty(self, count: int, shape: tuple[int, ...], entry: ModelInput) -> Array:
+        datatype = np.dtype(np.float32) if entry.datatype is dtypes.BF16 else entry.datatype.numpy
+        size = count * math.prod(shape) * datatype.itemsize
+        if size > self._limits.tensor_bytes:
+            raise InvalidInference(
+                f"the images of input '{entry.name}' take {size} bytes when they are decoded, and "
+                f"at most {self._limits.tensor_bytes} are accepted. Send fewer at once, or use "
+                "--http-max-input-size to increase the limit."
+            )
+        return np.empty((count, *shape), datatype)
+
+
+def _shape(config: ModelConfig, entry: ModelInput) -> tuple[int, ...]:
+    """As on the wire, with the batch dimension."""
+    return ((-1,) if config.max_batch_size > 0 else ()) + entry.dims
+
+
+def _layout(config: ModelConfig, entry: ModelInput) -> str:
+    """``HWC`` or ``CHW``."""
+    named = entry.format.removeprefix("FORMAT_")
+    if named == "NONE":
+        named = config.parameter("layout", "").upper()
+    if named.endswith(("HWC", "CHW")):
+        return named[-3:]
+    first, _, last = entry.dims[-3:]
+    for channels in (1, 3), (4,), (-1,):
+        if last in channels:
+            return "HWC"
+        if first in channels and -1 not in channels:
+            return "CHW"
+    raise InvalidInference(
+        "Received binary image input but resource not configured to accept NHWC layout; input "
+        f"'{entry.name}' has the shape {list(_shape(config, entry))}, in which no dimension can be "
+        "the channels. Set its format to FORMAT_NHWC or FORMAT_NCHW."
+    )
+
+
+_PRECISIONS: frozenset[DataType] = frozenset(
+    {
+        dtypes.UINT8,
+        dtypes.UINT16,
+        dtypes.UINT32,
+        dtypes.UINT64,
+        dtypes.INT16,
+        dtypes.INT32,
+        dtypes.INT64,
+        dtypes.FP16,
+        dtypes.BF16,
+        dtypes.FP32,
+        dtypes.FP64,
+    }
+)
+"""Those that hold 0 to 255; INT8 and BOOL do not."""
