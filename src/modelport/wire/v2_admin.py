@@ -96,7 +96,7 @@ def wrong_load_parameter(key: str, expected: str, model: str) -> InvalidRequest:
     """The error of a parameter of a load that has the wrong type."""
     return InvalidRequest(
         f"invalid value type for load parameter '{key[:80]}', expected {expected}. "
-        f"Failed to load '{model}'."
+        f"So the server failed to load '{model}'."
     )
 
 
