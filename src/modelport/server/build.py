@@ -105,9 +105,7 @@ class Server:
             is_readiness_strict=settings.strict_readiness,
             forwarded=settings.http_header_forward_pattern,
             is_ovms=settings.ovms,
-            images=ImageLimits(
-                pixels=settings.max_image_pixels, tensor_bytes=settings.http_max_input_size
-            ),
+            images=_image_limits(settings),
         )
         return [
             *v2_rest.routes(self.engine, options),
@@ -120,6 +118,8 @@ class Server:
             server_name=settings.server_name,
             is_readiness_strict=settings.strict_readiness,
             forwarded=settings.grpc_header_forward_pattern,
+            is_ovms=settings.ovms,
+            images=_image_limits(settings),
         )
         return v2_grpc.rpcs(self.engine, options)
 
@@ -353,6 +353,11 @@ def _stopping(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+
+
+def _image_limits(settings: Settings) -> ImageLimits:
+    # Decoded, images may take what they could have been sent as in the first place.
+    return ImageLimits(pixels=settings.max_image_pixels, tensor_bytes=settings.http_max_input_size)
 
 
 def _repository(settings: Settings, engine: Engine) -> Repository:

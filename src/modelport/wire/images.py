@@ -21,7 +21,7 @@ import numpy as np
 from modelport.errors import InvalidInference, Unsupported
 from modelport.tensors import Array
 
-__all__ = ["MAGICS", "ImageForm", "decode_image", "is_image"]
+__all__ = ["MODE_BY_CHANNELS", "ImageForm", "decode_image", "is_image"]
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 

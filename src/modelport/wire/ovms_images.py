@@ -22,7 +22,7 @@ from modelport.dtypes import DataType
 from modelport.errors import InvalidInference
 from modelport.specs import ModelConfig, ModelInput
 from modelport.tensors import Array, Tensor
-from modelport.wire.images import MODE_BY_CHANNELS, ImageForm, decode_image
+from modelport.wire.images import MODE_BY_CHANNELS, ImageForm, decode_image, is_image
 
 __all__ = ["ImageInputs", "ImageLimits"]
 
@@ -91,8 +91,11 @@ class ImageInputs:
 
     def _decoded(self, tensor: Tensor, entry: ModelInput) -> Tensor:
         if tensor.fault is not None:
-            raise InvalidInference(f"Image parsing failed; {tensor.fault}")
-        images: list[bytes] = tensor.array.ravel().tolist()
+            images = _bare(tensor)
+            if images is None:
+                raise InvalidInference(f"Image parsing failed; {tensor.fault}")
+            return Tensor(entry.name, entry.datatype, self._batch(images, entry))
+        images = tensor.array.ravel().tolist()
         if tensor.array.ndim > 2 or tensor.array.ndim == 0 or tensor.shape[0] != len(images):
             shape = list(tensor.shape)
             raise InvalidInference(
@@ -172,6 +175,17 @@ class ImageInputs:
                 "--http-max-input-size to increase the limit."
             )
         return np.empty((count, *shape), datatype)
+
+
+def _bare(tensor: Tensor) -> list[bytes] | None:
+    """Take BYTES that have no lengths in them for the one image that is asked for, if they can be.
+
+    So did clients of OVMS send it over gRPC before 2023.0.
+    """
+    if tensor.array.dtype != np.uint8 or math.prod(tensor.shape) != 1:
+        return None
+    data = tensor.array.tobytes()
+    return [data] if is_image(data) else None
 
 
 def _shape(config: ModelConfig, entry: ModelInput) -> tuple[int, ...]:

@@ -167,13 +167,14 @@ def _decode_strings(name: str, shape: tuple[int, ...], view: memoryview, model: 
         elements = decode_strings(view, wanted)
     except IncompleteStrings as exc:
         text = _incomplete(name, model, exc.left, exc.length)
-        return _faulty(name, shape, f"{text} ({exc.count} of {wanted} elements are whole)")
+        return _faulty(name, shape, f"{text} ({exc.count} of {wanted} elements are whole)", view)
     if len(elements) > wanted:
         return _faulty(
             name,
             shape,
             f"unexpected number of string elements {wanted + 1} for inference input '{name}' "
             f"for model '{model}', expecting {wanted}",
+            view,
         )
     if len(elements) < wanted:
         return _faulty(
@@ -181,6 +182,7 @@ def _decode_strings(name: str, shape: tuple[int, ...], view: memoryview, model: 
             shape,
             f"expected {wanted} string elements for inference input '{name}' "
             f"for model '{model}', got {len(elements)}",
+            view,
         )
     return Tensor(name, dtypes.BYTES, string_array(elements, shape, name))
 
@@ -198,5 +200,7 @@ def _incomplete(name: str, model: str, left: int, length: int | None) -> str:
     )
 
 
-def _faulty(name: str, shape: tuple[int, ...], text: str) -> Tensor:
-    return Tensor(name, dtypes.BYTES, _EMPTY, shape, InvalidInference(text))
+def _faulty(name: str, shape: tuple[int, ...], text: str, view: memoryview) -> Tensor:
+    # The bytes as they came go with it: to who knows another form of them they may mean something.
+    array = np.frombuffer(view, np.uint8)
+    return Tensor(name, dtypes.BYTES, array, shape, InvalidInference(text))

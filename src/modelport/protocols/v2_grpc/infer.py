@@ -3,12 +3,14 @@
 from functools import partial
 
 from modelport.errors import ModelFailed, ModelportError, Unsupported
-from modelport.messages import Request, Response
+from modelport.messages import Request, Response, Sink, Ticket
 from modelport.protocols.base import Buffer, Call
+from modelport.protocols.v2.images import submit_images
 from modelport.protocols.v2.options import V2Options
 from modelport.protocols.v2.ports import DeploymentPort, EnginePort
 from modelport.protocols.v2.threads import MOST_ON_LOOP, on_thread
 from modelport.protocols.v2_grpc.replies import INTERNAL, fail
+from modelport.wire.ovms_images import ImageInputs
 from modelport.wire.v2_classes import classify_outputs
 from modelport.wire.v2_grpc import (
     Head,
@@ -41,8 +43,21 @@ class Inferences:
         deployment = self._engine.resolve(head.model, head.version)
         known: Known | None = deployment.memo.get("v2_grpc")
         if known is None:
-            known = deployment.memo["v2_grpc"] = Known(deployment)
+            images = self._options.image_inputs(deployment.config)
+            known = deployment.memo["v2_grpc"] = Known(deployment, images)
         return known
+
+    def submit(self, known: "Known", request: Request, sink: Sink, head: Head) -> Ticket:
+        """Send a request to who answers, with its images decoded if it has some.
+
+        Raises:
+            ModelportError: It is not taken.
+        """
+        images = known.images
+        if images is not None and images.concerns(request.payload.tensors):
+            find = partial(self._engine.resolve, head.model, head.version)
+            return submit_images(images, find, request, sink)
+        return known.deployment.submit(request, sink)
 
     def complete(self, request: Request, call: Call) -> None:
         """Put into a request what its call says rather than its message.
@@ -65,10 +80,11 @@ class Inferences:
 class Known:
     """What follows from a configuration alone; kept with the deployment."""
 
-    __slots__ = ("deployment", "encoder", "is_decoupled")
+    __slots__ = ("deployment", "encoder", "images", "is_decoupled")
 
-    def __init__(self, deployment: DeploymentPort) -> None:
+    def __init__(self, deployment: DeploymentPort, images: ImageInputs | None = None) -> None:
         self.deployment = deployment
+        self.images = images
         self.is_decoupled = deployment.is_decoupled
         self.encoder = ResponseEncoder(deployment.name, str(deployment.version))
 
@@ -125,7 +141,7 @@ class InferHandler:
             request.received_ns = call.received_ns
             self._inferences.complete(request, call)
             sink = _UnarySink(call, known, message)
-            ticket = known.deployment.submit(request, sink)
+            ticket = self._inferences.submit(known, request, sink, message.head)
         except ModelportError as exc:
             fail(call, exc, message.id)
             return

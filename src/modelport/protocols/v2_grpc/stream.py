@@ -116,7 +116,7 @@ class InferStream:
         try:
             request = message.bind() if read is None else bound(read)
             self._inferences.complete(request, self._call)
-            ticket = known.deployment.submit(request, sink)
+            ticket = self._inferences.submit(known, request, sink, message.head)
         except ModelportError as exc:
             sink.fail(exc)
             return

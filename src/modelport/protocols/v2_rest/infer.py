@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
-from modelport.errors import InvalidInference, ModelFailed, ModelportError, Unsupported
+from modelport.errors import ModelFailed, ModelportError, Unsupported
 from modelport.messages import Response
 from modelport.protocols.base import Exchange
+from modelport.protocols.v2.images import submit_images
 from modelport.protocols.v2.ports import DeploymentPort, EnginePort
 from modelport.protocols.v2_rest.off_loop import MOST_ON_LOOP, off_loop
 from modelport.protocols.v2_rest.options import RestOptions
@@ -18,7 +19,6 @@ from modelport.protocols.v2_rest.replies import JSON_HEADERS, fail
 from modelport.specs import ModelConfig
 from modelport.wire.compression import check_coding, choose_coding, compress, decompress
 from modelport.wire.images import is_image
-from modelport.wire.ovms_images import ImageInputs
 from modelport.wire.v2_classes import classify_outputs
 from modelport.wire.v2_rest import (
     HEADER_LENGTH,
@@ -60,19 +60,13 @@ class InferHandler:
             body = exchange.body
             template = head.template
             if (len(body) > MOST_ON_LOOP and _is_slow(body, head)) or head.coding is not None:
-                decode = partial(self._decode_late, head, body, deployment.config, known)
+                decode = partial(self._decode, head, body, deployment.config, known)
                 off_loop(exchange, decode, partial(self._submit_late, exchange, head))
                 return
             if template is None:
                 inference = self._decode(head, body, deployment.config, known)
             else:
                 inference = template.decode(body, deployment.name, known.codec)
-            images = known.images
-            if images is not None and images.concerns(inference.request.payload.tensors):
-                # However small: a few bytes may stand for a very large image.
-                decode = partial(_decode_images, images, inference)
-                off_loop(exchange, decode, partial(self._submit_late, exchange, head))
-                return
             self._submit(exchange, head, deployment, known, inference)
         except ModelportError as exc:
             fail(exchange, exc)
@@ -89,14 +83,6 @@ class InferHandler:
                     return image
             return bind_raw(body, config)
         return decode_infer_request(body, head.header_length, config.name, known.codec)
-
-    def _decode_late(
-        self, head: "_Head", body: Buffer, config: ModelConfig, known: "_Known"
-    ) -> Inference:
-        inference = self._decode(head, body, config, known)
-        if known.images is None or not known.images.concerns(inference.request.payload.tensors):
-            return inference
-        return _decode_images(known.images, inference)
 
     def _submit(
         self,
@@ -115,7 +101,12 @@ class InferHandler:
             request.parameters = {**request.parameters, **head.forwarded}
         sink = _InferSink(exchange, deployment, known.encoder, inference, head.accepted)
         try:
-            ticket = deployment.submit(request, sink)
+            images = known.images
+            if images is not None and images.concerns(request.payload.tensors):
+                find = partial(self._engine.resolve, head.model, head.version)
+                ticket = submit_images(images, find, request, sink)
+            else:
+                ticket = deployment.submit(request, sink)
         except ModelportError as exc:
             fail(exchange, exc, request.id)
             return
@@ -136,16 +127,6 @@ def _no_decoupled() -> Unsupported:
         "HTTP end point doesn't support models with decoupled transaction policy. "
         "Call generate_stream instead, or the gRPC stream."
     )
-
-
-def _decode_images(images: ImageInputs, inference: Inference) -> Inference:
-    request = inference.request
-    try:
-        request.payload.tensors = images.decode(request.payload.tensors)
-    except InvalidInference as exc:
-        exc.request_id = request.id
-        raise
-    return inference
 
 
 def _is_slow(body: Buffer, head: "_Head") -> bool:
