@@ -16,6 +16,8 @@ from modelport.wire.http import END_OF_HEAD, ChunkedReader, HttpLimits
 __all__ = ["BadResponse", "ResponseHead", "ResponseReader", "encode_request_head"]
 
 MOST_HEAD_BYTES = 262_144
+MOST_KNOWN = 64
+LONGEST_KNOWN = 1024
 NO_LIMIT = 1 << 62
 """A client has asked for what comes; whoever calls it decides how much it may be."""
 
@@ -60,18 +62,21 @@ class ResponseReader:
 
     Args:
         method: Of the request: the answer to HEAD has no body, whatever it says.
+        known: Heads that were read before, by their bytes, for the next reader with the same
+            ``known``: a server says the same few again and again.
 
     Attributes:
         head: Once it has come whole.
         is_complete: Whether the body has as well.
     """
 
-    __slots__ = ("_chunks", "_missing", "_pending", "_wants_body", "head", "is_complete")
+    __slots__ = ("_chunks", "_known", "_missing", "_pending", "_wants_body", "head", "is_complete")
 
-    def __init__(self, method: str) -> None:
+    def __init__(self, method: str, known: dict[bytes, ResponseHead] | None = None) -> None:
         self.head: ResponseHead | None = None
         self.is_complete = False
         self._wants_body = method != "HEAD"
+        self._known = known if self._wants_body and known is not None else {}
         self._pending = bytearray()
         self._missing = 0
         self._chunks: ChunkedReader | None = None
@@ -124,7 +129,14 @@ class ResponseReader:
             end = data.find(END_OF_HEAD)
             if end < 0:
                 return None
-            head = _parse_head(data[: end + 4], self._wants_body)
+            raw = data[: end + 4]
+            head = self._known.get(raw)
+            if head is None:
+                head = _parse_head(raw, self._wants_body)
+                if self._wants_body and len(raw) <= LONGEST_KNOWN:
+                    if len(self._known) >= MOST_KNOWN:
+                        self._known.clear()
+                    self._known[raw] = head
             data = data[end + 4 :]
             if head.status >= 200:
                 break

@@ -26,6 +26,7 @@ from modelport.exceptions import (
     ServiceUnavailable,
     UnprocessableEntity,
 )
+from modelport.wire import json
 from modelport.wire.bentoml_client import Endpoint, Part, encode_json, multipart, read_schema
 
 __all__ = ["Dialect", "failure", "unreachable"]
@@ -60,7 +61,7 @@ class Dialect:
 
     def locate(self, route: str) -> str:
         """The URL of a route, which may name what stands before it already."""
-        if urlsplit(route).scheme in ("http", "https"):
+        if route.startswith(("http://", "https://")):
             return route
         route = "/" + route.lstrip("/")
         if self._prefix and (route + "/").startswith(self._prefix + "/"):
@@ -78,8 +79,10 @@ class Dialect:
         timeout_s: float | None = None,
     ) -> Request:
         """Make a request with what goes along with all of them."""
+        common = self._headers
         own = {name.lower() for name, _ in headers}
-        common = [pair for pair in self._headers if pair[0].lower() not in own]
+        if own != {"content-type"}:
+            common = [pair for pair in common if pair[0].lower() not in own]
         return Request(
             method, self.locate(route), [*common, *headers], body, length, timeout_s=timeout_s
         )
@@ -178,9 +181,14 @@ def _encode(
         return _encode_root(endpoint, bound)
     if endpoint.is_multipart:
         return _encode_multipart(endpoint, bound)
-    schemas = {parameter.name: parameter.schema for parameter in endpoint.parameters}
-    values = {name: plain(value, schemas.get(name, {})) for name, value in bound.items()}
-    return [("Content-Type", "application/json")], encode_json(values), None
+    try:
+        # What is plain already, as nearly always, needs no look at each item.
+        body = json.encode(bound)
+    except TypeError:
+        schemas = {parameter.name: parameter.schema for parameter in endpoint.parameters}
+        values = {name: plain(value, schemas.get(name, {})) for name, value in bound.items()}
+        body = encode_json(values)
+    return [("Content-Type", "application/json")], body, None
 
 
 def _encode_root(

@@ -7,7 +7,10 @@ from urllib.parse import unquote, urlsplit
 
 from modelport.errors import InvalidRequest
 
-__all__ = ["Address", "Proxies", "locate"]
+__all__ = ["Address", "Proxies"]
+
+MOST_KNOWN = 256
+"""Addresses that are remembered: the same few are asked again and again."""
 
 _PORT_BY_SCHEME = {"http": 80, "https": 443}
 
@@ -33,7 +36,7 @@ class Address:
 
 
 class Proxies:
-    """Which proxy to use, by the variables that everybody knows.
+    """Where URLs lead, and by which proxy, by the variables that everybody knows.
 
     ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``ALL_PROXY`` (or in lower case), but not for hosts in
     ``NO_PROXY``, nor ever for this machine itself. ``HTTP_PROXY`` in capitals is not believed where
@@ -53,7 +56,25 @@ class Proxies:
             scheme: variables.get(f"{scheme}_proxy", everywhere) for scheme in ("http", "https")
         }
         excepted = variables.get("no_proxy", "")
+        self._located: dict[str, tuple[Address, str, str]] = {}
         self._excepted = [name.strip().lower().lstrip(".") for name in excepted.split(",")]
+
+    def locate(self, url: str) -> tuple[Address, str, str]:
+        """Take a URL apart.
+
+        Returns:
+            Where to connect, the target for the first line, and the ``Host``.
+
+        Raises:
+            InvalidRequest: If it is no URL of HTTP or of a Unix socket.
+        """
+        found = self._located.get(url)
+        if found is None:
+            found = _locate(url, self)
+            if len(self._located) >= MOST_KNOWN:
+                self._located.clear()
+            self._located[url] = found
+        return found
 
     @classmethod
     def of_environment(cls) -> "Proxies":
@@ -77,15 +98,7 @@ class Proxies:
         return parts.hostname, parts.port or 3128
 
 
-def locate(url: str, proxies: Proxies) -> tuple[Address, str, str]:
-    """Take a URL apart.
-
-    Returns:
-        Where to connect, the target for the first line, and the ``Host``.
-
-    Raises:
-        InvalidRequest: If it is no URL of HTTP or of a Unix socket.
-    """
+def _locate(url: str, proxies: Proxies) -> tuple[Address, str, str]:
     parts = urlsplit(url)
     scheme = "http" if parts.scheme == "tcp" else parts.scheme
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")

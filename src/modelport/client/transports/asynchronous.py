@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator, Callable
 from typing import cast
 
 from modelport.client.flows import Request, Response
-from modelport.client.transports.address import Address, Proxies, locate
-from modelport.client.transports.common import JOIN_BELOW_BYTES, MOST_IDLE, failure_of
+from modelport.client.transports.address import Address, Proxies
+from modelport.client.transports.common import JOIN_BELOW_BYTES, MOST_IDLE, Heads, failure_of
 from modelport.wire.http import LAST_CHUNK, encode_chunk
 from modelport.wire.http_response import BadResponse, ResponseReader, encode_request_head
 
@@ -39,6 +39,7 @@ class AsyncClient:
         self._make_context = make_context
         self._context: ssl.SSLContext | None = None
         self._proxies = Proxies.of_environment()
+        self.heads = Heads()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._idle: dict[Address, list[_Connection]] = {}
         self._slots = asyncio.Semaphore(MOST_CONNECTIONS)
@@ -52,7 +53,7 @@ class AsyncClient:
             TransportFailed: If no whole answer came.
         """
         self._bind_to_loop()
-        address, target, host = locate(request.url, self._proxies)
+        address, target, host = self._proxies.locate(request.url)
         timeout_s = self._timeout_s if request.timeout_s is None else request.timeout_s
         await self._slots.acquire()
         exchange = _Exchange(self, address, timeout_s, self._slots)
@@ -114,15 +115,19 @@ class AsyncClient:
                 _Connection, address.host, address.port, ssl=context
             )
             return cast(_Connection, connection)
-        transport, connection = await loop.create_connection(_Connection, *address.proxy)
+        transport, made = await loop.create_connection(_Connection, *address.proxy)
         if address.is_tls:
-            await self._open_tunnel(cast(_Connection, connection), address)
             assert self._context is not None
-            wrapped = await loop.start_tls(
-                transport, connection, self._context, server_hostname=address.host
-            )
-            cast(_Connection, connection).connection_made(cast(asyncio.Transport, wrapped))
-        return cast(_Connection, connection)
+            try:
+                await self._open_tunnel(made, address)
+                wrapped = await loop.start_tls(
+                    transport, made, self._context, server_hostname=address.host
+                )
+            except BaseException:
+                made.close()
+                raise
+            made.connection_made(cast(asyncio.Transport, wrapped))
+        return made
 
     async def _open_tunnel(self, connection: "_Connection", address: Address) -> None:
         name = f"[{address.host}]" if ":" in address.host else address.host
@@ -240,14 +245,10 @@ class _Exchange:
         self._reader = ResponseReader("GET")
 
     async def send(self, request: Request, target: str, host: str) -> None:
+        heads = self._transport.heads
+        head, length = heads.of(request, target, host)
         body = request.body
-        length = len(body) if isinstance(body, bytes) else request.length
-        if length == 0 and request.method in ("GET", "HEAD", "DELETE"):
-            length = -1
-        head = encode_request_head(
-            request.method, target, [("Host", host), *request.headers], length
-        )
-        self._reader = ResponseReader(request.method)
+        self._reader = ResponseReader(request.method, heads.answers)
         connection = await self._transport.take(self._address, self._timeout_s)
         self._connection = connection
         if isinstance(body, bytes) and len(body) < JOIN_BELOW_BYTES:

@@ -12,8 +12,8 @@ import threading
 from collections.abc import Callable, Iterator
 
 from modelport.client.flows import Request, Response, TransportFailed
-from modelport.client.transports.address import Address, Proxies, locate
-from modelport.client.transports.common import JOIN_BELOW_BYTES, MOST_IDLE, failure_of
+from modelport.client.transports.address import Address, Proxies
+from modelport.client.transports.common import JOIN_BELOW_BYTES, MOST_IDLE, Heads, failure_of
 from modelport.wire.http import LAST_CHUNK, encode_chunk
 from modelport.wire.http_response import BadResponse, ResponseReader, encode_request_head
 
@@ -39,6 +39,7 @@ class Client:
         self._make_context = make_context
         self._context: ssl.SSLContext | None = None
         self._proxies = Proxies.of_environment()
+        self.heads = Heads()
         self._lock = threading.Lock()
         self._idle: dict[Address, list[socket.socket]] = {}
         self._is_closed = False
@@ -49,7 +50,7 @@ class Client:
         Raises:
             TransportFailed: If no whole answer came.
         """
-        address, target, host = locate(request.url, self._proxies)
+        address, target, host = self._proxies.locate(request.url)
         timeout_s = self._timeout_s if request.timeout_s is None else request.timeout_s
         exchange = _Exchange(self, address, timeout_s)
         try:
@@ -131,14 +132,10 @@ class _Exchange:
         self._reader = ResponseReader("GET")
 
     def send(self, request: Request, target: str, host: str) -> None:
+        heads = self._transport.heads
+        head, length = heads.of(request, target, host)
         body = request.body
-        length = len(body) if isinstance(body, bytes) else request.length
-        if length == 0 and request.method in ("GET", "HEAD", "DELETE"):
-            length = -1
-        head = encode_request_head(
-            request.method, target, [("Host", host), *request.headers], length
-        )
-        self._reader = ResponseReader(request.method)
+        self._reader = ResponseReader(request.method, heads.answers)
         connection, is_used = self._transport.take(self._address, self._timeout_s)
         self._connection = connection
         try:
