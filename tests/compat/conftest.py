@@ -26,8 +26,31 @@ def clients_server(
     file = tmp_path_factory.mktemp("compat") / "models.py"
     echoes = "".join(ECHO.format(name=name, lower=name.lower()) for name in DATATYPE_BY_NAME)
     file.write_text((Path(__file__).parent / "models.py").read_text() + echoes)
-    with serving(str(example_models), str(file)) as served:
+    sequences = tmp_path_factory.mktemp("sequences")
+    write_running_sum(sequences)
+    with serving(str(example_models), str(file), str(sequences), "--allow-client-shm") as served:
         yield served
+
+
+def write_running_sum(repository: Path) -> None:
+    """Write a model that adds up the numbers of each sequence."""
+    directory = repository / "running_sum" / "1"
+    directory.mkdir(parents=True)
+    (directory / "model.py").write_text((Path(__file__).parent / "running_sum.py").read_text())
+    (directory.parent / "config.pbtxt").write_text(RUNNING_SUM)
+
+
+RUNNING_SUM = """
+max_batch_size: 8
+input { name: "x" data_type: TYPE_INT32 dims: 1 }
+output { name: "sum" data_type: TYPE_INT32 dims: 1 }
+sequence_batching {
+  oldest { max_candidate_sequences: 16 }
+  max_sequence_idle_microseconds: 60000000
+  control_input { name: "START" control { kind: CONTROL_SEQUENCE_START int32_false_true: [0, 1] } }
+  control_input { name: "CORRID" control { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_STRING } }
+}
+"""
 
 
 @pytest.fixture(scope="session")

@@ -155,7 +155,7 @@ ALIASES: list[tuple[str, str, object]] = [
         "grpc_restricted_protocol",
         (Restriction(("inference",), "k", "v"),),
     ),
-    ("--allow-client-shm=false", "allow_client_shm", False),
+    ("--allow-client-shm=true", "allow_client_shm", True),
     ("--log-verbose=1", "log_verbose", 1),
     ("--log-info=false", "log_info", False),
     ("--log-warning=false", "log_warning", False),
@@ -535,8 +535,6 @@ ERRORS: list[tuple[str, dict[str, str], str | None, str]] = [
         " add --grpc-use-ssl"),
     ("--grpc-use-ssl-mutual --grpc-server-cert c --grpc-server-key k", {}, None,
         "--grpc-use-ssl-mutual: client certificates need authorities; add --grpc-root-cert FILE"),
-    ("--allow-client-shm", {}, None, "--allow-client-shm: shared memory is not offered yet;"
-        " leave it out, and send tensors in the binary form"),
     ("--trace-config level=TIMESTAMPS", {}, None, "--trace-config: tracing is not offered yet;"
         " leave it out"),
     ("--cache-config redis,host=h", {}, None, "--cache-config: expected local,size=BYTES, such as"

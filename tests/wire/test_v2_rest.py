@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from modelport import dtypes
 from modelport.dtypes import DATATYPE_BY_NAME, DataType
-from modelport.errors import InvalidInference, InvalidRequest, Unsupported
+from modelport.errors import InvalidInference, InvalidRequest
 from modelport.messages import Request, Response, Tensors
 from modelport.specs import ModelConfig, ModelInput
 from modelport.tensors import Array, Tensor
 from modelport.wire.json import DEEPEST
+from modelport.wire.v2_regions import Span
 from modelport.wire.v2_rest import (
     CodecOptions,
     Form,
@@ -357,13 +358,48 @@ def test_names_are_unique() -> None:
         decode(document(outputs=[{"name": "O"}, {"name": "P"}, {"name": "O"}]))
 
 
-def test_shared_memory_is_off() -> None:
-    memory = {"shared_memory_region": "r"}
+def test_what_lies_in_shared_memory_is_left_to_be_read() -> None:
+    memory = {"shared_memory_region": "r", "shared_memory_byte_size": 8}
+    at = {**memory, "shared_memory_offset": 16}
+    second = {"name": "J", "datatype": "FP32", "shape": [2], "parameters": at}
+    outputs = [{"name": "O", "parameters": memory}, {"name": "P"}]
+    inference = decode(document(inputs=[ONE, second], outputs=outputs))
+    (given,) = inference.region_inputs
+    assert (given.position, given.name, given.span) == (1, "J", Span("r", 16, 8))
+    assert inference.has_spans
+    assert inference.forms is not None
+    assert inference.forms["O"].span == Span("r", 0, 8)
+    assert inference.forms["P"].span is None
+
+
+@pytest.mark.parametrize(
+    ("parameters", "text"),
+    [
+        ({"shared_memory_region": 1}, "'shared_memory_region': attempt to access JSON non-string"),
+        (
+            {"shared_memory_region": "r"},
+            "'shared_memory_byte_size': attempt to access non-existing object member",
+        ),
+        (
+            {"shared_memory_region": "r", "shared_memory_byte_size": -1},
+            "'shared_memory_byte_size': attempt to access JSON non-unsigned-integer",
+        ),
+        (
+            {
+                "shared_memory_region": "r",
+                "shared_memory_byte_size": 1,
+                "shared_memory_offset": 0.5,
+            },
+            "'shared_memory_offset': attempt to access JSON non-unsigned-integer",
+        ),
+    ],
+)
+def test_a_part_of_a_region_is_named_in_full(parameters: dict[str, Any], text: str) -> None:
     for body in (
-        input_with(data=..., parameters=memory),
-        document(outputs=[{"name": "O", "parameters": memory}]),
+        input_with(data=..., parameters=parameters),
+        document(outputs=[{"name": "O", "parameters": parameters}]),
     ):
-        with pytest.raises(Unsupported, match=r"^Client shared memory is disabled"):
+        with pytest.raises(InvalidRequest, match=f"^Unable to parse {text}"):
             decode(body)
 
 

@@ -20,6 +20,7 @@ from modelport._version import __version__
 from modelport.clock import SystemClock
 from modelport.engine.engine import Engine, EngineOptions
 from modelport.engine.executor import call_on_thread, new_event_loop
+from modelport.engine.regions import Regions
 from modelport.errors import LoadFailed, ModelportError
 from modelport.protocols import ops, v2_grpc, v2_rest
 from modelport.protocols.base import Route, Rpc
@@ -82,6 +83,7 @@ class Server:
             ),
             self.clock,
         )
+        self.regions = Regions() if settings.allow_client_shm else None
         self.repository = _repository(settings, self.engine)
         self._access_log = AccessLog() if settings.access_log else None
         self.http = self._listener(self._routes())
@@ -106,6 +108,7 @@ class Server:
             forwarded=settings.http_header_forward_pattern,
             is_ovms=settings.ovms,
             images=_image_limits(settings),
+            regions=self.regions,
         )
         return [
             *v2_rest.routes(self.engine, options),
@@ -251,6 +254,8 @@ class Server:
         for listener in self.listeners:
             listener.close()
         await self.engine.close()
+        if self.regions is not None:
+            self.regions.unregister()
         if self._access_log is not None:
             self._access_log.close()
 

@@ -514,12 +514,6 @@ _CHECKS = (_check_door, _check_ports, _check_tls, _check_models)
 
 # Values that are understood and not offered: name, whether it is asked for, what, what to do.
 _NOT_YET: tuple[tuple[str, Callable[[Any], bool], str, str], ...] = (
-    (
-        "allow_client_shm",
-        bool,
-        "shared memory is not offered yet",
-        "leave it out, and send tensors in the binary form",
-    ),
     ("trace_config", bool, "tracing is not offered yet", "leave it out"),
 )
 

@@ -391,7 +391,8 @@ class Settings:
         False,
         Group.ACCESS,
         values.SWITCH,
-        "Let clients pass tensors in shared memory (not offered yet)",
+        "Let clients pass tensors in shared memory: those who may register regions read and write "
+        "every object of shared memory that the server may",
     )
 
     # How much a client may send or hold

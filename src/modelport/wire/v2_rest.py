@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+import numpy as np
 import orjson
 from msgspec import UNSET, UnsetType
 
 from modelport import dtypes
 from modelport.dtypes import DATATYPE_BY_NAME, DataType
-from modelport.errors import InvalidInference, InvalidRequest, Unsupported
+from modelport.errors import InvalidInference, InvalidRequest
 from modelport.messages import ParameterValue, Request, Response, Tensors
 from modelport.specs import ModelConfig, ModelInput
 from modelport.tensors import Tensor
@@ -27,6 +28,7 @@ from modelport.wire import json
 from modelport.wire.ovms_bytes import implied_size, sizes_of, split
 from modelport.wire.v2_bytes import decode_bytes, encode_array, encode_strings, string_array
 from modelport.wire.v2_document import Document, Input, Output, ParsedInput, decode_document
+from modelport.wire.v2_regions import SHARED_MEMORY_IS_OFF, RegionInput, Span, span_of
 from modelport.wire.v2_values import decode_values, encode_values, shape_text, wrong_type
 
 __all__ = [
@@ -51,10 +53,6 @@ __all__ = [
 Buffer = bytes | bytearray | memoryview
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
-
-SHARED_MEMORY_IS_OFF = (
-    "Client shared memory is disabled. Start the server with '--allow-client-shm=true' to enable."
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,13 +79,15 @@ class Form:
     Attributes:
         is_binary: As bytes behind the JSON.
         classes: As so many best classes instead of values; 0 for values.
+        span: Into shared memory; ``None`` for the answer itself.
     """
 
-    __slots__ = ("classes", "is_binary")
+    __slots__ = ("classes", "is_binary", "span")
 
-    def __init__(self, is_binary: bool = False, classes: int = 0) -> None:
+    def __init__(self, is_binary: bool = False, classes: int = 0, span: Span | None = None) -> None:
         self.is_binary = is_binary
         self.classes = classes
+        self.span = span
 
 
 class Inference:
@@ -98,9 +98,12 @@ class Inference:
         is_binary: Whether outputs without a form go behind the JSON as bytes.
         forms: By name of the output; ``None`` where the caller listed no outputs.
         has_classes: Whether any output is wanted as classes.
+        has_spans: Whether any output is wanted in shared memory.
+        region_inputs: Inputs that lie in shared memory. Their tensors hold nothing until somebody
+            has read it.
     """
 
-    __slots__ = ("forms", "has_classes", "is_binary", "request")
+    __slots__ = ("forms", "has_classes", "has_spans", "is_binary", "region_inputs", "request")
 
     def __init__(
         self, request: Request, is_binary: bool = False, forms: Mapping[str, Form] | None = None
@@ -109,6 +112,8 @@ class Inference:
         self.is_binary = is_binary
         self.forms = forms
         self.has_classes = forms is not None and any(form.classes for form in forms.values())
+        self.has_spans = forms is not None and any(form.span for form in forms.values())
+        self.region_inputs: Sequence[RegionInput] = ()
 
 
 # --- requests, read by the server -----------------------------------------------------------
@@ -177,7 +182,6 @@ def decode_infer_request(
         InvalidRequest: If the JSON is none, a member or a value is of the wrong type, or the
             document and the bytes behind it do not fit together. What is wrong with the bytes of
             one tensor is its ``fault`` instead.
-        Unsupported: If data is said to lie in shared memory.
     """
     text = split_body(body, header_length, options)
     document = decode_document(text, options.max_json_depth)
@@ -189,6 +193,7 @@ def bind(
 ) -> Inference:
     """Make a request of a document and of the bytes behind it, which begin at ``start``."""
     tensors: list[Tensor] = []
+    region_inputs: list[RegionInput] = []
     position = start
     for part in document.inputs:
         datatype = DATATYPE_BY_NAME.get(part.datatype)
@@ -203,12 +208,20 @@ def bind(
         elif part.parameters is UNSET:
             tensors.append(_from_json(part, datatype, options))
         else:
-            size = _binary_size(part)
-            if size is None:
+            source = _source_of(part)
+            where = f"input '{part.name}'"
+            if source == "data":
                 tensors.append(_from_json(part, datatype, options))
-            else:
+            elif source == "binary_data_size":
+                size = _unsigned(part.parameters, source, where)
                 tensors.append(_from_bytes(part, datatype, body, position, size, model))
                 position += size
+            else:
+                span = span_of(part.parameters, where)
+                region_inputs.append(
+                    RegionInput(len(tensors), part.name, datatype, part.shape, span)
+                )
+                tensors.append(Tensor(part.name, datatype, _NOTHING, part.shape))
     if position != len(body):
         raise InvalidRequest(
             f"unexpected additional input data for model '{model}'. The inputs take "
@@ -218,6 +231,7 @@ def bind(
         _check_unique("input", [part.name for part in document.inputs], document.id)
     request = Request(Tensors(tensors), id=document.id)
     inference = Inference(request)
+    inference.region_inputs = region_inputs
     parameters = document.parameters
     if parameters is not UNSET:
         if "binary_data_output" in parameters:
@@ -349,8 +363,8 @@ def _from_ovms_bytes(
     return _from_bytes(part, datatype, body, position, size, model)
 
 
-def _binary_size(part: Input) -> int | None:
-    """How many bytes of the input lie behind the JSON; ``None`` if its values are in it."""
+def _source_of(part: Input) -> str:
+    """Where the values of an input with parameters are: ``data``, or one of ``_SOURCES``."""
     parameters = part.parameters
     assert parameters is not UNSET
     sources = [key for key in _SOURCES if key in parameters]
@@ -362,13 +376,7 @@ def _binary_size(part: Input) -> int | None:
         )
     if not sources:
         raise InvalidRequest(f"{_ONE_SOURCE} But no field is set (input '{part.name}').")
-    match sources[0]:
-        case "binary_data_size":
-            return _unsigned(parameters, "binary_data_size", f"input '{part.name}'")
-        case "shared_memory_region":
-            raise Unsupported(SHARED_MEMORY_IS_OFF)
-        case _:
-            return None
+    return sources[0]
 
 
 def _check_unique(kind: str, names: Sequence[str], request_id: str) -> None:
@@ -431,6 +439,7 @@ def _bind_outputs(outputs: Sequence[Output], inference: Inference) -> None:
     forms = {output.name: _form(output) for output in outputs}
     inference.forms = forms
     inference.has_classes = any(form.classes for form in forms.values())
+    inference.has_spans = any(form.span for form in forms.values())
 
 
 def _form(output: Output) -> Form:
@@ -449,7 +458,7 @@ def _form(output: Output) -> Form:
             )
         if is_binary:
             raise InvalidRequest("Output can't set both 'shared_memory_region' and 'binary_data'")
-        raise Unsupported(SHARED_MEMORY_IS_OFF)
+        return Form(is_binary, classes, span_of(parameters, where))
     return Form(is_binary, classes)
 
 
@@ -489,6 +498,8 @@ def _check_tensor_size(part: Input, byte_size: int, options: CodecOptions) -> No
             "limit."
         )
 
+
+_NOTHING = np.empty(0, np.uint8)
 
 _SOURCES = ("binary_data_size", "shared_memory_region")
 
@@ -553,6 +564,9 @@ class ResponseEncoder:
         for tensor in outputs:
             form = None if forms is None else forms.get(tensor.name)
             parts.append(separator + self._announced(tensor))
+            separator = b"},"
+            if form is not None and form.span is not None:
+                continue
             if is_binary if form is None else form.is_binary:
                 raw = encode_array(tensor.array, tensor.datatype)
                 parts.append(b',"parameters":{"binary_data_size":%d}' % len(raw))
@@ -560,7 +574,6 @@ class ResponseEncoder:
                     data.append(raw)
             else:
                 parts.append(self._values(tensor))
-            separator = b"},"
         parts.append(b"}]}" if separator else b"]}")
         if not data:
             return None, parts

@@ -74,9 +74,9 @@ def test_who_asks_for_an_unknown_model_is_told_so(client: Any) -> None:
         client.get_inference_statistics("nobody")
 
 
-def test_shared_memory_is_off_and_says_so(client: Any) -> None:
-    assert client.get_system_shared_memory_status() == []
-    assert client.get_cuda_shared_memory_status() == []
-    client.unregister_system_shared_memory()
+def test_shared_memory_is_off_and_says_so(controlled: Any) -> None:
+    assert controlled.get_system_shared_memory_status() == []
+    assert controlled.get_cuda_shared_memory_status() == []
+    controlled.unregister_system_shared_memory()
     with pytest.raises(InferenceServerException, match="shared memory is disabled"):
-        client.register_system_shared_memory("region", "/key", 64)
+        controlled.register_system_shared_memory("region", "/key", 64)

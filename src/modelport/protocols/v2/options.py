@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from modelport._version import __version__
 from modelport.errors import InvalidRequest
+from modelport.protocols.v2.ports import RegionsPort
 from modelport.specs import ModelConfig
 from modelport.wire.ovms_images import ImageInputs, ImageLimits
 
@@ -23,6 +24,7 @@ class V2Options:
         forwarded: Headers whose name it is found in become parameters of the request.
         is_ovms: Whether models that do not say it behave as under OVMS.
         images: What encoded images may grow into, where models take them.
+        regions: Shared memory that clients pass tensors in; ``None`` where they may not.
     """
 
     server_name: str = "triton"
@@ -31,6 +33,7 @@ class V2Options:
     forwarded: re.Pattern[str] | None = None
     is_ovms: bool = False
     images: ImageLimits = field(default_factory=ImageLimits)
+    regions: RegionsPort | None = None
 
     def image_inputs(self, config: ModelConfig) -> ImageInputs | None:
         """What of a model may be sent as encoded images; ``None`` where nothing may."""

@@ -1,13 +1,14 @@
 """What the V2 protocols ask of the engine; the engine fits it without knowing it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from modelport.messages import Request, Sink, Ticket
+from modelport.protocols.base import Buffer
 from modelport.specs import ModelConfig
 from modelport.stats import ModelStatistics
 
-__all__ = ["DeploymentPort", "EnginePort", "IndexRow"]
+__all__ = ["DeploymentPort", "EnginePort", "HoldPort", "IndexRow", "RegionsPort"]
 
 
 class DeploymentPort(Protocol):
@@ -124,4 +125,44 @@ class EnginePort(Protocol):
 
     def is_ready(self, *, strict: bool) -> bool:
         """Whether what should be served is; not strictly, whether requests are taken at all."""
+        ...
+
+
+class HoldPort(Protocol):
+    """Some regions of shared memory, for as long as one request needs them."""
+
+    def read(self, name: str, offset: int, byte_size: int) -> memoryview:
+        """Copy a part of a region; read-only."""
+        ...
+
+    def write(self, name: str, offset: int, byte_size: int, data: Buffer) -> None:
+        """Copy data to the beginning of a part of a region."""
+        ...
+
+    def check(self, name: str, offset: int, byte_size: int) -> None:
+        """Refuse a part of a region that is not inside it."""
+        ...
+
+    def release(self) -> None:
+        """Need them no longer. Idempotent."""
+        ...
+
+
+class RegionsPort(Protocol):
+    """Regions of shared memory that clients have registered."""
+
+    def register(self, name: str, key: str, offset: int, byte_size: int) -> None:
+        """Make a part of an object of shared memory known by a name."""
+        ...
+
+    def unregister(self, name: str | None = None) -> None:
+        """Forget a region, known or not, or all."""
+        ...
+
+    def status(self, name: str | None = None) -> list[dict[str, str | int]]:
+        """Say what is registered, or what one region is."""
+        ...
+
+    def hold(self, names: Iterable[str]) -> HoldPort:
+        """Keep some regions for a request, until its ``release``."""
         ...

@@ -4,8 +4,6 @@ from modelport.protocols.base import Access, Handler, Route
 from modelport.protocols.v2.ports import DeploymentPort, EnginePort, IndexRow
 from modelport.protocols.v2_rest.admin import (
     Admin,
-    no_regions,
-    nothing_to_unregister,
     refusing,
     reporting,
     repository_named,
@@ -13,8 +11,8 @@ from modelport.protocols.v2_rest.admin import (
 from modelport.protocols.v2_rest.generate import GenerateHandler
 from modelport.protocols.v2_rest.infer import InferHandler
 from modelport.protocols.v2_rest.options import RestOptions
+from modelport.protocols.v2_rest.regions import RegionHandlers
 from modelport.protocols.v2_rest.replies import encode_error
-from modelport.wire.v2_rest import SHARED_MEMORY_IS_OFF
 
 __all__ = [
     "DeploymentPort",
@@ -32,7 +30,6 @@ _NO_LOGGING = (
     "Log settings cannot be changed or read over the network yet. "
     "Set them when the server starts: --log-verbose, --log-info, --log-format."
 )
-_NO_SHARED_MEMORY = f"{SHARED_MEMORY_IS_OFF} This version has no shared memory yet: send the data."
 
 
 def routes(engine: EnginePort, options: RestOptions) -> list[Route]:
@@ -43,6 +40,7 @@ def routes(engine: EnginePort, options: RestOptions) -> list[Route]:
         options: What the operator set.
     """
     admin = Admin(engine, options)
+    regions = RegionHandlers(options)
     infer = InferHandler(engine, options)
     generate = GenerateHandler(engine, options, is_stream=False)
     stream = GenerateHandler(engine, options, is_stream=True)
@@ -74,16 +72,23 @@ def routes(engine: EnginePort, options: RestOptions) -> list[Route]:
             (method, f"{_MODEL}/trace/setting", Access.TRACE, refusing(_NO_TRACE)),
             (method, "/v2/logging", Access.LOGGING, refusing(_NO_LOGGING)),
         ]
-    for kind in ("system", "cuda"):
-        memory = f"/v2/{kind}sharedmemory"
+    for memory, status, register, unregister in (
+        ("/v2/systemsharedmemory", regions.status, regions.register, regions.unregister),
+        (
+            "/v2/cudasharedmemory",
+            regions.cuda_status,
+            regions.cuda_register,
+            regions.cuda_unregister,
+        ),
+    ):
         region = f"{memory}/region/{{region}}"
         access = Access.SHARED_MEMORY
         rows += [
-            ("GET", f"{memory}/status", access, no_regions),
-            ("GET", f"{region}/status", access, no_regions),
-            ("POST", f"{region}/register", access, refusing(_NO_SHARED_MEMORY)),
-            ("POST", f"{memory}/unregister", access, nothing_to_unregister),
-            ("POST", f"{region}/unregister", access, nothing_to_unregister),
+            ("GET", f"{memory}/status", access, status),
+            ("GET", f"{region}/status", access, status),
+            ("POST", f"{region}/register", access, register),
+            ("POST", f"{memory}/unregister", access, unregister),
+            ("POST", f"{region}/unregister", access, unregister),
         ]
     return [_route(*row) for row in rows]
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Coroutine
 
-from modelport.errors import InvalidRequest, ModelportError, NotFound, Unsupported
+from modelport.errors import InvalidRequest, ModelportError, Unsupported
 from modelport.protocols.base import Exchange, Handler
 from modelport.protocols.v2 import answers
 from modelport.protocols.v2.ports import EnginePort
@@ -13,8 +13,6 @@ from modelport.wire import v2_admin
 
 __all__ = [
     "Admin",
-    "no_regions",
-    "nothing_to_unregister",
     "refusing",
     "reporting",
     "repository_named",
@@ -131,17 +129,3 @@ def refusing(text: str) -> Handler:
         raise Unsupported(text)
 
     return handle
-
-
-def no_regions(exchange: Exchange) -> None:
-    """List the regions of shared memory: there are none."""
-    region = exchange.params.get("region")
-    if region is not None:
-        kind = "system" if exchange.path.startswith("/v2/system") else "cuda"
-        raise NotFound(f"Unable to find {kind} shared memory region: '{region}'")
-    respond_json(exchange, [])
-
-
-def nothing_to_unregister(exchange: Exchange) -> None:
-    """Forget regions of shared memory, known or not."""
-    respond_empty(exchange)

@@ -4,15 +4,17 @@ All that follows from the head of a request alone is found out once and kept wit
 follows from a model's configuration is kept with the deployment.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
 from modelport.errors import ModelFailed, ModelportError, Unsupported
-from modelport.messages import Response
+from modelport.messages import Request, Response, Ticket
 from modelport.protocols.base import Exchange
 from modelport.protocols.v2.images import submit_images
-from modelport.protocols.v2.ports import DeploymentPort, EnginePort
+from modelport.protocols.v2.ports import DeploymentPort, EnginePort, HoldPort
+from modelport.protocols.v2.shared_memory import LateRelease, hold, read_inputs, write_outputs
+from modelport.protocols.v2.threads import on_thread
 from modelport.protocols.v2_rest.off_loop import MOST_ON_LOOP, off_loop
 from modelport.protocols.v2_rest.options import RestOptions
 from modelport.protocols.v2_rest.replies import JSON_HEADERS, fail
@@ -20,6 +22,7 @@ from modelport.specs import ModelConfig
 from modelport.wire.compression import check_coding, choose_coding, compress, decompress
 from modelport.wire.images import is_image
 from modelport.wire.v2_classes import classify_outputs
+from modelport.wire.v2_regions import Span
 from modelport.wire.v2_rest import (
     HEADER_LENGTH,
     Buffer,
@@ -36,6 +39,9 @@ __all__ = ["InferHandler"]
 
 MOST_COMPRESSED_ON_LOOP = 65_536
 """Bytes of an answer above which compressing it would hold up the others: about 1 ms."""
+
+MOST_COPIED_ON_LOOP = 16 * 2**20
+"""Bytes of inputs in shared memory above which copying them would hold up the others: 2 ms."""
 
 _BINARY_TYPE = ("Content-Type", "application/octet-stream")
 
@@ -100,18 +106,61 @@ class InferHandler:
         if head.forwarded:
             request.parameters = {**request.parameters, **head.forwarded}
         sink = _InferSink(exchange, deployment, known.encoder, inference, head.accepted)
+        if inference.region_inputs or inference.has_spans:
+            self._submit_from_regions(exchange, head, deployment, inference, sink)
+            return
         try:
-            images = known.images
-            if images is not None and images.concerns(request.payload.tensors):
-                find = partial(self._engine.resolve, head.model, head.version)
-                ticket = submit_images(images, find, request, sink)
-            else:
-                ticket = deployment.submit(request, sink)
+            ticket = self._hand_over(head, deployment, known, request, sink)
         except ModelportError as exc:
             fail(exchange, exc, request.id)
             return
         if not sink.is_over:
             exchange.on_disconnect = ticket.cancel
+
+    def _hand_over(
+        self,
+        head: "_Head",
+        deployment: DeploymentPort,
+        known: "_Known",
+        request: Request,
+        sink: "_InferSink",
+    ) -> Ticket:
+        images = known.images
+        if images is not None and images.concerns(request.payload.tensors):
+            find = partial(self._engine.resolve, head.model, head.version)
+            return submit_images(images, find, request, sink)
+        return deployment.submit(request, sink)
+
+    def _submit_from_regions(
+        self,
+        exchange: Exchange,
+        head: "_Head",
+        deployment: DeploymentPort,
+        inference: Inference,
+        sink: "_InferSink",
+    ) -> None:
+        """Read the inputs that lie in shared memory; the regions are kept until the answer."""
+        request, inputs = inference.request, inference.region_inputs
+        held = sink.held = hold(self._options.regions, inputs, sink.spans())
+        read = partial(read_inputs, held, request, inputs, deployment.name)
+
+        def submit(_: None) -> None:
+            # Looked up again: the version may have been replaced while the inputs were read.
+            current = self._engine.resolve(head.model, head.version)
+            known = _known_of(current, self._options)
+            ticket = self._hand_over(head, current, known, request, sink)
+            if not sink.is_over:
+                exchange.on_disconnect = partial(_leave, ticket, held)
+
+        if sum(each.span.byte_size for each in inputs) > MOST_COPIED_ON_LOOP:
+            late = LateRelease(held, read)
+            leave = on_thread(late.work, submit, sink.fail, exchange.abort)
+            exchange.on_disconnect = partial(_leave_reading, leave, late)
+            return
+        try:
+            submit(read())
+        except ModelportError as exc:
+            sink.fail(exc)
 
     def _submit_late(self, exchange: Exchange, head: "_Head", inference: Inference) -> None:
         # Looked up again: the version may have been replaced while the body was read.
@@ -120,6 +169,16 @@ class InferHandler:
         if known.is_decoupled:
             raise _no_decoupled()
         self._submit(exchange, head, deployment, known, inference)
+
+
+def _leave(ticket: Ticket, held: HoldPort) -> None:
+    ticket.cancel()
+    held.release()
+
+
+def _leave_reading(leave: Callable[[], None], late: LateRelease) -> None:
+    leave()
+    late.release()
 
 
 def _no_decoupled() -> Unsupported:
@@ -165,7 +224,15 @@ class _Head:
 class _InferSink:
     """Writes the one response to one exchange."""
 
-    __slots__ = ("_accepted", "_deployment", "_encoder", "_exchange", "_inference", "is_over")
+    __slots__ = (
+        "_accepted",
+        "_deployment",
+        "_encoder",
+        "_exchange",
+        "_inference",
+        "held",
+        "is_over",
+    )
 
     def __init__(
         self,
@@ -181,6 +248,12 @@ class _InferSink:
         self._inference = inference
         self._accepted = accepted
         self.is_over = False
+        self.held: HoldPort | None = None
+
+    def spans(self) -> dict[str, Span]:
+        """The outputs that go to shared memory."""
+        forms = self._inference.forms or {}
+        return {name: form.span for name, form in forms.items() if form.span is not None}
 
     def push(self, response: Response, final: bool) -> bool:
         """Answer with the response."""
@@ -188,6 +261,9 @@ class _InferSink:
         try:
             if inference.has_classes:
                 response = self._classified(response)
+            if self.held is not None:
+                write_outputs(self.held, response, self.spans())
+                self.held.release()
             length, pieces = self._encoder.encode(
                 response, inference.request.id, inference.is_binary, inference.forms
             )
@@ -209,6 +285,8 @@ class _InferSink:
     def fail(self, error: ModelportError) -> None:
         """Answer with the error."""
         self.is_over = True
+        if self.held is not None:
+            self.held.release()
         fail(self._exchange, error, self._inference.request.id)
 
     def _classified(self, response: Response) -> Response:
