@@ -11,7 +11,10 @@ from modelport.errors import (
     ModelportError,
     Overloaded,
     PollFailed,
+    QueueTimedOut,
 )
+
+REFINED = (InvalidInference, PollFailed, QueueTimedOut)
 
 CLASSES = [
     each
@@ -35,7 +38,7 @@ def test_every_class_is_offered_and_drawn_in_the_tree() -> None:
 
 
 def test_every_kind_but_unknown_has_one_class_of_its_own() -> None:
-    kinds = [each.kind for each in CLASSES if each not in (InvalidInference, PollFailed)]
+    kinds = [each.kind for each in CLASSES if each not in REFINED]
     assert sorted(kinds) == sorted(Kind)
     assert ModelportError.kind is Kind.UNKNOWN
 

@@ -13,6 +13,7 @@
     ├── Overloaded              a queue or a concurrency limit is full
     ├── Unavailable             not ready, draining, worker dead
     ├── TimedOut                a deadline or a queue timeout passed
+    │   └── QueueTimedOut       ... and it was the time that the model lets requests wait
     ├── Cancelled               the caller went away
     ├── Unsupported             known, and not offered here
     ├── ModelFailed             the model raised; ``code`` keeps what it said of itself
@@ -41,6 +42,7 @@ __all__ = [
     "NotFound",
     "Overloaded",
     "PollFailed",
+    "QueueTimedOut",
     "TimedOut",
     "TooLarge",
     "Unauthenticated",
@@ -156,6 +158,13 @@ class TimedOut(ModelportError):
     """A deadline or a queue timeout passed before the answer was there."""
 
     kind = Kind.TIMEOUT
+
+
+class QueueTimedOut(TimedOut):
+    """A request waited longer than its model's queue lets it.
+
+    Separate from its parent because Triton calls this unavailable, and a deadline that passed not.
+    """
 
 
 class Cancelled(ModelportError):

@@ -146,7 +146,7 @@ LOADING, FAILED = Phase.LOADING, Phase.UNAVAILABLE
         ("coming", None, NotFound, "Request for unknown model: 'coming' has no available versions"),
         ("digits", "x", InvalidRequest, "failed to get model version from specified version "
          "string 'x' (details: stol), version should be an integral value > 0"),
-        ("digits", "-1", InvalidRequest, "failed to get model version from specified version "),
+        ("digits", "-1", InvalidRequest, "invalid model version specified '-1' , version should"),
         ("digits", "²", InvalidRequest, "failed to get model version from specified version "),
         ("digits", str(2**63), InvalidRequest, "failed to get model version from specified ver"),
         ("digits", "9" * 9999, InvalidRequest, "failed to get model version from specified ver"),

@@ -84,8 +84,8 @@ def test_booleans_are_zero_or_one_whatever_was_sent() -> None:
             "input byte size mismatch for input 'I' for model 'm'. Expected 8, got 7",
         ),
         (
-            dtypes.INT8, (2**62, 2**62), b"",
-            f"input byte size mismatch for input 'I' for model 'm'. Expected {2**124}, got 0",
+            dtypes.INT8, (2**62, 1), b"",
+            f"input byte size mismatch for input 'I' for model 'm'. Expected {2**62}, got 0",
         ),
         (
             dtypes.BYTES, (2,), b"\1\0\0\0a\1\0\0",
@@ -120,6 +120,8 @@ def test_faults_are_kept_for_the_engine_to_report(
 def test_shapes_that_numpy_cannot_have_are_refused() -> None:
     with pytest.raises(InvalidRequest, match="total element count"):
         decode(b"", dtypes.FP32, 0, 2**62, 8)
+    with pytest.raises(InvalidRequest, match="total element count"):
+        decode(b"", dtypes.INT8, 2**62, 2)
     with pytest.raises(InvalidRequest, match="65 dimensions"):
         decode(b"\0", dtypes.INT8, *[1] * 65)
 

@@ -30,6 +30,7 @@ from modelport.errors import (
     ModelFailed,
     ModelportError,
     Overloaded,
+    QueueTimedOut,
     TimedOut,
     Unavailable,
 )
@@ -590,7 +591,7 @@ class Deployment:
         for job in self._queue.overdue(now_ns):
             waited_ms = (now_ns - job.queued_ns) / 1e6
             text = f"Request timeout expired; it had waited {waited_ms:.0f} ms in the queue"
-            self._fail(job, TimedOut(text))
+            self._fail(job, QueueTimedOut(text))
         if self._ordered is not None:
             self._flush_ordered()
         if self._queue.earliest_ns:

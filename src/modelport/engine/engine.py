@@ -129,6 +129,11 @@ class Engine:
         number: int | None = None
         if version:
             # Python itself refuses to read numbers of thousands of digits.
+            if version[0] == "-" and version[1:].isdecimal():
+                return InvalidRequest(
+                    f"invalid model version specified '{version[:100]}' , version should be an "
+                    "integral value > 0"
+                )
             is_number = version.isascii() and version.isdigit() and len(version) <= 100
             if not is_number or int(version) > _MAX_VERSION:
                 return InvalidRequest(

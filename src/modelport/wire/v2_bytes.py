@@ -21,7 +21,7 @@ from modelport import dtypes
 from modelport.dtypes import DataType
 from modelport.errors import InvalidInference
 from modelport.tensors import Array, Tensor
-from modelport.wire.v2_values import lay_out
+from modelport.wire.v2_values import MAX_ELEMENTS, impossible_shape, lay_out
 
 __all__ = [
     "IncompleteStrings",
@@ -63,8 +63,11 @@ def decode_bytes(
     if datatype is dtypes.BYTES:
         view = memoryview(buffer)[offset : offset + size]
         return _decode_strings(name, shape, view, model)
-    expected = math.prod(shape) * datatype.item_bytes
+    elements = math.prod(shape)
+    expected = elements * datatype.item_bytes
     if size != expected:
+        if elements > MAX_ELEMENTS:
+            raise impossible_shape(shape, name)
         fault = InvalidInference(
             f"input byte size mismatch for input '{name}' for model '{model}'. "
             f"Expected {expected}, got {size}"

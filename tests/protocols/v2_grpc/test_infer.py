@@ -19,6 +19,8 @@ from modelport.errors import (
     ModelportError,
     NotFound,
     Overloaded,
+    PollFailed,
+    QueueTimedOut,
     TimedOut,
     TooLarge,
     Unauthenticated,
@@ -140,6 +142,8 @@ def test_a_decoupled_model_is_not_asked() -> None:
         (ModelFailed("no"), 13),
         (ModelFailed("no", code=Kind.NOT_FOUND), 5),
         (LoadFailed("no"), 3),
+        (PollFailed("no"), 13),
+        (QueueTimedOut("no"), 14),
         (ModelportError("no"), 2),
     ],
 )

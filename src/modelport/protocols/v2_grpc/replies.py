@@ -1,6 +1,6 @@
 """Answers of the V2 gRPC protocol, and errors with the status codes of this protocol."""
 
-from modelport.errors import Kind, ModelportError
+from modelport.errors import Kind, ModelportError, PollFailed, QueueTimedOut
 from modelport.protocols.base import Call
 from modelport.protocols.v2.texts import error_text
 
@@ -26,7 +26,8 @@ def fail(call: Call, error: ModelportError, request_id: str = "") -> None:
 
 def error_status(error: ModelportError, request_id: str = "") -> tuple[int, str]:
     """Say an error as a status code and its text."""
-    return _STATUS[error.kind], error_text(error, request_id, LONGEST_STATUS)
+    status = _STATUS_BY_CLASS.get(type(error), _STATUS[error.kind])
+    return status, error_text(error, request_id, LONGEST_STATUS)
 
 
 _STATUS: dict[Kind, int] = {
@@ -44,4 +45,9 @@ _STATUS: dict[Kind, int] = {
     Kind.MODEL_FAILED: INTERNAL,
     Kind.LOAD_FAILED: 3,
     Kind.UNKNOWN: 2,
+}
+_STATUS_BY_CLASS: dict[type[ModelportError], int] = {
+    # Triton's classes for these, where its own differ from what their kind has.
+    PollFailed: INTERNAL,
+    QueueTimedOut: 14,
 }
