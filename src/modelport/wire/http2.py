@@ -685,7 +685,7 @@ class Endpoint:
             raise Http2Broken(ErrorCode.PROTOCOL_ERROR, "CONTINUATION continues nothing")
         self._block_frames += 1
         block += payload
-        if len(block) > self._limits.block_bytes or self._block_frames > len(block) >> 6:
+        if len(block) > self._limits.block_bytes or self._block_frames > 16 + (len(block) >> 6):
             # Frames of less than 64 bytes on average are no way to send fields.
             raise Http2Broken(ErrorCode.ENHANCE_YOUR_CALM, "the header block is too large")
         if flags & END_HEADERS:
@@ -903,8 +903,8 @@ class Endpoint:
         queue = stream.queue
         while queue is not None and frames:
             room = min(stream.send_window, self.send_window, self.peer_frame_bytes)
-            size = min(stream.queued_bytes, room)
-            if size <= 0 and stream.queued_bytes:
+            size = min(stream.queued_bytes, max(room, 0))
+            if not size and stream.queued_bytes:
                 return
             is_last = size == stream.queued_bytes
             is_end = is_last and stream.is_local_done and stream.end_block is None
