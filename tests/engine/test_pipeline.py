@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -18,7 +19,7 @@ from modelport.errors import (
     Overloaded,
     Unavailable,
 )
-from modelport.messages import Request, Response
+from modelport.messages import Request, Response, Tensors
 from modelport.repository.repository import ModelVersion
 from modelport.runtimes.base import Batch, Outcome
 from modelport.specs import (
@@ -33,7 +34,7 @@ from modelport.specs import (
 )
 from modelport.tensors import Tensor
 
-from .conftest import Bench, Execute, FakeRuntime, Gate, a_moment, first_of, until
+from .conftest import Bench, Execute, FakeRuntime, Gate, a_moment, answer, first_of, until
 
 
 def step(model: str, taken: str, given: str, version: int = -1) -> EnsembleStep:
@@ -95,15 +96,23 @@ class Kitchen:
         name: str = "e",
         decoupled: bool = False,
         reshape: Reshape | None = None,
+        optional: str = "",
+        most: int = 0,
     ) -> Pipeline:
         config = ModelConfig(
             name=name,
             max_batch_size=8,
-            input=(ModelInput(name="x", data_type="TYPE_FP32", dims=(1,), reshape=reshape),),
+            input=(
+                ModelInput(name="x", data_type="TYPE_FP32", dims=(1,), reshape=reshape),
+                *(
+                    ModelInput(name=each, data_type="TYPE_FP32", dims=(1,), optional=True)
+                    for each in optional
+                ),
+            ),
             output=tuple(
                 ModelOutput(name=output, data_type="TYPE_FP32", dims=(1,)) for output in outputs
             ),
-            ensemble_scheduling=EnsembleScheduling(step=steps),
+            ensemble_scheduling=EnsembleScheduling(step=steps, max_inflight_requests=most),
             model_transaction_policy=TransactionPolicy(decoupled=True) if decoupled else None,
         )
         self.engine.attach([ModelVersion(name, 1, config, "{}")])
@@ -359,7 +368,7 @@ def test_failing_step_is_named(
         pipeline = kitchen.ensemble(step("a", "x", "t"), step("bad", "t", "u"), step("c", "u", "y"))
         with pytest.raises(ModelportError) as caught:
             await kitchen.ask()
-        assert str(caught.value) == f"in ensemble 'e', step 'bad': {text}"
+        assert str(caught.value) == f"in ensemble 'e', step 1 (model 'bad'): {text}"
         assert caught.value.kind is kind
         assert getattr(caught.value, "retry_after_s", 5) == 5
         assert last.batches == []
@@ -408,7 +417,9 @@ def test_member_that_does_not_exist_is_told(bench: Bench) -> None:
     async def recipe(kitchen: Kitchen) -> None:
         kitchen.serve(model("a"))
         pipeline = kitchen.ensemble(step("a", "x", "t"), step("none", "t", "y"))
-        with pytest.raises(ModelportError, match="in ensemble 'e', step 'none': Request for unkn"):
+        with pytest.raises(
+            ModelportError, match=r"in ensemble 'e', step 1 \(model 'none'\): Request for unkn"
+        ):
             await kitchen.ask()
         assert not pipeline.is_ready()
 
@@ -702,7 +713,7 @@ def test_failing_branch_ends_the_stream_and_stops_its_model(bench: Bench) -> Non
         kitchen.serve(model("count", decoupled=True), counting)
         kitchen.serve(model("picky"), picky)
         kitchen.ensemble(step("count", "x", "t"), step("picky", "t", "y"), decoupled=True)
-        with pytest.raises(ModelportError, match="step 'picky': ValueError: three"):
+        with pytest.raises(ModelportError, match=r"\(model 'picky'\): ValueError: three"):
             await stream_of(kitchen, 100)
         await kitchen.engine.resolve("count").drain()
 
@@ -723,12 +734,183 @@ def test_branch_whose_output_is_kept_back_is_told(bench: Bench) -> None:
     cook(bench, recipe)
 
 
-def test_two_streaming_steps_are_refused(bench: Bench) -> None:
+@EVERYWHERE
+def test_step_after_a_stream_may_stream_too(bench: Bench, execution: Execution) -> None:
+    """For each response of the first there are all those of the second, in order."""
+
     async def recipe(kitchen: Kitchen) -> None:
         kitchen.serve(model("count", decoupled=True), counting)
-        with pytest.raises(LoadFailed, match="the steps count, count are decoupled"):
-            kitchen.ensemble(step("count", "x", "t"), step("count", "t", "y"), decoupled=True)
-        assert kitchen.engine.deployments("e") == []
+        kitchen.serve(model("two", inputs=2))
+        pipeline = kitchen.ensemble(
+            step("count", "x", "t"),
+            step("count", "t", "u"),
+            step("two", "tu", "y"),
+            outputs="tuy",
+            decoupled=True,
+        )
+        expected = [[t, u, t + u + 1] for t in range(1, 31) for u in range(1, t + 1)]
+        assert await stream_of(kitchen, 30) == expected
+        assert await stream_of(kitchen, 0) == []
+        assert pipeline.in_flight == 0
+
+    cook(bench, recipe, execution)
+
+
+def test_inner_stream_without_responses_leaves_no_gap(bench: Bench) -> None:
+    def odd_only(batch: Batch) -> None:
+        for work in batch.works:
+            if first_of(work) % 2:
+                work.send(answer(work), final=False)
+            work.send(None, final=True)
+
+    async def recipe(kitchen: Kitchen) -> None:
+        kitchen.serve(model("count", decoupled=True), counting)
+        kitchen.serve(model("odd", decoupled=True), odd_only)
+        kitchen.ensemble(step("count", "x", "t"), step("odd", "t", "y"), decoupled=True)
+        assert await stream_of(kitchen, 40) == [[value] for value in range(1, 41, 2)]
+        assert await stream_of(kitchen, 1) == [[1]]
+
+    cook(bench, recipe)
+
+
+@EVERYWHERE
+def test_streams_side_by_side_are_joined_one_by_one(bench: Bench, execution: Execution) -> None:
+    async def recipe(kitchen: Kitchen) -> None:
+        kitchen.serve(model("count", decoupled=True), counting)
+        kitchen.serve(model("ten", decoupled=True), tens)
+        kitchen.serve(model("two", inputs=2))
+        kitchen.serve(model("a"))
+        kitchen.ensemble(
+            step("count", "x", "t"),
+            step("ten", "x", "u"),
+            step("a", "u", "v"),
+            step("two", "tv", "y"),
+            outputs="uy",
+            decoupled=True,
+        )
+        expected = [[10 * n, n + 10 * n + 2] for n in range(1, 51)]
+        assert await stream_of(kitchen, 50) == expected
+
+    cook(bench, recipe, execution)
+
+
+def tens(batch: Batch) -> None:
+    """Streams 10, 20, ... up to ten times its input."""
+    for work in batch.works:
+        for value in range(1, round(first_of(work)) + 1):
+            array = np.array([[10 * value]], np.float32)
+            work.send(Response([Tensor("y", FP32, array)]), final=False)
+        work.send(None, final=True)
+
+
+def test_streams_side_by_side_of_different_lengths_are_told(bench: Bench) -> None:
+    async def recipe(kitchen: Kitchen) -> None:
+        kitchen.serve(model("count", decoupled=True), counting)
+        kitchen.serve(model("a"))
+        kitchen.serve(model("two", inputs=2))
+        kitchen.ensemble(
+            step("a", "x", "z"),
+            step("count", "x", "t"),
+            step("count", "z", "u"),
+            step("two", "tu", "y"),
+            decoupled=True,
+        )
+        with pytest.raises(ModelFailed) as caught:
+            await stream_of(kitchen, 2)
+        assert str(caught.value) == (
+            "in ensemble 'e', steps stream side by side and have to give the same number of "
+            "responses: step 1 (model 'count') gave 2, step 2 (model 'count') gave 3"
+        )
+
+    cook(bench, recipe)
+
+
+@pytest.mark.parametrize("most", [1, 2, 5])
+def test_ensemble_may_say_how_far_a_stream_is_ahead(bench: Bench, most: int) -> None:
+    async def recipe(kitchen: Kitchen) -> None:
+        gate = Gate(sum_of)
+        runtime = kitchen.serve(model("count", decoupled=True), counting)
+        kitchen.serve(config_with_queue("a"), gate)
+        pipeline = kitchen.ensemble(
+            step("count", "x", "t"), step("a", "t", "y"), decoupled=True, most=most
+        )
+        asked = asyncio.ensure_future(stream_of(kitchen, 40))
+        await gate.reached()
+        for _ in range(20):
+            await a_moment()
+        member = kitchen.engine.resolve("a")
+        assert member.in_flight == most
+        gate.open()
+        assert await asked == [[value + 1.0] for value in range(1, 41)]
+        assert runtime.batches == [[40.0]]
+        assert pipeline.in_flight == 0
+
+    cook(bench, recipe)
+
+
+def config_with_queue(name: str) -> ModelConfig:
+    return replace(model(name), max_batch_size=1)
+
+
+def test_two_streams_wait_for_a_caller_that_does_not_read(bench: Bench) -> None:
+    """Neither must run ahead without a bound, and both go on when it reads again."""
+
+    async def recipe(kitchen: Kitchen) -> None:
+        kitchen.serve(model("count", decoupled=True), counting)
+        kitchen.ensemble(step("count", "x", "t"), step("count", "t", "y"), decoupled=True, most=2)
+        sink, ticket = bench.submit(kitchen.engine.resolve("e"), 60)
+        sink.welcome = False
+        await sink.something.wait()
+        for _ in range(50):
+            await a_moment()
+        assert len(sink.heard) == 1
+        assert kitchen.engine.resolve("count").in_flight <= 4
+        while not sink.is_over:
+            ticket.resume()
+            await a_moment()
+        assert sink.values == [[y] for t in range(1, 61) for y in range(1, t + 1)]
+
+    cook(bench, recipe)
+
+
+# Inputs that need not be there.
+
+
+def test_steps_do_without_an_optional_input_that_the_caller_left_out(bench: Bench) -> None:
+    async def recipe(kitchen: Kitchen) -> None:
+        member = model("sum", inputs=2)
+        member = replace(member, input=(member.input[0], replace(member.input[1], optional=True)))
+        runtime = kitchen.serve(member)
+        pipeline = kitchen.ensemble(
+            step("sum", "xo", "t"), step("sum", "tp", "y"), optional="op", outputs="yo"
+        )
+
+        async def ask(**given: float) -> dict[str, float]:
+            tensors = [
+                Tensor(name, FP32, np.full((1, 1), value, np.float32))
+                for name, value in given.items()
+            ]
+            sink = bench.sink()
+            pipeline.submit(Request(Tensors(tensors)), sink)
+            await sink.over.wait()
+            assert sink.error is None
+            return {t.name: float(t.array[0, 0]) for t in sink.heard[0].outputs}
+
+        assert await ask(x=1, o=10, p=100) == {"y": 113, "o": 10}
+        assert await ask(x=1, p=100) == {"y": 103}
+        assert await ask(x=1) == {"y": 3}
+        assert len(runtime.batches) == 6
+
+    cook(bench, recipe)
+
+
+def test_step_that_cannot_do_without_an_optional_input_is_named(bench: Bench) -> None:
+    async def recipe(kitchen: Kitchen) -> None:
+        kitchen.serve(model("two", inputs=2))
+        kitchen.ensemble(step("two", "xo", "y"), optional="o")
+        text = r"^in ensemble 'e', step 0 \(model 'two'\): expected 2 inputs but got 1"
+        with pytest.raises(ModelportError, match=text):
+            await kitchen.ask(1)
 
     cook(bench, recipe)
 
@@ -752,7 +934,9 @@ def test_ordinary_member_that_gives_no_response_is_told(bench: Bench) -> None:
     async def recipe(kitchen: Kitchen) -> None:
         kitchen.serve(model("a"), nothing)
         kitchen.ensemble(step("a", "x", "y"))
-        with pytest.raises(ModelportError, match="step 'a': model 'a' gave no response"):
+        with pytest.raises(
+            ModelportError, match=r"step 0 \(model 'a'\): model 'a' gave no response"
+        ):
             await kitchen.ask(3)
 
     cook(bench, recipe)

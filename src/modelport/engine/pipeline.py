@@ -5,17 +5,18 @@ side. Tensors go by name from step to step and are never copied; one is let go w
 has not started yet needs it.
 
 A step that streams makes a stream of the whole: for each of its responses the steps after it run
-anew, in a branch of their own, and the ensemble responds once for each branch, in order. One step
-of an ensemble can be such a one.
+anew, in a branch of their own, and the ensemble responds once for each branch, in order. What that
+means for several such steps is told in :mod:`modelport.engine.flow`.
 """
 
 import asyncio
-from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from modelport.clock import Clock
 from modelport.engine.admission import Admission
+from modelport.engine.flow import Flow
 from modelport.engine.plan import Plan, Step
 from modelport.engine.reshape import Reshaping
 from modelport.errors import (
@@ -38,7 +39,10 @@ if TYPE_CHECKING:
 __all__ = ["MAX_OPEN_BRANCHES", "Pipeline"]
 
 MAX_OPEN_BRANCHES = 16
-"""Responses of a step that may be on their way through the steps after it, before it waits."""
+"""Responses of a step that may be on their way through the steps after it, before it waits.
+
+What ``max_inflight_requests`` of an ensemble says otherwise.
+"""
 
 
 class Pipeline:
@@ -50,7 +54,7 @@ class Pipeline:
         clock: For statistics.
 
     Raises:
-        LoadFailed: If more than one step is decoupled, or a tensor has a ``reshape``.
+        LoadFailed: If a tensor has a ``reshape``.
     """
 
     def __init__(
@@ -74,6 +78,11 @@ class Pipeline:
         self.now_ns = clock.now_ns
         self.plan = Plan.of(config)
         self.output_names = tuple(output.name for output in config.output)
+        scheduling = config.ensemble_scheduling
+        self.most_open = (
+            scheduling.max_inflight_requests if scheduling else 0
+        ) or MAX_OPEN_BRANCHES
+        self.optional = tuple(entry.name for entry in config.input if entry.optional)
         self._admission = Admission(config)
         self._is_closed = False
         self._drained: list[asyncio.Future[None]] = []
@@ -87,15 +96,6 @@ class Pipeline:
         if Reshaping.of(self.config) is not None:
             raise LoadFailed(
                 "an ensemble has no shapes of its own; put reshape into the model of the step"
-            )
-        if not self.is_decoupled:
-            return
-        steps = self.plan.steps
-        streaming = [s.model for s in steps if self.resolve(s.model, s.version).is_decoupled]
-        if len(streaming) > 1:
-            raise LoadFailed(
-                f"the steps {', '.join(streaming)} are decoupled, and an ensemble can have one "
-                "such step; put the others behind a model that answers once"
             )
 
     @property
@@ -164,30 +164,16 @@ class Pipeline:
         """Nothing of an ensemble's own has to end."""
 
 
-class _Flow:
-    """Tensors by name, and the steps that wait for them: the trunk of a run, or a branch."""
-
-    __slots__ = ("by_name", "running", "waiting")
-
-    def __init__(self, tensors: Iterable[Tensor], waiting: Iterable[Step]) -> None:
-        self.by_name = {tensor.name: tensor for tensor in tensors}
-        self.waiting = list(waiting)
-        self.running = 0
-
-
 class _Run:
     """One request on its way through the steps."""
 
     __slots__ = (
-        "_branches",
+        "_absent",
         "_has_more_to_do",
         "_is_advancing",
         "_is_over",
         "_is_paused",
-        "_pushed_back",
         "_sink",
-        "_stream_has_ended",
-        "_streaming",
         "_tickets",
         "_trunk",
         "pipeline",
@@ -204,14 +190,10 @@ class _Run:
         self.rows = rows
         self.started_ns = started_ns
         self._sink = sink
-        self._trunk = _Flow(request.payload.tensors, pipeline.plan.steps)
-        self._branches: deque[_Flow] = deque()
-        # The step that has given several responses, or none: known when it does.
-        self._streaming: Step | None = None
-        self._stream_has_ended = False
+        self._trunk = Flow(request.payload.tensors, pipeline.plan.steps)
+        # Optional inputs that the caller left out: the steps do without them.
+        self._absent = [name for name in pipeline.optional if name not in self._trunk.by_name]
         self._tickets: dict[_StepSink, Ticket] = {}
-        # What told the streaming step to wait.
-        self._pushed_back: _StepSink | None = None
         self._is_paused = False
         self._is_over = False
         self._is_advancing = False
@@ -245,43 +227,36 @@ class _Run:
         try:
             while self._has_more_to_do and not self._is_over:
                 self._has_more_to_do = False
-                for flow in (self._trunk, *self._branches):
+                for flow in list(self._trunk.walk()):
                     self._start_ready(flow)
                 if not self._is_over:
                     self._respond()
         finally:
             self._is_advancing = False
 
-    def _start_ready(self, flow: _Flow) -> None:
+    def _start_ready(self, flow: Flow) -> None:
         # One at a time: a step that runs at once changes what is there, and who needs it.
         while not self._is_over:
-            ready = next((step for step in flow.waiting if self._has_inputs(flow, step)), None)
+            ready = flow.ready(self._absent)
             if ready is None:
                 return
             flow.waiting.remove(ready)
             flow.running += 1
             self._start_step(flow, ready)
 
-    def _has_inputs(self, flow: _Flow, step: Step) -> bool:
-        here, trunk = flow.by_name, self._trunk.by_name
-        return all(name in here or name in trunk for _, name in step.inputs)
-
-    def _find(self, flow: _Flow, name: str) -> Tensor:
-        here = flow.by_name
-        return here[name] if name in here else self._trunk.by_name[name]
-
-    def _start_step(self, flow: _Flow, step: Step) -> None:
+    def _start_step(self, flow: Flow, step: Step) -> None:
         mine = self.request
         # A branch shares with the other branches whatever it has from the trunk.
         request = Request(
             Tensors(
                 [
                     _given(
-                        self._find(flow, outer),
+                        tensor,
                         inner,
                         is_shared=outer in step.shared or outer not in flow.by_name,
                     )
                     for inner, outer in step.inputs
+                    if (tensor := flow.find(outer)) is not None
                 ]
             ),
             id=mine.id,
@@ -314,28 +289,23 @@ class _Run:
         flow = sink.flow
         flow.running -= 1
         flow.by_name.update((tensor.name, tensor) for tensor in _outputs(sink.step, response))
-        self._drop_unneeded(flow)
+        flow.drop_unneeded(self.pipeline.output_names)
         self.advance()
 
     def step_streamed(self, sink: "_StepSink", response: Response) -> bool:
-        """A member has given one response of a stream: a new branch.
+        """A member has given one response of a stream: it goes into a branch.
 
         Returns:
             Whether another one is welcome now.
         """
-        step = sink.step
-        if self._is_over or not self._make_streaming(sink):
+        if self._is_over or not self._is_streaming(sink):
             return False
-        after = self.pipeline.plan.after[step]
-        branch = _Flow(
-            _outputs(step, response),
-            [other for other in self.pipeline.plan.steps if other in after],
-        )
-        self._branches.append(branch)
+        flow, step = sink.flow, sink.step
+        flow.add_response(step, _outputs(step, response))
         self.advance()
-        is_welcome = len(self._branches) < MAX_OPEN_BRANCHES and not self._is_paused
+        is_welcome = not self._is_paused and not flow.is_ahead(step, self.pipeline.most_open)
         if not is_welcome:
-            self._pushed_back = sink
+            flow.streams[step].held = sink
         return is_welcome
 
     def step_ended(self, sink: "_StepSink") -> None:
@@ -346,16 +316,15 @@ class _Run:
             error = ModelFailed(f"model '{sink.step.model}' gave no response")
             self.step_failed(sink.step, error)
             return
-        if not self._make_streaming(sink):
+        if not self._is_streaming(sink):
             return
         self._tickets.pop(sink, None)
-        sink.flow.running -= 1
-        self._stream_has_ended = True
+        sink.flow.streams[sink.step].has_ended = True
         self.advance()
 
     def step_failed(self, step: Step, error: ModelportError) -> None:
         """A member failed, and with it the whole request."""
-        where = f"in ensemble '{self.pipeline.name}', step '{step.model}': {error.text}"
+        where = f"in ensemble '{self.pipeline.name}', {step.title}: {error.text}"
         if isinstance(error, Overloaded):
             self.fail(Overloaded(where, retry_after_s=error.retry_after_s))
         else:
@@ -369,9 +338,9 @@ class _Run:
         self._cancel_members()
         self._sink.fail(error)
 
-    def _make_streaming(self, sink: "_StepSink") -> bool:
-        """Let the steps after this one run in branches from now on."""
-        if self._streaming is sink.step:
+    def _is_streaming(self, sink: "_StepSink") -> bool:
+        """Let the steps after this one run in branches, if they may."""
+        if sink.step in sink.flow.streams:
             return True
         if not self.pipeline.is_decoupled:
             error = ModelFailed(
@@ -379,98 +348,75 @@ class _Run:
             )
             self.step_failed(sink.step, error)
             return False
-        if self._streaming is not None or sink.flow is not self._trunk:
-            error = ModelFailed(
-                "it streams, and so does another step; an ensemble has room for one"
-            )
-            self.step_failed(sink.step, error)
-            return False
-        self._streaming = sink.step
-        after = self.pipeline.plan.after[sink.step]
-        # None of them can have begun: this step has not ended.
-        self._trunk.waiting = [step for step in self._trunk.waiting if step not in after]
+        sink.flow.begin_stream(sink.step, self.pipeline.plan.after[sink.step])
         return True
 
     # Towards the caller.
 
     def _respond(self) -> None:
-        if self._streaming is None:
-            if self._is_settled(self._trunk):
-                self._give(self._trunk, final=True)
-            return
-        while self._branches and not self._is_paused:
-            branch = self._branches[0]
-            if not self._is_whole(branch) and not self._is_settled(branch):
+        """Give what is finished, in order; a leaf that waits holds back those after it."""
+        trunk = self._trunk
+        while not self._is_paused and not self._is_over:
+            leaf = trunk.next_leaf()
+            if leaf is None or not self._is_finished(leaf):
                 break
-            self._branches.popleft()
-            self._give(branch, final=self._is_last())
-            if self._is_over:
-                return
-        if self._is_last():
+            if leaf.parent is not None:
+                leaf.parent.cut()
+            self._give(leaf, final=leaf.parent is None or self._has_ended())
+        if self._is_over:
+            return
+        if self._has_ended():
             self._end(None)
             self._sink.end()
-        elif self._pushed_back is not None and not self._is_paused:
-            self._let_stream_go_on()
+        elif not self._is_paused:
+            self._let_streams_go_on()
 
-    def _is_whole(self, flow: _Flow) -> bool:
-        """Whether a flow has run all its steps, and what it needs of the trunk is there too."""
-        here, trunk = flow.by_name, self._trunk.by_name
-        return not (flow.waiting or flow.running) and all(
-            name in here or name in trunk for name in self.pipeline.output_names
+    def _is_finished(self, leaf: Flow) -> bool:
+        """Whether all of a leaf is there, or nothing more can come."""
+        is_whole = not (leaf.waiting or leaf.running) and all(
+            leaf.find(name) is not None or name in self._absent
+            for name in self.pipeline.output_names
         )
+        return is_whole or not (leaf.may_get_more() or self._has_more_to_do)
 
-    def _is_settled(self, flow: _Flow) -> bool:
-        """Whether nothing more can come of a flow, whole or not."""
-        return not (flow.running or self._running_in_trunk or self._has_more_to_do)
+    def _has_ended(self) -> bool:
+        return self._trunk.is_over() and not self._has_more_to_do
 
-    def _is_last(self) -> bool:
-        return self._stream_has_ended and not self._branches and self._is_settled(self._trunk)
-
-    @property
-    def _running_in_trunk(self) -> int:
-        """Steps other than the one that streams."""
-        is_streaming = self._streaming is not None and not self._stream_has_ended
-        return self._trunk.running - is_streaming
-
-    def _give(self, flow: _Flow, *, final: bool) -> None:
-        names = self.pipeline.output_names
-        here, trunk = flow.by_name, self._trunk.by_name
-        missing = [name for name in names if name not in here and name not in trunk]
-        if missing:
-            # The graph was checked at load: only a member that kept an output back comes here.
-            self.fail(
-                ModelFailed(
-                    f"in ensemble '{self.pipeline.name}', unexpected deadlock, at least one output "
-                    f"is not set while no more ensemble steps can be made: {missing}"
-                )
-            )
+    def _give(self, leaf: Flow, *, final: bool) -> None:
+        names = [name for name in self.pipeline.output_names if name not in self._absent]
+        found = {name: tensor for name in names if (tensor := leaf.find(name)) is not None}
+        if len(found) < len(names):
+            self.fail(self._why_missing(leaf, [name for name in names if name not in found]))
             return
         wanted = self.request.outputs
-        response = Response(
-            [self._find(flow, name) for name in names if not wanted or name in wanted]
-        )
+        response = Response([found[name] for name in names if not wanted or name in wanted])
         if final:
             self._end(None)
         self._is_paused = not self._sink.push(response, final) and not final
 
-    def _let_stream_go_on(self) -> None:
-        sink = self._pushed_back
-        if sink is None or len(self._branches) > MAX_OPEN_BRANCHES // 2:
-            return
-        ticket = self._tickets.get(sink)
-        if ticket is not None:
-            self._pushed_back = None
-            ticket.resume()
+    def _why_missing(self, leaf: Flow, missing: list[str]) -> ModelFailed:
+        uneven = leaf.uneven_streams()
+        if uneven:
+            counts = ", ".join(f"{step.title} gave {count}" for step, count in uneven)
+            return ModelFailed(
+                f"in ensemble '{self.pipeline.name}', steps stream side by side and have to give "
+                f"the same number of responses: {counts}"
+            )
+        # The graph was checked at load: only a member that kept an output back comes here.
+        return ModelFailed(
+            f"in ensemble '{self.pipeline.name}', unexpected deadlock, at least one output "
+            f"is not set while no more ensemble steps can be made: {missing}"
+        )
 
-    def _drop_unneeded(self, flow: _Flow) -> None:
-        streaming = self._streaming
-        needed = set(self.pipeline.output_names)
-        needed.update(name for step in flow.waiting for _, name in step.inputs)
-        if streaming is not None and flow is self._trunk:
-            after = self.pipeline.plan.after[streaming]
-            needed.update(name for step in after for _, name in step.inputs)
-        for name in [name for name in flow.by_name if name not in needed]:
-            del flow.by_name[name]
+    def _let_streams_go_on(self) -> None:
+        most = self.pipeline.most_open
+        for flow in list(self._trunk.walk()):
+            for step, stream in flow.streams.items():
+                if stream.held is not None and not flow.is_ahead(step, max(1, most // 2)):
+                    held, stream.held = stream.held, None
+                    ticket = self._tickets.get(held)
+                    if ticket is not None:
+                        ticket.resume()
 
     # The end.
 
@@ -489,7 +435,7 @@ class _StepSink:
 
     __slots__ = ("flow", "is_decoupled", "is_over", "run", "step")
 
-    def __init__(self, run: _Run, flow: _Flow, step: Step) -> None:
+    def __init__(self, run: _Run, flow: Flow, step: Step) -> None:
         self.run = run
         self.flow = flow
         self.step = step

@@ -18,6 +18,7 @@ class Step:
     """One step.
 
     Attributes:
+        title: What errors call it.
         model: Who executes it.
         version: As ``Engine.resolve`` wants it; ``None`` for the latest.
         inputs: The member's name of each input, and the ensemble's.
@@ -25,6 +26,7 @@ class Step:
         shared: Of the ensemble's names in ``inputs`` those that somebody else gets as well.
     """
 
+    title: str
     model: str
     version: str | None
     inputs: tuple[tuple[str, str], ...]
@@ -50,12 +52,13 @@ class Plan:
         entries = config.ensemble_scheduling.step if config.ensemble_scheduling else ()
         takers = Counter(name for entry in entries for name in entry.input_map.values())
         takers.update(output.name for output in config.output)
-        steps = tuple(_step(entry, takers) for entry in entries)
+        steps = tuple(_step(index, entry, takers) for index, entry in enumerate(entries))
         return cls(steps, _after(steps))
 
 
-def _step(entry: EnsembleStep, takers: Mapping[str, int]) -> Step:
+def _step(index: int, entry: EnsembleStep, takers: Mapping[str, int]) -> Step:
     return Step(
+        title=f"step {index} (model '{entry.model_name}')",
         model=entry.model_name,
         # -1 and 0 mean the latest.
         version=str(entry.model_version) if entry.model_version > 0 else None,

@@ -95,7 +95,8 @@ sequence_batching {
         "sequence_batching { direct { max_queue_delay_microseconds: 1 "
         "minimum_slot_utilization: 0.5 } }",
         "version_policy { all {} }",
-        "ensemble_scheduling { step { model_name: 'a' model_version: 2 input_map { key: 'a' "
+        "ensemble_scheduling { max_inflight_requests: 2 step { model_name: 'a' model_version: 2 "
+        "input_map { key: 'a' "
         "value: 'b' } output_map { key: 'a' value: 'b' } } }",
     ],
 )
@@ -117,10 +118,6 @@ def test_what_is_acted_on_passes_as_read_and_completed(text: str) -> None:
         ("batch_output {}", "batch_output: "),
         ("optimization { cuda { graphs: true } }", "optimization.cuda.graphs: "),
         ("optimization { execution_accelerators {} }", "optimization.execution_accelerators: "),
-        (
-            "ensemble_scheduling { max_inflight_requests: 1 }",
-            "ensemble_scheduling.max_inflight_requests: ",
-        ),
         (
             'ensemble_scheduling { step {} step { model_namespace: "n" } }',
             "ensemble_scheduling.step[1].model_namespace: ",

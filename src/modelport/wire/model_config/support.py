@@ -118,6 +118,7 @@ ACTED_ON: Final = frozenset(
         "sequence_batching.state.initial_state.zero_data",
         "sequence_batching.state.initial_state.data_file",
         "sequence_batching.iterative_sequence",
+        "ensemble_scheduling.max_inflight_requests",
         "ensemble_scheduling.step.model_name",
         "ensemble_scheduling.step.model_version",
         "ensemble_scheduling.step.input_map",
@@ -162,8 +163,6 @@ NOT_YET: Final = {
     "optimization.cuda.graph_spec": _REMOVE_GPU,
     "optimization.execution_accelerators": "no accelerator is set up; remove it, or give the "
     "backend its own options in parameters",
-    "ensemble_scheduling.max_inflight_requests": "steps are bounded by their models' queues; "
-    "remove it, and set max_queue_size there",
     "ensemble_scheduling.step.model_namespace": "model names are one namespace; remove it",
     "instance_group.rate_limiter": "instances are limited by their count alone; remove it",
     "instance_group.secondary_devices": _REMOVE_GPU,
