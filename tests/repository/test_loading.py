@@ -102,7 +102,7 @@ def test_with_auto_complete_off_the_file_is_not_asked(
         ({"m/1/model.py": AFFINE, "m/config.pbtxt": 'backend: "quantum"'}, "backend 'quantum'"),
         (
             {"m/1/model.py": AFFINE, "m/config.pbtxt": "instance_group { kind: KIND_GPU }"},
-            "models run on the CPU; set KIND_CPU",
+            "wants a GPU, and",
         ),
         ({"m/1/model.py": AFFINE, "m/config.pbtxt": 'name: "n"'}, 'the directory is called "m"'),
         (

@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
 from modelport.dtypes import BYTES, DATATYPE_BY_NAME, DataType
 from modelport.errors import InvalidRequest, LoadFailed, ModelFailed
 from modelport.runtimes.onnx import OnnxRuntime, first_line
-from modelport.runtimes.onnx_options import session_options
+from modelport.runtimes.onnx_options import providers_of, session_options
 from modelport.runtimes.registry import RUNTIMES
 from modelport.specs import (
     Graph,
@@ -361,3 +362,30 @@ def test_failure_in_the_framework_is_the_models(directory: Path) -> None:
     with pytest.raises((ModelFailed, InvalidRequest)) as failed:
         model.ask({"x": np.zeros(4, np.float32), "shape": np.array([3, 3])})
     assert "/" not in str(failed.value).split("ONNX Runtime: ")[1].split()[0]
+
+
+def test_gpu_is_reached_through_cuda_with_its_own_options() -> None:
+    texts = {"gpu_mem_limit": "1000000", "intra_op_thread_count": "1"}
+    config = ModelConfig(
+        parameters={name: Parameter(string_value=text) for name, text in texts.items()}
+    )
+    assert providers_of(config, "GPU", 3) == (
+        ("CUDAExecutionProvider", {"gpu_mem_limit": "1000000", "device_id": "3"}),
+        ("CPUExecutionProvider", {}),
+    )
+    assert providers_of(config, "CPU", 0) == (("CPUExecutionProvider", {}),)
+
+
+def test_options_of_cuda_do_no_harm_on_a_cpu(directory: Path) -> None:
+    save_add_sub(directory, ["n", 3])
+    config = ModelConfig(parameters={"gpu_mem_limit": Parameter(string_value="1000000")})
+    assert load(directory, config).instance.is_ready()
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(),
+    reason="ONNX Runtime has CUDA here",
+)
+def test_gpu_without_cuda_is_told() -> None:
+    assert OnnxRuntime.gpus().count == 0
+    assert "onnxruntime-gpu" in OnnxRuntime.gpus().why_none

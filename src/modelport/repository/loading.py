@@ -14,13 +14,21 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from modelport.errors import LoadFailed
+from modelport.repository.devices import decide_kinds, placements
 from modelport.repository.ensembles import complete_ensemble
 from modelport.repository.layout import check_filename, list_files, read_labels
 from modelport.repository.reading import Reading
 from modelport.repository.states import read_initial_states
 from modelport.repository.uploads import DATA_BACKENDS, Upload
 from modelport.repository.warmup import Sample, read_samples
-from modelport.runtimes.base import Host, LoadContext, ModelSource, Runtime, as_model_failure
+from modelport.runtimes.base import (
+    Host,
+    LoadContext,
+    ModelSource,
+    Runtime,
+    as_model_failure,
+    gpus_of,
+)
 from modelport.runtimes.registry import choose_runtime, import_runtime, in_worker
 from modelport.specs import Execution, ModelConfig
 from modelport.tensors import Array
@@ -185,6 +193,7 @@ def _bring_up_model(
     config = reading.config
     check_filename("default_model_filename", config.default_model_filename)
     runtime, backend, filename = options.choose(config, source.version_directory)
+    gpus = gpus_of(runtime)
     if backend not in DATA_BACKENDS and not _trusts_files(reading, options):
         raise LoadFailed(
             f"files for the backend '{backend}' hold code, and code comes from the operator only; "
@@ -197,6 +206,7 @@ def _bring_up_model(
         runtime = in_worker(runtime)
     if options.auto_complete:
         config = model_config.merge(config, runtime.complete(source, config))
+    config = replace(config, instance_group=decide_kinds(config.instance_group, gpus))
     config = model_config.complete(
         config, name=reading.name, backend=backend, default_model_filename=filename
     )
@@ -274,14 +284,16 @@ def _load_instances(
     loaded: ModelVersion, runtime: type[Runtime], source: ModelSource, host: Host
 ) -> None:
     """Load the instances one after another: most frameworks take turns at it anyway."""
-    for name in _instance_names(loaded.config):
+    for placement in placements(loaded.config):
         instance = runtime()
         context = LoadContext(
             source=source,
             config=loaded.config,
             config_json=loaded.config_json,
-            instance_name=name,
+            instance_name=placement.name,
             host=host,
+            kind=placement.kind,
+            device_id=placement.device_id,
         )
         try:
             instance.load(context)
@@ -289,13 +301,7 @@ def _load_instances(
             _unload_quietly(loaded, host)
             raise
         loaded.instances.append(instance)
-        loaded.instance_names.append(name)
-
-
-def _instance_names(config: ModelConfig) -> list[str]:
-    return [
-        f"{group.name}_{index}" for group in config.instance_group for index in range(group.count)
-    ]
+        loaded.instance_names.append(placement.name)
 
 
 def _unload_quietly(loaded: ModelVersion, host: Host) -> None:

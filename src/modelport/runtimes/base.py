@@ -21,6 +21,7 @@ from modelport.specs import ModelConfig
 
 __all__ = [
     "Batch",
+    "Gpus",
     "Host",
     "LoadContext",
     "ModelSource",
@@ -30,6 +31,7 @@ __all__ = [
     "Runtime",
     "Work",
     "as_model_failure",
+    "gpus_of",
 ]
 
 Outcome = Response | ModelportError | None
@@ -143,7 +145,7 @@ class LoadContext:
         config: Complete and checked.
         config_json: The same in Triton's JSON form, for models that want to read it.
         instance_name: ``<model>_<group>_<index>``.
-        kind: ``CPU`` or ``GPU``.
+        kind: ``CPU``, ``GPU`` or ``MODEL``, which leaves the device to the model.
         device_id: Of the GPU; 0 on a CPU.
         host: What the model may ask of us.
     """
@@ -157,8 +159,26 @@ class LoadContext:
     device_id: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpus:
+    """What a runtime can use of this machine beside its CPU.
+
+    Attributes:
+        count: How many; they are numbered from 0.
+        are_preferred: Whether a model goes there that says nothing of devices.
+        why_none: What to tell whoever asks for one where there is none.
+    """
+
+    count: int = 0
+    are_preferred: bool = False
+    why_none: str = "this backend executes on the CPU alone"
+
+
 class Runtime(Protocol):
     """One instance of one model.
+
+    A runtime that can use GPUs has a class method ``gpus() -> Gpus`` as well, and loads to the
+    ``device_id`` of its context where the ``kind`` there is GPU.
 
     ``load``, ``execute`` and ``unload`` are called one after another, never two at once on one
     object, and not always on the same thread.
@@ -275,6 +295,12 @@ class RemoteRuntime(ABC):
     @abstractmethod
     def unload(self) -> None:
         """See :class:`Runtime`."""
+
+
+def gpus_of(runtime: type[Runtime]) -> Gpus:
+    """Ask a runtime what it can use of this machine's GPUs."""
+    gpus: Callable[[], Gpus] = getattr(runtime, "gpus", Gpus)
+    return gpus()
 
 
 def as_model_failure(exc: Exception) -> ModelportError:

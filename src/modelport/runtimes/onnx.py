@@ -32,9 +32,16 @@ from modelport.dtypes import (
 )
 from modelport.errors import InvalidRequest, LoadFailed, ModelFailed, ModelportError
 from modelport.runtimes.arrays import Arrays, TensorRuntime
-from modelport.runtimes.base import LoadContext, ModelSource
+from modelport.runtimes.base import Gpus, LoadContext, ModelSource
 from modelport.runtimes.graphs import GraphTensor, check_names, complete_from
-from modelport.runtimes.onnx_options import session_options, shrinks_arena
+from modelport.runtimes.nvidia import count_gpus
+from modelport.runtimes.onnx_options import (
+    CPU,
+    Providers,
+    providers_of,
+    session_options,
+    shrinks_arena,
+)
 from modelport.specs import ModelConfig
 from modelport.tensors import Array
 
@@ -70,11 +77,27 @@ class OnnxRuntime(TensorRuntime):
             source.default_max_batch_size,
         )
 
+    @classmethod
+    def gpus(cls) -> Gpus:
+        """Count those that CUDA shows, where ONNX Runtime was installed with it."""
+        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            return Gpus(
+                why_none="ONNX Runtime was installed without CUDA (onnxruntime-gpu brings it)"
+            )
+        return Gpus(count=count_gpus(), are_preferred=True, why_none="the driver shows none")
+
     def load(self, context: LoadContext) -> None:
         """Open a session with the options that the configuration's ``parameters`` give."""
         config = context.config
         options = session_options(config, instances=_instances(config))
-        session = _open(model_file(context.source, config), options)
+        providers = providers_of(config, context.kind, context.device_id)
+        session = _open(model_file(context.source, config), options, providers)
+        if session.get_providers()[0] != providers[0][0]:
+            # It falls back to the CPU by itself where the libraries of CUDA are not found.
+            raise LoadFailed(
+                "ONNX Runtime cannot start its CUDA provider here; its log says why. Install the "
+                "CUDA libraries that it was built for, or set instance_group kind to KIND_CPU"
+            )
         tensors = [_graph_tensor(node) for node in (*session.get_inputs(), *session.get_outputs())]
         check_names(config, {tensor.name for tensor in tensors})
         self.prepare(config)
@@ -144,11 +167,11 @@ def _graph_tensor(node: Any) -> GraphTensor:
     return GraphTensor(node.name, datatype, shape)
 
 
-def _open(file: Path, options: Any) -> Any:
+def _open(file: Path, options: Any, providers: Providers = CPU) -> Any:
     if not file.is_file():
         raise LoadFailed(f"there is no '{file.name}' in version directory {file.parent.name}")
     try:
-        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(file), options, providers=list(providers))
     except Exception as exc:
         text = first_line(str(exc)).replace(f"{file.parent}/", "")
         raise LoadFailed(f"ONNX Runtime cannot load '{file.name}': {text}") from exc

@@ -17,7 +17,12 @@ import onnxruntime
 from modelport.errors import LoadFailed
 from modelport.specs import ModelConfig
 
-__all__ = ["session_options", "shrinks_arena"]
+__all__ = ["CPU", "Providers", "providers_of", "session_options", "shrinks_arena"]
+
+Providers = tuple[tuple[str, dict[str, str]], ...]
+"""What may execute a graph, with its options, the first one before the others."""
+
+CPU: Providers = (("CPUExecutionProvider", {}),)
 
 ARENA_SHRINKAGE = "memory.enable_memory_arena_shrinkage"
 FATAL = 4
@@ -54,6 +59,18 @@ def session_options(config: ModelConfig, *, instances: int = 1, optimizes: bool 
     for name, parameter in config.parameters.items():
         _apply(options, name, parameter.string_value)
     return options
+
+
+def providers_of(config: ModelConfig, kind: str, device_id: int) -> Providers:
+    """Choose what executes the graph: CUDA on its device, with the CPU for the rest, or the CPU."""
+    if kind != "GPU":
+        return CPU
+    given = {
+        name: parameter.string_value
+        for name, parameter in config.parameters.items()
+        if name in _CUDA_OPTIONS
+    }
+    return (("CUDAExecutionProvider", {**given, "device_id": str(device_id)}), *CPU)
 
 
 def shrinks_arena(config: ModelConfig) -> bool:
@@ -138,5 +155,22 @@ _APPLY_BY_NAME: dict[str, Callable[[Any, str], None]] = {
     "enable_mem_pattern": _set_flag("enable_mem_pattern"),
     "use_deterministic_compute": _set_flag("use_deterministic_compute"),
 }
-_READ_ELSEWHERE = frozenset({ARENA_SHRINKAGE, "execution"})
+_CUDA_OPTIONS = frozenset(
+    {
+        "arena_extend_strategy",
+        "cudnn_conv1d_pad_to_nc1d",
+        "cudnn_conv_algo_search",
+        "cudnn_conv_use_max_workspace",
+        "do_copy_in_default_stream",
+        "enable_cuda_graph",
+        "gpu_mem_limit",
+        "prefer_nhwc",
+        "tunable_op_enable",
+        "tunable_op_tuning_enable",
+        "use_tf32",
+    }
+)
+"""The CUDA provider's own; on a CPU they have nothing to say."""
+
+_READ_ELSEWHERE = frozenset({ARENA_SHRINKAGE, "execution", *_CUDA_OPTIONS})
 """``execution`` is the engine's, see :data:`modelport.specs.Execution`."""

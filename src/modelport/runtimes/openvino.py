@@ -33,7 +33,7 @@ from modelport.dtypes import (
 )
 from modelport.errors import InvalidRequest, LoadFailed, ModelFailed, ModelportError
 from modelport.runtimes.arrays import Arrays, TensorRuntime
-from modelport.runtimes.base import LoadContext, ModelSource
+from modelport.runtimes.base import Gpus, LoadContext, ModelSource
 from modelport.runtimes.graphs import GraphTensor, check_names, complete_from
 from modelport.runtimes.openvino_options import device_of, properties_of
 from modelport.specs import ModelConfig
@@ -60,6 +60,13 @@ class OpenvinoRuntime(TensorRuntime):
         model = _read(openvino.Core(), source, config)
         inputs, outputs = _described(model)
         return complete_from(config, inputs, outputs, source.default_max_batch_size)
+
+    @classmethod
+    def gpus(cls) -> Gpus:
+        """Count those that OpenVINO has drivers for; it is asked for them by name only."""
+        devices = openvino.Core().available_devices
+        count = sum(device.partition(".")[0] == "GPU" for device in devices)
+        return Gpus(count=count, why_none=f"OpenVINO sees {', '.join(devices)} alone")
 
     def load(self, context: LoadContext) -> None:
         """Compile the model with the properties that the configuration's ``parameters`` give."""

@@ -21,6 +21,7 @@ from modelport.messages import Response
 from modelport.runtimes.arrays import Arrays, TensorRuntime
 from modelport.runtimes.base import (
     Batch,
+    Gpus,
     Host,
     LoadContext,
     ModelSource,
@@ -29,6 +30,7 @@ from modelport.runtimes.base import (
     as_model_failure,
 )
 from modelport.runtimes.model_code import Home
+from modelport.runtimes.nvidia import count_gpus
 from modelport.runtimes.python_objects import (
     DEFAULT_FILENAME,
     PARAMETERS,
@@ -51,6 +53,11 @@ class PythonRuntime(TensorRuntime):
     """One function, or one object of a class."""
 
     default_filename: ClassVar[str] = DEFAULT_FILENAME
+
+    @classmethod
+    def gpus(cls) -> Gpus:
+        """Count what the driver shows; what a model does with its device is its own affair."""
+        return Gpus(count=count_gpus(), why_none="the driver shows none")
 
     _call: Callable[..., Any] | None = None
     _style: Style

@@ -36,7 +36,7 @@ from modelport.dtypes import (
 )
 from modelport.errors import InvalidRequest, LoadFailed, ModelFailed, ModelportError
 from modelport.runtimes.arrays import Arrays, TensorRuntime
-from modelport.runtimes.base import LoadContext, ModelSource
+from modelport.runtimes.base import Gpus, LoadContext, ModelSource
 from modelport.runtimes.graphs import GraphTensor, complete_from
 from modelport.runtimes.torch_archive import check_export, check_script, kind_of, sample_inputs
 from modelport.specs import ModelConfig, ModelInput, ModelOutput
@@ -61,13 +61,23 @@ class TorchRuntime(TensorRuntime):
     @classmethod
     def complete(cls, source: ModelSource, config: ModelConfig) -> ModelConfig:
         """Read inputs and outputs from an exported program; of TorchScript only check them."""
-        program = _read(source, config, torch.device("cpu"))
+        program = _read(source, config, _CPU)
         if isinstance(program, _Script):
             _check_told(program, config)
             return ModelConfig()
         inputs = _renamed(config.input, program.inputs)
         outputs = _renamed(config.output, program.outputs)
         return complete_from(config, inputs, outputs, source.default_max_batch_size)
+
+    @classmethod
+    def gpus(cls) -> Gpus:
+        """Count those that PyTorch sees."""
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        return Gpus(
+            count=count,
+            are_preferred=True,
+            why_none="PyTorch sees none (a build with CUDA is needed, and a driver)",
+        )
 
     def load(self, context: LoadContext) -> None:
         """Read the program to its device."""
@@ -76,7 +86,8 @@ class TorchRuntime(TensorRuntime):
         for entry in _entries(config):
             if entry.datatype is BYTES:
                 raise LoadFailed(f"'{entry.name}' is text, which PyTorch has no tensors of")
-        self._device = _device(context.kind, context.device_id)
+        is_on_gpu = context.kind == "GPU"
+        self._device = torch.device("cuda", context.device_id) if is_on_gpu else _CPU
         _set_threads(config)
         program = _read(context.source, config, self._device)
         self._place_by_input = places(config.input, program.arguments)
@@ -268,19 +279,6 @@ def _entries(config: ModelConfig) -> list[ModelInput | ModelOutput]:
     return [*config.input, *config.output]
 
 
-def _device(kind: str, device_id: int) -> Any:
-    if kind != "GPU":
-        return torch.device("cpu")
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device_id >= count:
-        raise LoadFailed(
-            f"the model asks for GPU {device_id} (instance_group kind KIND_GPU), and PyTorch sees "
-            f"{count or 'none'} here; set kind to KIND_CPU, or install a PyTorch with CUDA where "
-            "there is a GPU"
-        )
-    return torch.device("cuda", device_id)
-
-
 def _set_threads(config: ModelConfig) -> None:
     """Set how many threads PyTorch takes, which is one number for all models of the process."""
     for name, apply in _THREADS.items():
@@ -379,6 +377,7 @@ def _reason(exc: Exception) -> str:
     return lines[-1].removeprefix("RuntimeError: ") if "TorchScript" in lines[0] else lines[0]
 
 
+_CPU = torch.device("cpu")
 _NUMBERED = re.compile(r".*__(\d{1,4})")
 _TENSOR_TYPES = ("Tensor", "Optional[Tensor]")
 _FLAGS = ("DISABLE_OPTIMIZED_EXECUTION", "INFERENCE_MODE")

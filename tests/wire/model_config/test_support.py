@@ -122,7 +122,6 @@ def test_what_is_acted_on_passes_as_read_and_completed(text: str) -> None:
             'ensemble_scheduling { step {} step { model_namespace: "n" } }',
             "ensemble_scheduling.step[1].model_namespace: ",
         ),
-        ("instance_group { kind: KIND_GPU }", "instance_group[0].kind KIND_GPU: "),
         ("instance_group { rate_limiter {} }", "instance_group[0].rate_limiter: "),
         ("instance_group { secondary_devices {} }", "instance_group[0].secondary_devices: "),
         ('instance_group { profile: "0" }', "instance_group[0].profile: "),

@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, ClassVar, overload
 
 from modelport.errors import LoadFailed, ModelportError
-from modelport.runtimes.base import Batch, Host, LoadContext, ModelSource, Outcome
+from modelport.runtimes.base import Batch, Gpus, Host, LoadContext, ModelSource, Outcome
 from modelport.runtimes.model_code import Home, import_model
+from modelport.runtimes.nvidia import count_gpus
 from modelport.runtimes.triton_python.interface import Interface
 from modelport.runtimes.triton_python.model_config import ModelConfig as FillableConfig
 from modelport.runtimes.triton_python.model_config import completed
@@ -24,6 +25,11 @@ class TritonPythonRuntime:
     """Runs ``TritonPythonModel``."""
 
     default_filename: ClassVar[str] = "model.py"
+
+    @classmethod
+    def gpus(cls) -> Gpus:
+        """Count what the driver shows; what a model does with its device is its own affair."""
+        return Gpus(count=count_gpus(), why_none="the driver shows none")
 
     _model: Any = None
     _execute: Any = None

@@ -146,7 +146,7 @@ def _complete_groups(groups: Sequence[InstanceGroup], model_name: str) -> tuple[
         replace(
             group,
             name=group.name or f"{model_name}_{number}",
-            # Without GPUs, AUTO means CPU whatever GPUs it lists.
+            # Whoever knows of GPUs has decided already; without, AUTO means CPU.
             kind="KIND_CPU" if group.kind == "KIND_AUTO" else group.kind,
             gpus=() if group.kind == "KIND_AUTO" else group.gpus,
             count=group.count or 1,

@@ -41,10 +41,8 @@ def _unsupported(record: object, path: str, place: str) -> Iterator[str]:
             continue
         field_path, field_place = dotted(path, name), dotted(place, name)
         if field_path in ACTED_ON or field_path in HINTS:
-            why = _NOT_YET_VALUES.get((field_path, value)) if field.container == "one" else None
-            if why is not None:
-                yield f"{field_place} {value}: {why}"
-        elif field_path not in _GROUPS:
+            continue
+        if field_path not in _GROUPS:
             yield f"{field_place}: {NOT_YET.get(field_path, 'remove it')}"
         else:
             for each, mark in _each(field, value):
@@ -177,10 +175,6 @@ NOT_YET: Final = {
     "model_metrics": "all models share the server's histogram buckets; remove it",
 }
 """What is refused when it is given, and what to do about it."""
-
-_NOT_YET_VALUES: Final = {
-    ("instance_group.kind", "KIND_GPU"): "models run on the CPU; set KIND_CPU or leave kind out",
-}
 
 _GROUPS: Final = frozenset(
     path[:end]
