@@ -5,21 +5,18 @@ order of their requests, one for each; then, if anything was refused, the end. T
 are seen are the same however the bytes were cut, and are those that llhttp sees, as far as it
 goes. What is held in memory stays below the limits, and in the end no connection is left.
 
-    python fuzz/http_server.py [RUNS]           with a plain mutator of its own
-    python fuzz/http_server.py --atheris ...    guided by coverage, with libFuzzer's options;
+    python -m fuzz.http_server [RUNS]           with a plain mutator of its own
+    python -m fuzz.http_server --atheris ...    guided by coverage, with libFuzzer's options;
                                                 needs `pip install atheris`
 """
 
 import random
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import httptools
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
+from fuzz import harness
 from modelport.errors import ModelportError
 from modelport.protocols.base import Access, Exchange, Reply, Route, Rpc
 from modelport.server.http import PENDING_BYTES, HttpOptions, HttpServer
@@ -308,57 +305,9 @@ WORDS = (
 
 
 def mutations(seed: int) -> Iterator[bytes]:
-    """Give inputs without end: seeds with pieces cut, doubled, swapped and put in."""
-    source = random.Random(seed)
-    while True:
-        data = bytearray(source.choice(SEEDS))
-        data[0] = source.randrange(256)
-        for _ in range(source.choice((0, 1, 1, 2, 3, 8))):
-            start = source.randrange(1, len(data) + 1)
-            stop = min(len(data), start + source.choice((0, 1, 1, 2, 5, 20, 100)))
-            match source.randrange(6):
-                case 0:
-                    del data[start:stop]
-                case 1:
-                    data[start:start] = source.choice(WORDS)
-                case 2:
-                    data[start:stop] = source.choice(WORDS)
-                case 3:
-                    data[start:start] = data[start:stop] * source.choice((1, 2, 20))
-                case 4:
-                    data[start:stop] = source.randbytes(stop - start)
-                case 5:
-                    other = source.choice(SEEDS)
-                    at = source.randrange(1, len(other))
-                    data[start:stop] = other[at : at + 60]
-        yield bytes(data)
-
-
-def _guided() -> None:
-    import atheris  # type: ignore[import-untyped]  # it has no types
-
-    sys.argv.remove("--atheris")
-    atheris.instrument_all()
-    atheris.Setup(sys.argv, check)
-    atheris.Fuzz()
-
-
-def main() -> None:
-    """Run with coverage, or as many mutations as the command line says."""
-    if "--atheris" in sys.argv:
-        _guided()
-        return
-    runs = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
-    for number, data in enumerate(mutations(seed=runs), start=1):
-        try:
-            check(data)
-        except BaseException:
-            print(f"broken by input {number}: {data!r}")
-            raise
-        if number == runs:
-            break
-    print(f"{runs} inputs, nothing broken")
+    """Give inputs without end."""
+    return harness.mutations(seed, SEEDS, WORDS, settings=1)
 
 
 if __name__ == "__main__":
-    main()
+    harness.main(check, mutations)

@@ -4,16 +4,15 @@ The invariant: whatever the bytes, each reader gives a ``ModelConfig`` or raises
 a text that can be sent, and nothing else. What was read can be written in every form and reads back
 as the same, and completing, checking and refusing never raise anything else either.
 
-    python fuzz/model_config.py [RUNS]           with a plain mutator of its own
-    python fuzz/model_config.py --atheris ...    guided by coverage, with libFuzzer's options;
+    python -m fuzz.model_config [RUNS]           with a plain mutator of its own
+    python -m fuzz.model_config --atheris ...    guided by coverage, with libFuzzer's options;
                                                  needs `pip install atheris`
 """
 
 import json
-import random
-import sys
 from collections.abc import Callable, Iterator
 
+from fuzz import harness
 from modelport.errors import LoadFailed
 from modelport.specs import ModelConfig
 from modelport.wire import model_config
@@ -60,29 +59,8 @@ def check(data: bytes) -> None:
 
 
 def mutations(seed: int) -> Iterator[bytes]:
-    """Give inputs without end: seeds with pieces cut, doubled, swapped and put in."""
-    source = random.Random(seed)
-    while True:
-        data = bytearray(source.choice(SEEDS))
-        for _ in range(source.choice((0, 1, 1, 2, 3, 8))):
-            start = source.randrange(len(data) + 1)
-            stop = min(len(data), start + source.choice((0, 1, 1, 2, 5, 20, 100)))
-            match source.randrange(6):
-                case 0:
-                    del data[start:stop]
-                case 1:
-                    data[start:start] = source.choice(WORDS)
-                case 2:
-                    data[start:stop] = source.choice(WORDS)
-                case 3:
-                    data[start:start] = data[start:stop] * source.choice((1, 2, 50))
-                case 4:
-                    data[start:stop] = source.randbytes(stop - start)
-                case 5:
-                    other = source.choice(SEEDS)
-                    at = source.randrange(len(other))
-                    data[start:stop] = other[at : at + 40]
-        yield bytes(data)
+    """Give inputs without end."""
+    return harness.mutations(seed, SEEDS, WORDS)
 
 
 def _check(read: Callable[[], ModelConfig]) -> None:
@@ -106,31 +84,5 @@ def _check(read: Callable[[], ModelConfig]) -> None:
         str(exc).encode()
 
 
-def _guided() -> None:
-    import atheris  # type: ignore[import-untyped]  # it has no types
-
-    sys.argv.remove("--atheris")
-    atheris.instrument_all()
-    atheris.Setup(sys.argv, check)
-    atheris.Fuzz()
-
-
-def main() -> None:
-    """Run with coverage, or as many mutations as the command line says."""
-    if "--atheris" in sys.argv:
-        _guided()
-        return
-    runs = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
-    for number, data in enumerate(mutations(seed=runs), start=1):
-        try:
-            check(data)
-        except BaseException:
-            print(f"broken by input {number}: {data!r}")
-            raise
-        if number == runs:
-            break
-    print(f"{runs} inputs, nothing broken")
-
-
 if __name__ == "__main__":
-    main()
+    harness.main(check, mutations)

@@ -3,15 +3,15 @@
 The invariant: whole messages or one error of ours with a code to close with, and nothing else; the
 same, whatever the pieces; no message above the limit. What was read can be written and reads back.
 
-    python fuzz/websocket.py [RUNS]           with a plain mutator of its own
-    python fuzz/websocket.py --atheris ...    guided by coverage, with libFuzzer's options;
+    python -m fuzz.websocket [RUNS]           with a plain mutator of its own
+    python -m fuzz.websocket --atheris ...    guided by coverage, with libFuzzer's options;
                                               needs `pip install atheris`
 """
 
 import random
-import sys
 from collections.abc import Iterable, Iterator
 
+from fuzz import harness
 from modelport.wire.websocket import Event, Message, WebSocketBroken, WebSocketCodec
 
 MOST_BYTES = 300
@@ -92,48 +92,8 @@ def mutations(seed: int) -> Iterator[bytes]:
     while True:
         data = bytearray(source.choice(SEEDS))
         data[0] = (data[0] & 1) | source.randrange(256) & 0xFE
-        for _ in range(source.choice((0, 1, 1, 2, 3, 8))):
-            start = source.randrange(1, len(data) + 1)
-            stop = min(len(data), start + source.choice((0, 1, 1, 2, 5, 20)))
-            match source.randrange(5):
-                case 0:
-                    del data[start:stop]
-                case 1:
-                    data[start:start] = source.choice(WORDS)
-                case 2:
-                    data[start:stop] = source.choice(WORDS)
-                case 3:
-                    data[start:start] = data[start:stop] * source.choice((1, 2, 20))
-                case 4:
-                    data[start:stop] = source.randbytes(stop - start)
-        yield bytes(data)
-
-
-def _guided() -> None:
-    import atheris  # type: ignore[import-untyped]  # it has no types
-
-    sys.argv.remove("--atheris")
-    atheris.instrument_all()
-    atheris.Setup(sys.argv, check)
-    atheris.Fuzz()
-
-
-def main() -> None:
-    """Run with coverage, or as many mutations as the command line says."""
-    if "--atheris" in sys.argv:
-        _guided()
-        return
-    runs = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
-    for number, data in enumerate(mutations(seed=runs), start=1):
-        try:
-            check(data)
-        except BaseException:
-            print(f"broken by input {number}: {data!r}")
-            raise
-        if number == runs:
-            break
-    print(f"{runs} inputs, nothing broken")
+        yield harness.mutated(source, data, SEEDS, WORDS, settings=1)
 
 
 if __name__ == "__main__":
-    main()
+    harness.main(check, mutations)

@@ -1,30 +1,17 @@
 """A short run of fuzz/http_server.py, so that its invariant is held by every change."""
 
-import importlib.util
 import re
 from collections.abc import Iterable
 from itertools import islice
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from fuzz import http_server as fuzz
 from modelport.server.http import Connection
 from modelport.wire import http as wire
 
 
-@pytest.fixture(scope="module")
-def fuzz() -> ModuleType:
-    path = Path(__file__).parents[2] / "fuzz" / "http_server.py"
-    spec = importlib.util.spec_from_file_location("fuzz_http_server", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_seeds_are_understood(fuzz: ModuleType) -> None:
+def test_seeds_are_understood() -> None:
     """A fuzzer whose seeds are all refused looks at error paths only."""
     seen = [len(fuzz.Run([seed[1:]], is_stuck=False).seen) for seed in fuzz.SEEDS]
     assert seen == [5, 3, 2, 3, 1, 1, 5, 1, 2]
@@ -33,29 +20,25 @@ def test_seeds_are_understood(fuzz: ModuleType) -> None:
 
 
 @pytest.mark.slow
-def test_no_bytes_break_the_listener(fuzz: ModuleType) -> None:
+def test_no_bytes_break_the_listener() -> None:
     for data in islice(fuzz.mutations(seed=1), 1000):
         fuzz.check(data)
 
 
-def test_what_is_lost_between_pieces_is_noticed(
-    fuzz: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_lost_between_pieces_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The invariant can fail."""
     monkeypatch.setattr(Connection, "_keep_for_later", lambda self, data: None)
-    assert _breaks(fuzz, islice(fuzz.mutations(seed=1), 200))
+    assert _breaks(islice(fuzz.mutations(seed=1), 200))
 
 
-def test_a_body_that_llhttp_reads_differently_is_noticed(
-    fuzz: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_body_that_llhttp_reads_differently_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     body = b"\0POST /a" + fuzz.CHUNKED + b"\r\n 5\r\nhello\r\n0\r\n\r\n"
-    assert not _breaks(fuzz, [body])
+    assert not _breaks([body])
     monkeypatch.setattr(wire, "_SIZE_LINE", re.compile(rb"\s*([0-9A-Fa-f]+)\r\n"))
-    assert _breaks(fuzz, [body])
+    assert _breaks([body])
 
 
-def _breaks(fuzz: ModuleType, inputs: Iterable[bytes]) -> bool:
+def _breaks(inputs: Iterable[bytes]) -> bool:
     try:
         for data in inputs:
             fuzz.check(data)
