@@ -5,6 +5,7 @@ from itertools import islice
 import pytest
 
 from fuzz import v2_rest as fuzz
+from modelport.wire.v2_rest import decode_infer_request
 
 
 def test_seeds_are_read_as_what_they_are() -> None:
@@ -12,7 +13,7 @@ def test_seeds_are_read_as_what_they_are() -> None:
     for seed in fuzz.SEEDS:
         fuzz.check(seed)
     body = fuzz.SEEDS[0][3:]
-    assert fuzz.decode_infer_request(body, None, "m", fuzz.OPTIONS).request.payload.tensors
+    assert decode_infer_request(body, None, "m", fuzz.OPTIONS).request.payload.tensors
 
 
 @pytest.mark.slow
