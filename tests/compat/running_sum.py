@@ -19,7 +19,8 @@ class TritonPythonModel:
 
     def _answer(self, request: Any) -> Any:
         def value(name: str) -> Any:
-            return pb_utils.get_input_tensor_by_name(request, name).as_numpy().item()
+            tensor: Any = pb_utils.get_input_tensor_by_name(request, name)
+            return tensor.as_numpy().item()
 
         key = value("CORRID")
         if value("START"):

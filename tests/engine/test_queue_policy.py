@@ -1,10 +1,12 @@
+from typing import Any
+
 import pytest
 
 from modelport.engine.queue_policy import Limits, QueuePolicies
 from modelport.specs import DynamicBatching, ModelConfig, QueuePolicy
 
 
-def policies(**dynamic: object) -> QueuePolicies:
+def policies(**dynamic: Any) -> QueuePolicies:
     return QueuePolicies.from_config(ModelConfig(dynamic_batching=DynamicBatching(**dynamic)))
 
 

@@ -1,10 +1,11 @@
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from modelport.engine import regions as module
-from modelport.engine.regions import MOST_REGIONS, Regions
+from modelport.engine.regions import MOST_REGIONS, Hold, Regions
 from modelport.errors import Conflict, InvalidRequest, NotFound, Overloaded, TooLarge
 
 
@@ -108,10 +109,14 @@ def test_a_tensor_lies_inside_its_region(regions: Regions) -> None:
         with pytest.raises(InvalidRequest, match=text):
             held.read("r", offset, byte_size)
     for offset, byte_size in ((0, 51), (50, 1), (1, 2**64 - 1)):
-        for use in (held.check, held.read, lambda *span: held.write(*span, b"")):
+        for use in (held.check, held.read, partial(_written, held)):
             text = r"^Invalid offset \+ byte size for shared memory region: 'r'"
             with pytest.raises(InvalidRequest, match=text):
                 use("r", offset, byte_size)
+
+
+def _written(held: Hold, name: str, offset: int, byte_size: int) -> None:
+    held.write(name, offset, byte_size, b"")
 
 
 def test_an_object_that_was_made_shorter_is_noticed(regions: Regions, memory: Path) -> None:

@@ -33,7 +33,7 @@ CONTROLS = tuple(
         ("CORRID", {"data_type": "TYPE_UINT64"}),
     )
 )
-STRATEGIES = {
+STRATEGIES: dict[str, dict[str, Any]] = {
     "direct": {"direct": Direct()},
     "oldest": {"oldest": Oldest(max_candidate_sequences=4)},
 }

@@ -6,6 +6,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,11 @@ class Caller:
         sent = []
         for count, priority in enumerate(priorities, 1):
             sent.append(self.send(1, priority=priority))
-            _until(lambda wanted=before + count: self.pending() == wanted)
+            _until(partial(self._are_pending, before + count))
         return sent
+
+    def _are_pending(self, count: int) -> bool:
+        return self.pending() == count
 
     def hold(self) -> "Future[tuple[int, Any]]":
         """Keep the model busy until ``let_go``."""

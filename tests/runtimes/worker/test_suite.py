@@ -93,7 +93,7 @@ def declared_identity(directory: Path, datatype: DataType) -> ModelConfig:
 
 
 CASE = RuntimeCase(
-    runtime=worker_runtime(TritonPythonRuntime),  # type: ignore[arg-type] # an ABC is no Protocol
+    runtime=worker_runtime(TritonPythonRuntime),
     filename="model.py",
     write=lambda directory: write(MODEL, directory),
     examples=[Example({"x": rows}, {"y": 2 * rows}) for rows in ROWS],
