@@ -138,8 +138,8 @@ def may_import_ours(module: str, name: str) -> bool:
         return runtime_of(name) in ("", runtime_of(module)) or (module, name) in READS_SOURCE
     if here == there == "protocols":
         package = module.split(".")[1]
-        # V2 over REST and V2 over gRPC have their meaning in common.
-        shared = ("base", "v2") if package.startswith("v2_") else ("base",)
+        # V2 over REST and V2 over gRPC have their meaning in common, and V1 its ports and images.
+        shared = ("base", "v2") if package.startswith(("v1", "v2_")) else ("base",)
         return name.split(".")[1] in (package, *shared)
     return here == there or is_below(name, FLOORS[here].ours)
 

@@ -53,6 +53,34 @@ def decode_with(text: dict[str, Any], tail: bytes = b"") -> Inference:
 # --- what is read ---------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("where", ["input", "request"])
+def test_base64_is_decoded_where_the_content_type_says_so(where: str) -> None:
+    part: dict[str, Any] = {"name": "I", "datatype": "BYTES", "shape": [2], "data": ["/w==", ""]}
+    other: dict[str, Any] = {"name": "J", "datatype": "BYTES", "shape": [1], "data": ["/w=="]}
+    document: dict[str, Any] = {"inputs": [part, other]}
+    says = {"content_type": "base64"}
+    if where == "input":
+        part["parameters"] = says
+    else:
+        document["parameters"] = says
+        other["parameters"] = {"content_type": "str"}
+    decoded = decode_infer_request(json.dumps(document).encode(), None, "m", OPTIONS)
+    first, second = decoded.request.payload.tensors
+    assert first.array.tolist() == [b"\xff", b""]
+    assert second.array.tolist() == [b"/w=="]
+    part["data"] = ["a", "%"]
+    with pytest.raises(InvalidRequest, match="its element 0 is not base64"):
+        decode_infer_request(json.dumps(document).encode(), None, "m", OPTIONS)
+
+
+@pytest.mark.parametrize("kind", ["np", "str", "pd", "datetime", 7])
+def test_other_content_types_change_nothing(kind: Any) -> None:
+    part = {"name": "I", "datatype": "BYTES", "shape": [1], "data": ["/w=="],
+            "parameters": {"content_type": kind}}  # fmt: skip
+    decoded = decode_infer_request(json.dumps({"inputs": [part]}).encode(), None, "m", OPTIONS)
+    assert decoded.request.payload.tensors[0].array.tolist() == [b"/w=="]
+
+
 @pytest.mark.parametrize("leaf", [b"1.0", b"NaN"])
 def test_the_depth_of_a_request_is_the_operators_to_say(leaf: bytes) -> None:
     depth = DEEPEST - 3

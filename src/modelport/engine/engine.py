@@ -231,6 +231,10 @@ class Engine:
         """Have the repository take a model down."""
         await self._open_repository().unload(model, unload_dependents=unload_dependents)
 
+    async def refresh(self) -> bool:
+        """Have the repository look for changed files; gives whether it found any."""
+        return await self._open_repository().refresh()
+
     def _open_repository(self) -> "Repository":
         if self._repository is None or self.is_exiting:
             raise Unavailable("Server exiting" if self.is_exiting else "Server not ready")

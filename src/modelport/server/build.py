@@ -22,7 +22,7 @@ from modelport.engine.engine import Engine, EngineOptions
 from modelport.engine.executor import call_on_thread, new_event_loop
 from modelport.engine.regions import Regions
 from modelport.errors import LoadFailed, ModelportError
-from modelport.protocols import ops, v2_grpc, v2_rest
+from modelport.protocols import ops, v1, v2_grpc, v2_rest
 from modelport.protocols.base import Route, Rpc
 from modelport.protocols.v2.options import V2Options
 from modelport.repository.repository import (
@@ -110,8 +110,16 @@ class Server:
             images=_image_limits(settings),
             regions=self.regions,
         )
+        v1_options = v1.V1Options(
+            forwarded=settings.http_header_forward_pattern,
+            is_ovms=settings.ovms,
+            images=_image_limits(settings),
+            max_body_bytes=settings.http_max_input_size,
+            max_json_depth=settings.max_json_depth,
+        )
         return [
             *v2_rest.routes(self.engine, options),
+            *v1.routes(self.engine, v1_options),
             *ops.routes(self.engine, self._ops_options()),
         ]
 

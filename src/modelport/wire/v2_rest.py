@@ -8,6 +8,8 @@ Source: Open Inference Protocol, REST; Triton's extensions for binary data, clas
 sequences, schedule policy and parameters.
 """
 
+import base64
+import binascii
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -222,6 +224,8 @@ def bind(
                     RegionInput(len(tensors), part.name, datatype, part.shape, span)
                 )
                 tensors.append(Tensor(part.name, datatype, _NOTHING, part.shape))
+        if datatype is dtypes.BYTES and _content_type(part, document) == "base64":
+            _decode_base64(tensors[-1])
     if position != len(body):
         raise InvalidRequest(
             f"unexpected additional input data for model '{model}'. The inputs take "
@@ -332,6 +336,30 @@ def _from_bytes(
             f"model '{model}'"
         )
     return decode_bytes(part.name, datatype, part.shape, body, position, size, model)
+
+
+def _content_type(part: Input, document: Document) -> object:
+    """How MLServer's clients say what the elements of an input are."""
+    for parameters in (part.parameters, document.parameters):
+        if parameters is not UNSET and "content_type" in parameters:
+            return parameters["content_type"]
+    return None
+
+
+def _decode_base64(tensor: Tensor) -> None:
+    """Put bytes in the place of their base64. What lies in shared memory is not there yet."""
+    if tensor.fault is not None or tensor.array is _NOTHING:
+        return
+    elements: list[bytes] = []
+    for index, element in enumerate(tensor.array.ravel().tolist()):
+        try:
+            elements.append(base64.b64decode(element, validate=True))
+        except (binascii.Error, ValueError):
+            raise InvalidRequest(
+                f"input '{tensor.name}' has the content_type base64, and its element {index} is "
+                "not base64. Correct it, or leave the content_type out to send the text itself."
+            ) from None
+    tensor.array = string_array(elements, tensor.shape, tensor.name)
 
 
 def _ovms_sizes(part: Input, datatype: DataType, left: int) -> list[int] | None:

@@ -72,6 +72,10 @@ def test_an_exiting_server_says_so(path: str) -> None:
     assert (exchange.status, exchange.json) == (503, {"error": "Server exiting"})
 
 
+def test_models_are_listed_as_by_kserve() -> None:
+    assert get("/v2/models").json == {"models": ["a", "b"]}
+
+
 def test_readiness_of_models() -> None:
     served = server()
     assert get("/v2/models/a/ready", served).json == {"name": "a", "ready": True}

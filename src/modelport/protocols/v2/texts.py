@@ -2,7 +2,7 @@
 
 from modelport.errors import InvalidInference, ModelportError
 
-__all__ = ["error_text"]
+__all__ = ["LONGEST_TEXT", "error_text"]
 
 LONGEST_TEXT = 8192
 """Characters of an error; names in it may be as long as a body."""

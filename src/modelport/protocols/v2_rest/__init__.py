@@ -48,6 +48,7 @@ def routes(engine: EnginePort, options: RestOptions) -> list[Route]:
         ("GET", "/v2", Access.METADATA, admin.server_metadata),
         ("GET", "/v2/health/live", Access.PUBLIC, admin.server_live),
         ("GET", "/v2/health/ready", Access.PUBLIC, admin.server_ready),
+        ("GET", "/v2/models", Access.METADATA, admin.models),
         ("GET", "/v2/models/stats", Access.STATISTICS, admin.statistics),
         ("POST", "/v2/repository/index", Access.REPOSITORY_INDEX, admin.index),
         ("POST", "/v2/repository/{repository}/index", Access.REPOSITORY_INDEX, admin.index),

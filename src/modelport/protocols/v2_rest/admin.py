@@ -56,6 +56,10 @@ class Admin:
         """Say what the server is."""
         respond_json(exchange, answers.server_metadata(self._options))
 
+    def models(self, exchange: Exchange) -> None:
+        """Name what is served, as KServe does."""
+        respond_json(exchange, {"models": sorted({d.name for d in self._engine.deployments()})})
+
     def model_ready(self, exchange: Exchange) -> None:
         """Say whether a model, or one version of it, answers."""
         name = exchange.params["model"]

@@ -1,0 +1,78 @@
+"""Answers of V1: ``{"error": text}`` in the words of OVMS and KServe, and their statuses."""
+
+from dataclasses import dataclass
+
+from modelport.errors import Kind, ModelportError, NotFound, Overloaded
+from modelport.protocols.base import Exchange, Headers, Reply
+from modelport.protocols.v2.options import V2Options
+from modelport.protocols.v2.texts import LONGEST_TEXT
+from modelport.wire import json
+from modelport.wire.v1 import MalformedJson
+
+__all__ = ["JSON_HEADERS", "V1Options", "encode_error", "fail", "not_found", "respond_json"]
+
+JSON_HEADERS: Headers = (("Content-Type", "application/json"),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class V1Options(V2Options):
+    """What an operator can set of V1.
+
+    Attributes:
+        max_body_bytes: Of a body after decompression.
+        max_json_depth: Levels of a body.
+    """
+
+    max_body_bytes: int = 2**31 - 1
+    max_json_depth: int = json.MAX_DEPTH
+
+
+def encode_error(error: ModelportError) -> Reply:
+    """Say an error."""
+    headers = JSON_HEADERS
+    if isinstance(error, Overloaded):
+        headers = (*JSON_HEADERS, ("Retry-After", str(error.retry_after_s)))
+    status = 412 if isinstance(error, MalformedJson) else _STATUS[error.kind]
+    text = str(error)
+    shown = text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}..."
+    return Reply(status, headers, [json.encode({"error": shown})])
+
+
+def fail(exchange: Exchange, error: ModelportError) -> None:
+    """Answer with an error."""
+    reply = encode_error(error)
+    exchange.respond(reply.status, reply.headers, reply.body)
+
+
+def not_found(error: NotFound, model: str, version: str | None, *, is_known: bool) -> NotFound:
+    """Say in the words of OVMS and KServe that there is no such model, or version of it."""
+    if is_known and version is not None:
+        return NotFound(
+            f"Model with requested version is not found - version {version} of '{model}'"
+        )
+    return NotFound(
+        f"Model with requested name is not found - Model with name {model} does not exist. {error}"
+    )
+
+
+def respond_json(exchange: Exchange, value: object, status: int = 200) -> None:
+    """Answer with a JSON body."""
+    exchange.respond(status, JSON_HEADERS, [json.encode(value)])
+
+
+_STATUS: dict[Kind, int] = {
+    Kind.INVALID: 400,
+    Kind.UNAUTHENTICATED: 401,
+    Kind.FORBIDDEN: 403,
+    Kind.NOT_FOUND: 404,
+    Kind.CONFLICT: 409,
+    Kind.TOO_LARGE: 413,
+    Kind.OVERLOADED: 503,
+    Kind.UNAVAILABLE: 503,
+    Kind.TIMEOUT: 504,
+    Kind.CANCELLED: 499,
+    Kind.UNSUPPORTED: 501,
+    Kind.MODEL_FAILED: 500,
+    Kind.LOAD_FAILED: 500,
+    Kind.UNKNOWN: 500,
+}
