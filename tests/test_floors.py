@@ -212,6 +212,7 @@ ABOVE_THE_CLIENT = {
     "repository",
     "runtimes",
     "server",
+    "services",
     "stores",
     "testing",
 }
@@ -227,6 +228,7 @@ FLOORS = {
             "msgspec",
             "numpy",
             "orjson",
+            "python_multipart",
             "wsproto",
             "yaml",
         ),
@@ -245,7 +247,23 @@ FLOORS = {
             }
         ),
     ),
-    "runtimes": Floor(),
+    # Types of values and how they are declared; the kinds of values import their libraries.
+    "services": Floor(
+        libraries=(
+            "PIL",
+            "a2wsgi",
+            "numpy",
+            "orjson",
+            "pandas",
+            "pydantic",
+            "pydantic_core",
+            "tensorflow",
+            "torch",
+            "uvloop",
+        ),
+    ),
+    # service, because its models are declared there.
+    "runtimes": Floor(ours=("services",)),
     "stores": Floor(),
     "repository": Floor(
         # base, because a repository brings runtimes up and down by their contract.
@@ -262,7 +280,7 @@ FLOORS = {
         refused=frozenset({"http", "socket", "ssl"}),
     ),
     "server": Floor(
-        ours=("engine", "protocols", "repository", "runtimes", "stores", "wire"),
+        ours=("engine", "protocols", "repository", "runtimes", "services", "stores", "wire"),
         libraries=("numpy", "uvloop"),
     ),
     # Results become objects of these, if the caller's own code has them: client/values.py alone.
@@ -277,6 +295,7 @@ FLOORS = {
             "repository",
             "runtimes",
             "server",
+            "services",
             "stores",
             "wire",
         ),

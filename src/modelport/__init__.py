@@ -11,19 +11,67 @@ from modelport._version import __version__
 if TYPE_CHECKING:
     from modelport.client.bentoml import AsyncHTTPClient, SyncHTTPClient
     from modelport.progress import report_progress
+    from modelport.services.context import Context
+    from modelport.services.declaration import (
+        Service,
+        api,
+        asgi_app,
+        on_deployment,
+        on_shutdown,
+        on_startup,
+        service,
+        task,
+    )
+    from modelport.services.dependencies import depends
+    from modelport.services.endpoint import Field
     from modelport.signature import model
 
-__all__ = ["AsyncHTTPClient", "SyncHTTPClient", "__version__", "model", "report_progress"]
+__all__ = [
+    "AsyncHTTPClient",
+    "Context",
+    "Field",
+    "Service",
+    "SyncHTTPClient",
+    "__version__",
+    "api",
+    "asgi_app",
+    "depends",
+    "exceptions",
+    "model",
+    "mount_asgi_app",
+    "on_deployment",
+    "on_shutdown",
+    "on_startup",
+    "report_progress",
+    "service",
+    "task",
+    "validators",
+]
 
 _MODULE_BY_NAME = {
     "AsyncHTTPClient": "modelport.client.bentoml",
+    "Context": "modelport.services.context",
+    "Field": "modelport.services.endpoint",
+    "Service": "modelport.services.declaration",
     "SyncHTTPClient": "modelport.client.bentoml",
+    "api": "modelport.services.declaration",
+    "asgi_app": "modelport.services.declaration",
+    "depends": "modelport.services.dependencies",
     "model": "modelport.signature",
+    "mount_asgi_app": "modelport.services.declaration",
+    "on_deployment": "modelport.services.declaration",
+    "on_shutdown": "modelport.services.declaration",
+    "on_startup": "modelport.services.declaration",
     "report_progress": "modelport.progress",
+    "service": "modelport.services.declaration",
+    "task": "modelport.services.declaration",
 }
+_MODULES = ("exceptions", "validators")
 
 
 def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        return importlib.import_module(f"modelport.{name}")
     module = _MODULE_BY_NAME.get(name)
     if module is None:
         raise AttributeError(f"module 'modelport' has no attribute '{name}'")

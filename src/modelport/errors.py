@@ -4,7 +4,8 @@
 
     ModelportError
     ├── InvalidRequest          the caller's request is wrong
-    │   └── InvalidInference    ... and it was the engine that looked, at an inference request
+    │   ├── InvalidInference    ... and it was the engine that looked, at an inference request
+    │   └── InvalidArguments    ... and its arguments do not fit a typed method
     ├── Unauthenticated         no key, or a wrong one
     ├── Forbidden               a right key for something else
     ├── NotFound                model, version, task, file
@@ -27,12 +28,14 @@ table from :class:`Kind`.
 """
 
 import enum
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 __all__ = [
     "Cancelled",
     "Conflict",
     "Forbidden",
+    "InvalidArguments",
     "InvalidInference",
     "InvalidRequest",
     "Kind",
@@ -102,6 +105,18 @@ class InvalidInference(InvalidRequest):
     def __init__(self, text: str, *, request_id: str = "") -> None:
         super().__init__(text)
         self.request_id = request_id
+
+
+class InvalidArguments(InvalidRequest):
+    """Arguments that do not fit the types of the method they were sent to.
+
+    Attributes:
+        detail: One object for each fault: ``type``, ``loc``, ``msg`` and maybe ``url``.
+    """
+
+    def __init__(self, text: str, detail: Sequence[Mapping[str, object]] = ()) -> None:
+        super().__init__(text)
+        self.detail = detail
 
 
 class Unauthenticated(ModelportError):

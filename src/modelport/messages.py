@@ -1,19 +1,29 @@
 """What passes between the protocols and the engine: requests, responses and where these go.
 
-Three payloads live in the engine: :class:`Tensors` (named arrays) now; named Python values and
-chat prompts come with the protocols that need them.
+Three payloads live in the engine: :class:`Tensors` (named arrays) and :class:`Arguments` (named
+Python values) now; chat prompts come with the protocols that need them.
 
 Like :class:`~modelport.tensors.Tensor`, the classes here are made for every request and therefore
 slotted, not frozen; each says who may still change it.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Protocol
 
 from modelport.errors import ModelportError
 from modelport.tensors import Tensor
 
-__all__ = ["ParameterValue", "Request", "Response", "Sink", "Tensors", "Ticket"]
+__all__ = [
+    "Arguments",
+    "CallScope",
+    "ParameterValue",
+    "Payload",
+    "Request",
+    "Response",
+    "Sink",
+    "Tensors",
+    "Ticket",
+]
 
 ParameterValue = bool | int | float | str
 
@@ -34,6 +44,57 @@ class Tensors:
 
     def __repr__(self) -> str:
         return f"<Tensors {list(self.tensors)}>"
+
+
+class CallScope(Protocol):
+    """What a call needs while it is under way, such as its files."""
+
+    def claim(self) -> None:
+        """The call begins: from here on who executes it closes this."""
+        ...
+
+    def close(self) -> None:
+        """The call is over. Idempotent."""
+        ...
+
+
+class Arguments:
+    """The payload of typed Python methods: values by the names of their parameters.
+
+    Attributes:
+        values: Checked and converted already; belongs to whoever executes the call.
+        rows: What it counts for in a batch; at least 1, at most what one batch may have.
+        batch_key: What requests must have in common to share a batch; ``None`` fits ``None``.
+        context: What the method gets to know of the request beside its arguments, if anything.
+        encode: Makes of each result what the protocol wants, on the thread that computed it.
+        scope: What lives as long as the call: claimed by whoever executes it, and closed by the same
+            when it is over, whichever way it ended.
+    """
+
+    __slots__ = ("batch_key", "context", "encode", "rows", "scope", "values")
+
+    def __init__(
+        self,
+        values: dict[str, Any],
+        *,
+        rows: int = 1,
+        batch_key: Hashable = None,
+        context: Any = None,
+        encode: Callable[[Any], Any] | None = None,
+        scope: CallScope | None = None,
+    ) -> None:
+        self.values = values
+        self.rows = rows
+        self.batch_key = batch_key
+        self.context = context
+        self.encode = encode
+        self.scope = scope
+
+    def __repr__(self) -> str:
+        return f"<Arguments {', '.join(self.values)}>"
+
+
+Payload = Tensors | Arguments
 
 
 class Request:
@@ -69,13 +130,14 @@ class Request:
 
     def __init__(
         self,
-        payload: Tensors,
+        payload: Any,
         *,
         id: str = "",
         outputs: Sequence[str] = (),
         parameters: Mapping[str, ParameterValue] = _NONE,
         received_ns: int = 0,
     ) -> None:
+        # Tensors or Arguments: which, follows from the kind of the model.
         self.payload = payload
         self.id = id
         self.outputs = outputs
@@ -89,17 +151,20 @@ class Response:
     Attributes:
         outputs: In the order of the model's configuration.
         parameters: What the model says beside its outputs.
+        value: The result of a call with :class:`Arguments`, in place of outputs.
     """
 
-    __slots__ = ("outputs", "parameters")
+    __slots__ = ("outputs", "parameters", "value")
 
     def __init__(
         self,
         outputs: Sequence[Tensor],
         parameters: Mapping[str, ParameterValue] = _NONE,
+        value: Any = None,
     ) -> None:
         self.outputs = outputs
         self.parameters = parameters
+        self.value = value
 
     def __repr__(self) -> str:
         return f"<Response {list(self.outputs)}>"

@@ -34,7 +34,7 @@ from modelport.errors import (
     TimedOut,
     Unavailable,
 )
-from modelport.messages import Request, Response, Sink, Ticket
+from modelport.messages import Arguments, Request, Response, Sink, Ticket
 from modelport.repository.repository import ModelVersion
 from modelport.runtimes.base import Batch, Outcome, RemoteRuntime, as_model_failure
 from modelport.specs import Execution, ModelConfig
@@ -109,6 +109,7 @@ class Deployment:
         self._clock = clock
         self._now_ns = clock.now_ns
         self._admission = Admission(config)
+        self._limit = version.limit
         self._reshaping = Reshaping.of(config)
         self._placement = Placement(_execution(config, options))
         if self.is_decoupled:
@@ -200,14 +201,20 @@ class Deployment:
             TimedOut: Its deadline had passed before it came.
             Unavailable: The version has been closed.
         """
-        rows = self._admission.rows(request)
+        payload = request.payload
+        is_call = payload.__class__ is Arguments
+        rows = payload.rows if is_call else self._admission.rows(request)
+        limit = self._limit
+        if limit is not None and not limit.has_room():
+            self.statistics.record_failure(0, "REJECTED")
+            raise Overloaded(limit.text)
         job = Job(self, request, sink, rows, request.received_ns or self._now_ns())
         if (
             self._placement.is_inline
             and self._may_skip_queue
             and not self._waiting
             and self._free
-            and request.deadline_ns is None
+            and (request.deadline_ns is None or is_call)
         ):
             self._run_at_once(self._free.pop(), job)
         else:
@@ -245,7 +252,7 @@ class Deployment:
         if not job.is_closed:
             job.is_running = True
             job.started_ns = started_ns
-            self._jobs.add(job)
+            self._hold(job)
         self._instances.executed(instance, batch, Ran(started_ns, ended_ns, outcomes, error))
 
     def _enqueue(self, job: Job) -> None:
@@ -263,7 +270,9 @@ class Deployment:
             self.statistics.record_failure(0, "BACKEND")
             raise Unavailable(self._down_text)
         if self._needs_key:
-            job.batch_key = self._admission.batch_key(request)
+            payload = request.payload
+            is_call = payload.__class__ is Arguments
+            job.batch_key = payload.batch_key if is_call else self._admission.batch_key(request)
         job.queued_ns = now_ns
         if self._policies is not None:
             self._apply_policy(self._policies, job)
@@ -272,11 +281,7 @@ class Deployment:
         if not self._queue.enter(job):
             self.statistics.record_failure(0, "REJECTED")
             raise self._overloaded(job)
-        self._jobs.add(job)
-        if request.deadline_ns is not None:
-            job.deadline = asyncio.get_running_loop().call_later(
-                (request.deadline_ns - now_ns) / 1e9, self._pass_deadline, job
-            )
+        self._hold(job)
         if self._ordered is not None:
             self._ordered.append(job)
         if self._free:
@@ -296,6 +301,17 @@ class Deployment:
             f"Exceeds maximum queue size; {self._queue.most_like(job)} requests{which} wait for "
             f"model '{self.name}' already. Try again later, or raise max_queue_size."
         )
+
+    def _hold(self, job: Job) -> None:
+        """Keep a job that is not answered at once, and watch its deadline."""
+        self._jobs.add(job)
+        if self._limit is not None:
+            self._limit.in_use += 1
+        deadline_ns = job.request.deadline_ns
+        if deadline_ns is not None:
+            delay_s = max(0.0, (deadline_ns - self._now_ns()) / 1e9)
+            loop = asyncio.get_running_loop()
+            job.deadline = loop.call_later(delay_s, self._pass_deadline, job)
 
     # Requests go to instances.
 
@@ -544,7 +560,10 @@ class Deployment:
             self._forget(job)
 
     def _forget(self, job: Job) -> None:
-        self._jobs.discard(job)
+        if job in self._jobs:
+            self._jobs.remove(job)
+            if self._limit is not None:
+                self._limit.in_use -= 1
         if self._drained:
             self._tell_drained()
 

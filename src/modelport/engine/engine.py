@@ -19,10 +19,11 @@ from modelport.engine.pipeline import Pipeline
 from modelport.engine.sequence_deployment import SequenceDeployment
 from modelport.errors import InvalidRequest, NotFound, Unavailable
 from modelport.messages import Request, Sink, Ticket
-from modelport.repository.repository import ModelVersion
+from modelport.repository.lifecycle import Phase
+from modelport.repository.repository import IndexRow, ModelVersion
 
 if TYPE_CHECKING:
-    from modelport.repository.repository import IndexRow, Repository
+    from modelport.repository.repository import Repository
 
 __all__ = ["Engine", "EngineOptions", "Served"]
 
@@ -190,7 +191,12 @@ class Engine:
 
     def index(self) -> "list[IndexRow]":
         """All models and versions that are known, with their states."""
-        return [] if self._repository is None else self._repository.index()
+        rows = [] if self._repository is None else self._repository.index()
+        known = {row.name for row in rows}
+        # What was attached by somebody else than the repository.
+        others = [each for each in self.deployments() if each.name not in known]
+        rows += [IndexRow(each.name, str(each.version), Phase.READY) for each in others]
+        return sorted(rows, key=lambda row: row.name) if others else rows
 
     def is_live(self) -> bool:
         """Whether the server can answer, and no worker process hangs."""

@@ -56,6 +56,7 @@ class Job:
     is_closed = False
     deadline: asyncio.TimerHandle | None = None
     outcome: tuple[Response | ModelportError, int, tuple[int, int, int]] | None = None
+    on_stop: Callable[[], object] | None = None
     _is_ended = False
     _is_paused = False
     _held: deque[tuple[Response | ModelportError | None, int, bool]] | None = None
@@ -220,6 +221,8 @@ class Job:
     def stop(self) -> None:
         """Tell a model that is still at it that nobody waits any more."""
         self.is_cancelled = True
+        if self.on_stop is not None:
+            self.on_stop()
         self.resume()
         self._wake()
 
@@ -238,7 +241,8 @@ class Job:
 
 
 def _bytes_of(response: Response) -> int:
-    total = 0
+    value = response.value
+    total = len(value) if hasattr(value, "__len__") else 0
     for tensor in response.outputs:
         array = tensor.array
         # An array of objects counts pointers only.

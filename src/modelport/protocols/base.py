@@ -16,6 +16,7 @@ __all__ = [
     "ADMIN",
     "Access",
     "Body",
+    "BodyReceiver",
     "Buffer",
     "Call",
     "ErrorEncoder",
@@ -61,6 +62,23 @@ class Body(enum.Enum):
 
     WHOLE = "whole"
     STREAM = "stream"
+    """As it comes, by ``Exchange.receive``; one that came with its head may be whole already."""
+
+
+class BodyReceiver(Protocol):
+    """Takes a body piece by piece. Called on the event loop only."""
+
+    def data(self, piece: Buffer) -> None:
+        """Take a piece, which is not kept for long afterwards.
+
+        Raises:
+            ModelportError: It is refused, and the client is told so; nothing more comes.
+        """
+        ...
+
+    def complete(self) -> None:
+        """It has come whole."""
+        ...
 
 
 class Exchange(Protocol):
@@ -119,6 +137,14 @@ class Exchange(Protocol):
 
     @memo.setter
     def memo(self, value: Any) -> None: ...
+
+    def receive(self, receiver: "BodyReceiver") -> None:
+        """Have the body given on as it comes; of a body that is whole, at once.
+
+        On a route with ``Body.STREAM`` the handler is called before the body has come, and calls
+        this. If the client goes away meanwhile, ``on_disconnect`` is called and ``complete`` is not.
+        """
+        ...
 
     def respond(
         self, status: int, headers: Headers, body: Sequence[Buffer], *, close: bool = False

@@ -34,7 +34,16 @@ from modelport.specs import Execution, ModelConfig
 from modelport.tensors import Array
 from modelport.wire import model_config
 
-__all__ = ["Choice", "Choose", "LoadOptions", "ModelVersion", "Served", "bring_up", "choose"]
+__all__ = [
+    "Choice",
+    "Choose",
+    "ConcurrencyLimit",
+    "LoadOptions",
+    "ModelVersion",
+    "Served",
+    "bring_up",
+    "choose",
+]
 
 Served = Mapping[str, Mapping[int, ModelConfig]]
 """The configurations of all versions that are served, by model and version."""
@@ -87,6 +96,25 @@ class LoadOptions:
 
 
 @dataclass(slots=True, eq=False)
+class ConcurrencyLimit:
+    """How many requests a group of deployments may have under way. Used on the event loop only.
+
+    Attributes:
+        most: That number.
+        text: Told to who comes when it is reached.
+        in_use: Kept up to date by the deployments, until a request is really over.
+    """
+
+    most: int
+    text: str
+    in_use: int = 0
+
+    def has_room(self) -> bool:
+        """Whether another one may come in."""
+        return self.in_use < self.most
+
+
+@dataclass(slots=True, eq=False)
 class ModelVersion:
     """One version of a model that is loaded.
 
@@ -103,6 +131,7 @@ class ModelVersion:
         samples: Warm-up requests that every instance executes before it serves.
         load_s: How long it took, in seconds.
         upload: Held until the version is unloaded, if it was loaded from uploaded files.
+        limit: Bounds the requests that it has under way, alone or together with others.
     """
 
     name: str
@@ -116,6 +145,7 @@ class ModelVersion:
     upload: Upload | None = None
     initial_states: Mapping[str, Array] = field(default_factory=dict)
     samples: tuple[Sample, ...] = ()
+    limit: "ConcurrencyLimit | None" = None
 
     def __repr__(self) -> str:
         return f"<ModelVersion {self.name} v{self.version} instances={len(self.instances)}>"

@@ -49,12 +49,16 @@ class Host(Protocol):
 class Work(Protocol):
     """One request, as the instance that answers it sees it.
 
+    ``on_stop`` is for runtimes that can end what they have begun: it is called once on the server's
+    loop when nobody waits for the answer any more while the model is still at it.
+
     Where the configuration has a ``reshape``, inputs come in the model's own shapes, and outputs
     are given in them: the engine changes them on both ways.
     """
 
     request: Request
     rows: int
+    on_stop: Callable[[], object] | None
 
     @property
     def is_cancelled(self) -> bool:

@@ -14,7 +14,8 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from modelport._version import __version__
 from modelport.clock import SystemClock
@@ -22,7 +23,7 @@ from modelport.engine.engine import Engine, EngineOptions
 from modelport.engine.executor import call_on_thread, new_event_loop
 from modelport.engine.regions import Regions
 from modelport.errors import LoadFailed, ModelportError
-from modelport.protocols import ops, v1, v2_grpc, v2_rest
+from modelport.protocols import bentoml, ops, v1, v2_grpc, v2_rest
 from modelport.protocols.base import Route, Rpc
 from modelport.protocols.v2.options import V2Options
 from modelport.repository.repository import (
@@ -44,11 +45,16 @@ from modelport.server.logs import AccessLog, configure_logs
 from modelport.server.routing import Router
 from modelport.server.settings import Settings
 from modelport.server.tls import TlsUnusable, grpc_context, server_context
+from modelport.server.uploads import Spool
+from modelport.services.targets import holds_services
 from modelport.specs import Execution
 from modelport.wire.http import HttpLimits
 from modelport.wire.http2 import Http2Limits
 from modelport.wire.ovms_images import ImageLimits
 from modelport.wire.v2_rest import CodecOptions
+
+if TYPE_CHECKING:
+    from modelport.server.services import Services
 
 __all__ = ["Server", "serve"]
 
@@ -86,6 +92,8 @@ class Server:
         self.regions = Regions() if settings.allow_client_shm else None
         self.repository = _repository(settings, self.engine)
         self._access_log = AccessLog() if settings.access_log else None
+        self._spool = _spool(settings)
+        self.services = _services(settings, self._spool)
         self.http = self._listener(self._routes())
         self.grpc = self._listener([])
         self.metrics = self._listener(ops.routes(self.engine, self._ops_options()))
@@ -121,6 +129,11 @@ class Server:
             *v2_rest.routes(self.engine, options),
             *v1.routes(self.engine, v1_options),
             *ops.routes(self.engine, self._ops_options()),
+            *bentoml.routes(
+                self.engine,
+                self.services.served if self.services is not None else (),
+                max_upload_bytes=settings.max_upload_size,
+            ),
         ]
 
     def _rpcs(self) -> list[Rpc]:
@@ -195,6 +208,8 @@ class Server:
             await self._listen("metrics", self.metrics, settings.metrics_port, context)
         for listener in self.listeners:
             listener.open()
+        if self.services is not None:
+            await self.services.open(self.engine)
         await self.engine.open(self.repository)
         failures = self.repository.failures
         for name, text in failures.items():
@@ -264,6 +279,9 @@ class Server:
         await self.engine.close()
         if self.regions is not None:
             self.regions.unregister()
+        if self.services is not None:
+            await self.services.close()
+        self._spool.close()
         if self._access_log is not None:
             self._access_log.close()
 
@@ -373,6 +391,24 @@ def _image_limits(settings: Settings) -> ImageLimits:
     return ImageLimits(pixels=settings.max_image_pixels, tensor_bytes=settings.http_max_input_size)
 
 
+def _services(settings: Settings, spool: Spool) -> "Services | None":
+    """Import the services among the targets; without any, nothing of theirs is imported."""
+    targets = [target for target in settings.targets if holds_services(target)]
+    if not targets:
+        return None
+    from modelport.server.fetching import Fetcher
+    from modelport.server.services import Services
+
+    fetcher = Fetcher(settings.url_allow, most_bytes=settings.max_upload_size)
+    return Services(targets, spool=spool, fetcher=fetcher)
+
+
+def _spool(settings: Settings) -> Spool:
+    most = settings.max_spool_size
+    root = Path(settings.data_dir).expanduser() / "spool"
+    return Spool(root, most_bytes=most, most_principal_bytes=most // 4)
+
+
 def _repository(settings: Settings, engine: Engine) -> Repository:
     options = RepositoryOptions(
         control_mode=ControlMode(settings.model_control_mode),
@@ -388,7 +424,7 @@ def _repository(settings: Settings, engine: Engine) -> Repository:
         ),
     )
     return Repository(
-        [recognise(target) for target in settings.targets],
+        [recognise(target) for target in settings.targets if not holds_services(target)],
         options,
         engine.host,
         engine,

@@ -12,7 +12,7 @@ import itertools
 import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -25,7 +25,7 @@ from modelport.errors import (
     TimedOut,
     Unauthenticated,
 )
-from modelport.protocols.base import Buffer, Headers, Reply, Route, Rpc
+from modelport.protocols.base import Body, BodyReceiver, Buffer, Headers, Reply, Route, Rpc
 from modelport.server.cors import Cors
 from modelport.server.pressure import LARGE_ANSWER_BYTES, TURN_NS, Answers, Pressure
 from modelport.server.routing import Match, Router
@@ -303,6 +303,7 @@ class Bound:
         "head",
         "headers",
         "is_kept",
+        "is_streamed",
         "max_body",
         "memo",
         "params",
@@ -342,6 +343,9 @@ class Bound:
         self.handler = route.handler if route is not None and refusal is None else None
         is_plain = not head.is_chunked and not head.expects_continue and self.handler is not None
         self.end = self.size + head.content_length if is_plain else 0
+        self.is_streamed = (
+            self.handler is not None and route is not None and route.body is Body.STREAM
+        )
 
 
 class HttpExchange:
@@ -354,6 +358,8 @@ class HttpExchange:
     on_disconnect: Callable[[], None] | None = None
     on_writable: Callable[[], None] | None = None
     reserved_bytes = 0
+    receiver: BodyReceiver | None = None
+    is_coming = False
     _status = 0
     _sent_bytes = 0
     _is_chunked = False
@@ -412,6 +418,14 @@ class HttpExchange:
     @memo.setter
     def memo(self, value: Any) -> None:
         self._bound.memo = value
+
+    def receive(self, receiver: BodyReceiver) -> None:
+        """Have the body given on, now or as it comes."""
+        self.receiver = receiver
+        if not self.is_coming:
+            if len(self.body):
+                receiver.data(self.body)
+            receiver.complete()
 
     def respond(
         self, status: int, headers: Headers, body: Sequence[Buffer], *, close: bool = False
@@ -595,7 +609,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._bound: Bound | None = None
         self._exchange: HttpExchange | None = None
-        self._body: _CountedBody | _ChunkedBody | None = None
+        self._body: _CountedBody | _ChunkedBody | _StreamedBody | None = None
         self._pending = bytearray()
         self._held: list[Buffer] = []
         self._is_advancing = False
@@ -810,12 +824,24 @@ class Connection(asyncio.Protocol):
         if len(data) < end:
             if bound.refusal is not None:
                 return self._refuse_early(bound)
+            if bound.is_streamed:
+                return self._begin_stream(bound, data[size:])
             self._body = _CountedBody(bound, head.content_length)
             self._since_ns = self.server.clock.now_ns()
             self._body.feed(memoryview(data)[size:])
             return b""
         self._handle(bound, data[size:end])
         return data[end:] if len(data) > end else b""
+
+    def _begin_stream(self, bound: Bound, data: bytes) -> bytes:
+        """Call the handler before the body has come."""
+        self._since_ns = now_ns = self._now_ns()
+        exchange = HttpExchange(self, bound, b"", now_ns)
+        exchange.is_coming = True
+        self._exchange = exchange
+        self._body = _StreamedBody(bound, exchange, self.server.options.limits)
+        self._run(exchange, bound)
+        return self._take_body(data)
 
     def _begin_slowly(self, bound: Bound, data: bytes) -> bytes:
         head = bound.head
@@ -826,6 +852,8 @@ class Connection(asyncio.Protocol):
         if head.expects_continue and not rest:
             self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._since_ns = self.server.clock.now_ns()
+        if bound.is_streamed:
+            return self._begin_stream(bound, rest)
         if head.is_chunked:
             reader = ChunkedReader(self.server.options.limits, bound.max_body)
             self._body = _ChunkedBody(bound, reader)
@@ -855,13 +883,37 @@ class Connection(asyncio.Protocol):
             rest = body.feed(data)
         except ModelportError as exc:
             self._body = None
+            self._let_go()
             errors = body.bound.route.errors if body.bound.route else self.server.errors
             self._refuse(errors(exc), body.bound)
             return b""
-        if body.is_complete:
+        if body.is_complete and self._body is body:
             self._body = None
-            self._handle(body.bound, body.take())
+            if isinstance(body, _StreamedBody):
+                self._complete(body)
+            else:
+                self._handle(body.bound, body.take())
         return rest
+
+    def _complete(self, body: "_StreamedBody") -> None:
+        """A body that was given on as it came has come whole."""
+        exchange = body.exchange
+        exchange.is_coming = False
+        self._since_ns = exchange.received_ns = self._now_ns()
+        if exchange.receiver is None or exchange.is_over:
+            return
+        try:
+            exchange.receiver.complete()
+        except ModelportError as exc:
+            self._answer_error(exchange, cast(Route, body.bound.route).errors(exc))
+
+    def _let_go(self) -> None:
+        """Have a handler that waits for the rest of a body know that it will not come."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.is_over = True
+            if exchange.on_disconnect is not None:
+                exchange.on_disconnect()
 
     def _handle(self, bound: Bound, body: Buffer) -> None:
         self._since_ns = now_ns = self._now_ns()
@@ -969,6 +1021,9 @@ class Connection(asyncio.Protocol):
     def finished(self, exchange: HttpExchange, *, close: bool) -> None:
         """An exchange is over: close, or go on with what the client sent meanwhile."""
         self._exchange = None
+        if exchange.is_coming:
+            self._drop_rest()
+            return
         if exchange.reserved_bytes:
             self.server.pressure.release(exchange.reserved_bytes)
         if close:
@@ -982,6 +1037,14 @@ class Connection(asyncio.Protocol):
             asyncio.get_running_loop().call_soon(self._go_on)
         elif self._is_half_closed:
             self._close()
+
+    def _drop_rest(self) -> None:
+        """Close after an answer to a request whose body is still coming and not wanted."""
+        self._body = None
+        self.is_closing = True
+        self._half_close()
+        self._since_ns = now_ns = self.server.clock.now_ns()
+        self._linger(now_ns + round(LINGER_S * 1e9))
 
     def _go_on(self) -> None:
         if self._pending and self._exchange is None and not self.is_full and not self.is_closing:
@@ -1024,13 +1087,16 @@ class Connection(asyncio.Protocol):
             headers = (*headers, *bound.answer_headers)
         is_head = bound is not None and bound.head.method == "HEAD"
         self.send_whole(reply.status, headers, reply.body, close=True, is_head=is_head)
+        self._half_close()
+        self._since_ns = now_ns = self.server.clock.now_ns()
+        self._linger(now_ns + round(linger_s * 1e9))
+
+    def _half_close(self) -> None:
         # A close with unread input is a reset, which can overtake the answer: half-close first.
         with contextlib.suppress(OSError, NotImplementedError, RuntimeError):
             self.flush()
             if self._transport.can_write_eof():
                 self._transport.write_eof()
-        self._since_ns = now_ns = self.server.clock.now_ns()
-        self._linger(now_ns + round(linger_s * 1e9))
 
     def _linger(self, until_ns: int) -> None:
         """Read what the client still sends, and close when it has done or at ``until_ns``.
@@ -1077,6 +1143,7 @@ class Connection(asyncio.Protocol):
 
     def _time_out(self, text: str) -> None:
         self._body = None
+        self._let_go()
         reply = self.server.errors(TimedOut(text))
         self._refuse(Reply(408, reply.headers, reply.body))
 
@@ -1158,6 +1225,38 @@ class _ChunkedBody:
 
     def take(self) -> Buffer:
         return memoryview(self._reader.body).toreadonly()
+
+
+class _StreamedBody:
+    """A body that is given on as it comes."""
+
+    __slots__ = ("_missing", "_reader", "bound", "exchange", "is_complete")
+
+    def __init__(self, bound: Bound, exchange: HttpExchange, limits: HttpLimits) -> None:
+        self.bound = bound
+        self.exchange = exchange
+        head = bound.head
+        # Nothing is kept of it, so many chunks cost no more than many pieces do.
+        limits = replace(limits, chunks=max(limits.chunks, bound.max_body))
+        self._reader = ChunkedReader(limits, bound.max_body) if head.is_chunked else None
+        self._missing = head.content_length
+        self.is_complete = self._reader is None and self._missing == 0
+
+    def feed(self, data: bytes) -> bytes:
+        reader = self._reader
+        if reader is not None:
+            rest = reader.feed(data)
+            self.is_complete = reader.is_complete
+            piece = bytes(reader.body)
+            reader.body.clear()
+        else:
+            piece, rest = data[: self._missing], data[self._missing :]
+            self._missing -= len(piece)
+            self.is_complete = self._missing == 0
+        receiver = self.exchange.receiver
+        if piece and receiver is not None and not self.exchange.is_over:
+            receiver.data(piece)
+        return rest
 
 
 def _size(buffer: Buffer) -> int:

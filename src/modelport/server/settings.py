@@ -409,6 +409,18 @@ class Settings:
         values.SIZE,
         "Most bytes of a gRPC message, after decompression too",
     )
+    max_upload_size: int = _setting(
+        4 * 1024**3,
+        Group.LIMITS,
+        values.SIZE,
+        "Most bytes of a request with files, which are kept on disk while it is answered",
+    )
+    max_spool_size: int = _setting(
+        16 * 1024**3,
+        Group.LIMITS,
+        values.SIZE,
+        "Most bytes of the files of all requests together; one key may have a quarter",
+    )
     max_header_bytes: int = _setting(
         64 * 1024,  # as much as the widest of the usual servers and proxies let through
         Group.LIMITS,

@@ -1,6 +1,6 @@
 """What stands around a runtime, without an engine: a request in its hands, and its host."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from modelport.dtypes import DATATYPE_BY_NUMPY, DataType
@@ -22,6 +22,8 @@ class FakeWork:
         reschedules: How often it wanted to see the request again.
         cancels_after: Cancel as soon as so many responses were sent; ``None`` for never.
     """
+
+    on_stop: Callable[[], object] | None = None
 
     def __init__(
         self, request: Request, rows: int = 1, *, cancels_after: int | None = None

@@ -12,7 +12,7 @@ from typing import Any
 from modelport.errors import ModelportError, NotFound
 from modelport.messages import Request, Response, Sink
 from modelport.protocols import v2_grpc
-from modelport.protocols.base import Buffer, Headers, Receiver, Route
+from modelport.protocols.base import BodyReceiver, Buffer, Headers, Receiver, Route
 from modelport.protocols.v2.options import V2Options
 from modelport.protocols.v2_rest import RestOptions, routes
 from modelport.server.routing import Router
@@ -66,6 +66,12 @@ class MemoryExchange:
         self.sent: list[bytes] = []
         self.finished = asyncio.Event()
         self.is_full = False
+
+    def receive(self, receiver: BodyReceiver) -> None:
+        """Give the body on, whole."""
+        if len(self.body):
+            receiver.data(self.body)
+        receiver.complete()
 
     def respond(
         self, status: int, headers: Headers, body: Sequence[Buffer], *, close: bool = False

@@ -1,0 +1,73 @@
+"""BentoML's protocol over HTTP: services, and every other model, for the clients of BentoML."""
+
+from collections.abc import Sequence
+
+from modelport.protocols.base import Access, Body, Route
+from modelport.protocols.bentoml.call import EndpointHandler
+from modelport.protocols.bentoml.models import ModelHandler
+from modelport.protocols.bentoml.ports import (
+    EnginePort,
+    Prepared,
+    ServedEndpoint,
+    ServedService,
+    TaskQueue,
+)
+from modelport.protocols.bentoml.replies import encode_error
+from modelport.protocols.bentoml.system import System
+
+__all__ = [
+    "EndpointHandler",
+    "EnginePort",
+    "Prepared",
+    "ServedEndpoint",
+    "ServedService",
+    "TaskQueue",
+    "encode_error",
+    "routes",
+]
+
+
+def routes(
+    engine: EnginePort,
+    services: Sequence[ServedService],
+    *,
+    tasks: TaskQueue | None = None,
+    max_upload_bytes: int | None = None,
+) -> list[Route]:
+    """Give every route.
+
+    Args:
+        engine: Runs the calls.
+        services: That are served, in the order in which they were named.
+        tasks: Keeps what is submitted; without it tasks can only be called.
+        max_upload_bytes: Most bytes of a body with files; ``None`` for the server's limit.
+    """
+    system = System(engine, services)
+    rows = system.routes()
+    for service in services:
+        for endpoint in service.endpoints:
+            handler = EndpointHandler(engine, endpoint)
+            has_files = bool(endpoint.method.file_fields)
+            rows.append(
+                Route(
+                    method="POST",
+                    pattern=endpoint.route,
+                    access=Access.INFERENCE,
+                    handler=handler,
+                    errors=encode_error,
+                    body=Body.STREAM if has_files else Body.WHOLE,
+                    max_body_bytes=max_upload_bytes if has_files else None,
+                )
+            )
+            if endpoint.is_task and tasks is not None:
+                rows += tasks.routes(endpoint, handler)
+    rows.append(
+        Route(
+            method="POST",
+            pattern="/{model}",
+            access=Access.INFERENCE,
+            handler=ModelHandler(engine),
+            errors=encode_error,
+        )
+    )
+    return rows

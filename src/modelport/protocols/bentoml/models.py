@@ -1,0 +1,192 @@
+"""Models of tensors as endpoints: arrays by the names of inputs, as nested lists."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from modelport.dtypes import BF16, BYTES, bf16_from_float32, float32_from_bf16
+from modelport.errors import InvalidArguments, InvalidRequest, ModelportError, NotFound
+from modelport.messages import Request, Response, Tensors, Ticket
+from modelport.protocols.base import Exchange
+from modelport.protocols.bentoml.ports import DeploymentPort, EnginePort
+from modelport.protocols.bentoml.replies import JSON_HEADERS, encode_error
+from modelport.specs import ModelInput, ModelOutput
+from modelport.tensors import Tensor
+from modelport.wire import json
+
+__all__ = ["ModelHandler", "ModelMethod", "is_listed"]
+
+SERVICE = "service"
+"""Backend of the models that are endpoints already."""
+
+
+def is_listed(deployment: DeploymentPort) -> bool:
+    """Whether a model appears as an endpoint of its own."""
+    config = deployment.config
+    return config.backend != SERVICE and not config.is_decoupled
+
+
+class ModelMethod:
+    """What a model says of its tensors, in the form of ``/schema.json``.
+
+    Args:
+        deployment: Of the model.
+    """
+
+    def __init__(self, deployment: DeploymentPort) -> None:
+        self._config = deployment.config
+
+    @property
+    def input_schema(self) -> dict[str, Any]:
+        """One tensor for each input."""
+        entries = self._config.input
+        return {
+            "title": "Input",
+            "type": "object",
+            "properties": {entry.name: self._tensor(entry) for entry in entries},
+            "required": [entry.name for entry in entries if not entry.optional],
+        }
+
+    @property
+    def output_schema(self) -> dict[str, Any]:
+        """The one output, or an object of them."""
+        entries = self._config.output
+        if len(entries) == 1:
+            return self._tensor(entries[0])
+        return {
+            "type": "object",
+            "properties": {entry.name: self._tensor(entry) for entry in entries},
+            "required": [entry.name for entry in entries],
+        }
+
+    def _tensor(self, entry: ModelInput | ModelOutput) -> dict[str, Any]:
+        dims = ((-1,) if self._config.max_batch_size > 0 else ()) + entry.dims
+        if entry.datatype is BYTES:
+            said: dict[str, Any] = {"type": "string"}
+            for _ in dims:
+                said = {"type": "array", "items": said}
+            return said
+        dtype = "float32" if entry.datatype is BF16 else entry.datatype.numpy.name
+        return {
+            "type": "tensor",
+            "format": "numpy-array",
+            "dtype": dtype,
+            # Sizes that are not fixed are left to the model; a client reshapes to what it reads.
+            **({"shape": list(dims)} if list(dims).count(-1) <= 1 else {}),
+        }
+
+
+class ModelHandler:
+    """Answers ``POST /<model>`` where nothing else does."""
+
+    def __init__(self, engine: EnginePort) -> None:
+        self._engine = engine
+
+    def __call__(self, exchange: Exchange) -> None:
+        """Make tensors of the body, submit, and leave the rest to the sink."""
+        try:
+            name = exchange.params["model"]
+            deployment = self._engine.resolve(name, None)
+            if not is_listed(deployment):
+                raise NotFound(f"model '{name}' is not called by this path")
+            values = json.decode(exchange.body) if len(exchange.body) else {}
+            if not isinstance(values, dict):
+                raise InvalidArguments("the body should be an object of tensors by their names")
+            request = Request(Tensors(_tensors(deployment, values)))
+            request.received_ns = exchange.received_ns
+            request.principal = exchange.principal
+            sink = _Sink(exchange)
+            ticket = deployment.submit(request, sink)
+        except ModelportError as exc:
+            _fail(exchange, exc)
+            return
+        if not sink.is_over:
+            sink.submitted(ticket)
+
+
+class _Sink:
+    """Answers with the one response of a model."""
+
+    __slots__ = ("_exchange", "is_over")
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self.is_over = False
+
+    def submitted(self, ticket: Ticket) -> None:
+        """The call is not over: it is cancelled if the client leaves."""
+        self._exchange.on_disconnect = ticket.cancel
+
+    def push(self, response: Response, final: bool) -> bool:
+        """Write the answer."""
+        if not self.is_over:
+            self.is_over = True
+            values = {tensor.name: _plain(tensor) for tensor in response.outputs}
+            only = next(iter(values.values())) if len(values) == 1 else values
+            self._exchange.respond(200, JSON_HEADERS, [json.encode(only)])
+        return True
+
+    def end(self) -> None:
+        """Answer that there was nothing."""
+        self.fail(ModelportError("the model ended without a response"))
+
+    def fail(self, error: ModelportError) -> None:
+        """Answer with the error."""
+        if not self.is_over:
+            self.is_over = True
+            _fail(self._exchange, error)
+
+
+def _tensors(deployment: DeploymentPort, values: dict[str, Any]) -> Sequence[Tensor]:
+    config = deployment.config
+    entry_by_name = {entry.name: entry for entry in config.input}
+    tensors = []
+    for name, value in values.items():
+        entry = entry_by_name.get(name)
+        if entry is None:
+            known = ", ".join(entry_by_name)
+            raise InvalidRequest(f"model '{deployment.name}' has no input '{name}'; it has {known}")
+        tensors.append(_tensor(entry, value))
+    return tensors
+
+
+def _tensor(entry: ModelInput, value: Any) -> Tensor:
+    datatype = entry.datatype
+    try:
+        if datatype is BYTES:
+            array = np.array(_encoded(value), dtype=object)
+            if any(not isinstance(each, bytes) for each in array.flat):
+                raise ValueError("its elements should be text")
+        elif datatype is BF16:
+            array = bf16_from_float32(np.array(value, dtype=np.float32))
+        else:
+            array = np.array(value, dtype=datatype.numpy)
+    except (ValueError, TypeError, OverflowError) as exc:
+        raise InvalidRequest(f"input '{entry.name}' cannot be read as {datatype}: {exc}") from None
+    return Tensor(entry.name, datatype, array)
+
+
+def _encoded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_encoded(each) for each in value]
+    return value.encode() if isinstance(value, str) else value
+
+
+def _plain(tensor: Tensor) -> Any:
+    if tensor.datatype is BYTES:
+        return _decoded(tensor.array.tolist())
+    if tensor.datatype is BF16:
+        return float32_from_bf16(tensor.array).tolist()
+    return tensor.array.tolist()
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decoded(each) for each in value]
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _fail(exchange: Exchange, error: ModelportError) -> None:
+    reply = encode_error(error)
+    exchange.respond(reply.status, reply.headers, reply.body)

@@ -1,0 +1,168 @@
+"""What a method gets to know of its request beside the arguments, and how it may shape the answer."""
+
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from contextvars import ContextVar
+from http.cookies import SimpleCookie
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+from modelport.services.files import Folder
+
+__all__ = ["Context", "RequestView", "ResponseDraft", "current"]
+
+
+class _Names(MutableMapping[str, str]):
+    """Headers: looked up without regard to case, written as they were given."""
+
+    def __init__(self, items: Iterable[tuple[str, str]] = ()) -> None:
+        self._items: dict[str, tuple[str, str]] = {}
+        for name, value in items:
+            self[name] = value
+
+    def __getitem__(self, name: str) -> str:
+        return self._items[name.lower()][1]
+
+    def __setitem__(self, name: str, value: str) -> None:
+        text = str(value)
+        if any(char in "\r\n\0" for char in (*name, *text)):
+            raise ValueError(f"header {name!r} holds a line break or a zero byte")
+        self._items[name.lower()] = (name, text)
+
+    def __delitem__(self, name: str) -> None:
+        del self._items[name.lower()]
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, _ in self._items.values())
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __repr__(self) -> str:
+        return repr(dict(self._items.values()))
+
+
+class RequestView:
+    """The request as it came, to be read only.
+
+    Attributes:
+        method: In capitals.
+        path: Still percent-encoded.
+        headers: By name, whatever its case.
+        principal: Who asks, as far as a key tells; "" for everybody.
+    """
+
+    def __init__(
+        self, method: str, path: str, query: str, headers: Mapping[str, str], principal: str
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.principal = principal
+        self.headers: Mapping[str, str] = _Names(headers.items())
+        self._query = query
+
+    @property
+    def query_params(self) -> dict[str, str]:
+        """What stands behind the ``?``; of repeated names the last."""
+        return dict(parse_qsl(self._query, keep_blank_values=True))
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """Cookies by their names."""
+        jar: SimpleCookie = SimpleCookie()
+        jar.load(self.headers.get("cookie", ""))
+        return {name: morsel.value for name, morsel in jar.items()}
+
+
+class ResponseDraft:
+    """What the method wants of its answer.
+
+    Attributes:
+        status_code: ``None`` leaves it to the result.
+        headers: To be added.
+        cookies: Values of ``Set-Cookie``.
+    """
+
+    def __init__(self) -> None:
+        self.status_code: int | None = None
+        self.headers: MutableMapping[str, str] = _Names()
+        self.cookies: list[str] = []
+
+    def set_cookie(
+        self,
+        key: str,
+        value: str = "",
+        *,
+        max_age: int | None = None,
+        expires: str | None = None,
+        path: str = "/",
+        domain: str | None = None,
+        secure: bool = False,
+        httponly: bool = False,
+        samesite: str | None = "lax",
+    ) -> None:
+        """Have the caller keep a cookie; ``max_age`` in seconds."""
+        jar: SimpleCookie = SimpleCookie()
+        jar[key] = value
+        morsel = jar[key]
+        wanted: dict[str, Any] = {
+            "max-age": max_age,
+            "expires": expires,
+            "path": path,
+            "domain": domain,
+            "secure": secure,
+            "httponly": httponly,
+            "samesite": samesite,
+        }
+        for name, each in wanted.items():
+            if each is not None and each is not False:
+                morsel[name] = each
+        self.cookies.append(morsel.OutputString())
+
+    def delete_cookie(self, key: str, *, path: str = "/", domain: str | None = None) -> None:
+        """Have the caller forget a cookie."""
+        self.set_cookie(key, max_age=0, path=path, domain=domain)
+
+    @property
+    def extra_headers(self) -> list[tuple[str, str]]:
+        """All that is to be added to the answer."""
+        return [*self.headers.items(), *(("Set-Cookie", cookie) for cookie in self.cookies)]
+
+
+class Context:
+    """One request of one call; a parameter annotated with this class is given it.
+
+    Attributes:
+        request: As it came; one without headers where it came by another way than HTTP.
+        response: How its answer should be.
+        state: Shared by all calls of the process.
+        task: Of what this call is the work, where it is a task that was submitted.
+    """
+
+    __slots__ = ("_folder", "request", "response", "state", "task")
+
+    def __init__(self, request: RequestView, folder: Folder, state: dict[str, Any]) -> None:
+        self.request = request
+        self.response = ResponseDraft()
+        self.state = state
+        self.task: Any = None
+        self._folder = folder
+
+    @property
+    def temp_dir(self) -> str:
+        """A directory of this call alone; gone when the call ends."""
+        return str(self._folder.path)
+
+    @property
+    def directory(self) -> Path:
+        """The same as a path."""
+        return self._folder.path
+
+    @classmethod
+    def without_request(cls, folder: Folder, state: dict[str, Any]) -> "Context":
+        """Make one for a call that came by another way than HTTP."""
+        return cls(RequestView("POST", "/", "", {}, ""), folder, state)
+
+
+current: ContextVar[Context | None] = ContextVar("modelport_context", default=None)
+"""Of the task that runs here."""

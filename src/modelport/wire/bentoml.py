@@ -1,0 +1,333 @@
+"""BentoML's protocol: JSON objects of arguments, forms, bare bodies, and what comes back.
+
+Both directions, and no I/O. Its own words: an endpoint has a *route*; a *root* input is the whole
+body. Errors are objects here; BentoML 1.4 sends some as arrays of one object, so both are read.
+
+Source: bentoml 1.4.40, as its server and its clients behave.
+"""
+
+import codecs
+import enum
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
+
+import orjson
+
+from modelport.errors import InvalidRequest
+
+__all__ = [
+    "PICKLE",
+    "BodyKind",
+    "EndpointSchema",
+    "ItemFormat",
+    "ServiceSchema",
+    "body_kind",
+    "decode_error",
+    "decode_schema",
+    "decode_stream",
+    "encode_error",
+    "encode_error_record",
+    "encode_item",
+    "encode_schema",
+    "form_value",
+    "item_format",
+    "read_urlencoded",
+]
+
+PICKLE = "application/vnd.bentoml+pickle"
+MOST_FIELDS = 1000
+"""Of a form."""
+
+
+class BodyKind(enum.Enum):
+    """How the body of a request is to be read."""
+
+    JSON = enum.auto()
+    MULTIPART = enum.auto()
+    URLENCODED = enum.auto()
+    PICKLE = enum.auto()
+
+
+def body_kind(content_type: str) -> BodyKind:
+    """Tell from a content type; whatever is none of the others is taken for JSON.
+
+    >>> body_kind("")
+    <BodyKind.JSON: 1>
+    >>> body_kind("multipart/form-data; boundary=x")
+    <BodyKind.MULTIPART: 2>
+    """
+    return _KIND_BY_TYPE.get(content_type.partition(";")[0].strip().lower(), BodyKind.JSON)
+
+
+# Forms.
+
+
+def form_value(text: str) -> Any:
+    """Read a field of a form that is no file: JSON, or else the text as it is.
+
+    >>> form_value('"quoted"'), form_value("bare"), form_value("[1, 2]")
+    ('quoted', 'bare', [1, 2])
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def read_urlencoded(body: bytes | bytearray | memoryview) -> dict[str, list[str]]:
+    """Read an ``application/x-www-form-urlencoded`` body: values by name, in their order.
+
+    Raises:
+        InvalidRequest: It is not one, or has too many fields.
+    """
+    try:
+        pairs = parse_qsl(
+            bytes(body).decode(),
+            keep_blank_values=True,
+            max_num_fields=MOST_FIELDS,
+            errors="strict",
+        )
+    except ValueError as exc:
+        raise InvalidRequest(f"the form cannot be read: {exc}") from None
+    values: dict[str, list[str]] = {}
+    for name, value in pairs:
+        values.setdefault(name, []).append(value)
+    return values
+
+
+# Errors.
+
+
+def encode_error(text: str, detail: Sequence[Mapping[str, object]] = ()) -> bytes:
+    """Write the body of an error."""
+    said: dict[str, object] = {"error": text}
+    if detail:
+        said["detail"] = list(detail)
+    return orjson.dumps(said)
+
+
+def decode_error(body: bytes) -> str:
+    """Read what an error says; a body in no known form is the text itself."""
+    text = body.decode(errors="replace")
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    if isinstance(said, list) and said:
+        said = said[0]
+    if isinstance(said, dict) and isinstance(said.get("error"), str):
+        error: str = said["error"]
+        return error
+    return text
+
+
+# Streams.
+
+
+class ItemFormat(enum.Enum):
+    """How the items of a stream are told apart."""
+
+    RAW = enum.auto()
+    """They are not: text as it is, JSON without anything between, as BentoML sends it."""
+    NDJSON = enum.auto()
+    SSE = enum.auto()
+
+
+def item_format(accept: str) -> ItemFormat:
+    """Tell from the ``Accept`` header what a caller wants; most want nothing in particular."""
+    for each in accept.lower().split(","):
+        wanted = each.partition(";")[0].strip()
+        if wanted in ("application/x-ndjson", "application/jsonl", "application/ndjson"):
+            return ItemFormat.NDJSON
+        if wanted == "text/event-stream":
+            return ItemFormat.SSE
+    return ItemFormat.RAW
+
+
+def encode_item(item: bytes, wanted: ItemFormat, *, is_text: bool) -> bytes:
+    """Write one item of a stream as a record.
+
+    Args:
+        item: As it would be sent raw.
+        wanted: Not ``RAW``.
+        is_text: Whether it is text and not JSON.
+    """
+    if wanted is ItemFormat.NDJSON:
+        return (orjson.dumps(item.decode(errors="replace")) if is_text else item) + b"\n"
+    lines = item.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+    return b"".join(b"data: %b\n" % line for line in lines) + b"\n"
+
+
+def encode_error_record(text: str, wanted: ItemFormat) -> bytes:
+    """Write the last record of a stream that failed."""
+    said = encode_error(text)
+    return b"event: error\ndata: %b\n\n" % said if wanted is ItemFormat.SSE else said + b"\n"
+
+
+def decode_stream(chunks: Iterator[bytes], *, is_text: bool) -> Iterator[Any]:
+    """Read a raw stream, however its bytes were cut: pieces of text, or JSON values.
+
+    Raises:
+        InvalidRequest: Text that is not UTF-8, or JSON that ends in the middle of a value.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    reader = _ValueReader()
+    for chunk in chunks:
+        text = _decoded(decoder, chunk)
+        if is_text:
+            if text:
+                yield text
+        else:
+            yield from reader.feed(text)
+    rest = _decoded(decoder, b"", final=True)
+    if is_text:
+        if rest:
+            yield rest
+    else:
+        yield from reader.feed(rest)
+        yield from reader.end()
+
+
+def _decoded(decoder: codecs.IncrementalDecoder, data: bytes, *, final: bool = False) -> str:
+    try:
+        return decoder.decode(data, final)
+    except UnicodeDecodeError as exc:
+        raise InvalidRequest(f"the stream is not UTF-8: {exc.reason}") from None
+
+
+class _ValueReader:
+    """Takes JSON values off a text that comes in pieces, with nothing or anything blank between."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._decoder = json.JSONDecoder()
+
+    def feed(self, text: str) -> Iterator[Any]:
+        self._text += text
+        while True:
+            self._text = self._text.lstrip()
+            if not self._text:
+                return
+            try:
+                value, end = self._decoder.raw_decode(self._text)
+            except ValueError:
+                return
+            if end == len(self._text) and self._text[-1] not in '"]}el':
+                # A number may go on in the next piece. (true, false and null end in e or l.)
+                return
+            self._text = self._text[end:]
+            yield value
+
+    def end(self) -> Iterator[Any]:
+        if self._text.strip():
+            try:
+                yield self._decoder.decode(self._text.strip())
+            except ValueError:
+                raise InvalidRequest("the stream ends in the middle of a JSON value") from None
+
+
+# The schema.
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSchema:
+    """What ``/schema.json`` says of one endpoint.
+
+    Attributes:
+        name: Of the method of a client.
+        route: The whole path.
+        input: JSON schema of its arguments, or with ``root_input`` of its body.
+        output: JSON schema of its result; with ``is_stream`` of one item.
+        is_task: Whether it can be submitted.
+        batchable: Whether it is run for several requests at once.
+        doc: For people; BentoML's server does not send it.
+    """
+
+    name: str
+    route: str
+    input: Mapping[str, Any]
+    output: Mapping[str, Any]
+    is_task: bool = False
+    batchable: bool = False
+    doc: str = ""
+
+    @property
+    def is_root(self) -> bool:
+        """Whether its one argument is the whole body."""
+        return bool(self.input.get("root_input"))
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it gives any number of items."""
+        return bool(self.output.get("is_stream"))
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSchema:
+    """``/schema.json``."""
+
+    name: str
+    description: str = ""
+    routes: tuple[EndpointSchema, ...] = ()
+    paths: Mapping[str, bool] = field(default_factory=dict)
+    """Whether each path is that of a mounted application."""
+
+
+def encode_schema(schema: ServiceSchema) -> bytes:
+    """Write ``/schema.json``; routes by their names."""
+    routes = [
+        {
+            "name": each.name,
+            "route": each.route,
+            "batchable": each.batchable,
+            "input": each.input,
+            "output": each.output,
+            "is_task": each.is_task,
+            **({"doc": each.doc} if each.doc else {}),
+        }
+        for each in sorted(schema.routes, key=lambda each: each.name)
+    ]
+    said = {
+        "name": schema.name,
+        "type": "service",
+        "description": schema.description,
+        "routes": routes,
+        "paths": {path: {"mounted": mounted} for path, mounted in schema.paths.items()},
+    }
+    return json.dumps(said).encode()
+
+
+def decode_schema(body: bytes) -> ServiceSchema:
+    """Read ``/schema.json``.
+
+    Raises:
+        InvalidRequest: It is not one.
+    """
+    try:
+        said = json.loads(body)
+        routes = tuple(
+            EndpointSchema(
+                each["name"],
+                each["route"],
+                each.get("input") or {},
+                each.get("output") or {},
+                bool(each.get("is_task")),
+                bool(each.get("batchable")),
+                each.get("doc") or "",
+            )
+            for each in said["routes"]
+        )
+        paths = {path: bool(each.get("mounted")) for path, each in said.get("paths", {}).items()}
+        return ServiceSchema(said["name"], said.get("description") or "", routes, paths)
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise InvalidRequest(f"this is no schema of a service: {exc!r}") from None
+
+
+_KIND_BY_TYPE = {
+    "multipart/form-data": BodyKind.MULTIPART,
+    "application/x-www-form-urlencoded": BodyKind.URLENCODED,
+    PICKLE: BodyKind.PICKLE,
+}
