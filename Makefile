@@ -49,13 +49,17 @@ clean: ## Delete what these targets made
 
 # The official clients pin old libraries, so each generation lives in an environment of its own.
 # Where one cannot be made, its tests are skipped and say why; everything else is tested.
-compat: $(COMPAT)/current/.made $(COMPAT)/older/.made
+compat: $(COMPAT)/current/.made $(COMPAT)/older/.made $(COMPAT)/bentoml/.made
+
+# Installed without what it asks for; the file of its environment lists that.
+ALONE_bentoml := bentoml==1.4.40
 
 $(COMPAT)/%/.made: tests/compat/%.txt | $(BIN)/python
 	@echo "making $(COMPAT)/$* for the tests with official clients"
 	@rm -rf $(COMPAT)/$* && mkdir -p $(COMPAT)
 	@if $(BIN)/python -m venv $(COMPAT)/$* >$(COMPAT)/$*.log 2>&1 \
-	  && $(COMPAT)/$*/bin/pip install --quiet --disable-pip-version-check -r $< >>$(COMPAT)/$*.log 2>&1; \
+	  && $(COMPAT)/$*/bin/pip install --quiet --disable-pip-version-check -r $< >>$(COMPAT)/$*.log 2>&1 \
+	  && { [ -z '$(ALONE_$*)' ] || $(COMPAT)/$*/bin/pip install --quiet --disable-pip-version-check --no-deps '$(ALONE_$*)' >>$(COMPAT)/$*.log 2>&1; }; \
 	then touch $@; \
 	else echo "not made, see $(COMPAT)/$*.log; the tests with this client will be skipped"; fi
 

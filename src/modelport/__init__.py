@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from modelport._version import __version__
 
 if TYPE_CHECKING:
+    from modelport import exceptions, validators
     from modelport.client.bentoml import AsyncHTTPClient, SyncHTTPClient
     from modelport.progress import report_progress
     from modelport.services.context import Context
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
         Service,
         api,
         asgi_app,
+        mount_asgi_app,
         on_deployment,
         on_shutdown,
         on_startup,
@@ -57,6 +59,7 @@ _MODULE_BY_NAME = {
     "api": "modelport.services.declaration",
     "asgi_app": "modelport.services.declaration",
     "depends": "modelport.services.dependencies",
+    "exceptions": "modelport.exceptions",
     "model": "modelport.signature",
     "mount_asgi_app": "modelport.services.declaration",
     "on_deployment": "modelport.services.declaration",
@@ -65,17 +68,16 @@ _MODULE_BY_NAME = {
     "report_progress": "modelport.progress",
     "service": "modelport.services.declaration",
     "task": "modelport.services.declaration",
+    "validators": "modelport.validators",
 }
-_MODULES = ("exceptions", "validators")
 
 
 def __getattr__(name: str) -> object:
-    if name in _MODULES:
-        return importlib.import_module(f"modelport.{name}")
     module = _MODULE_BY_NAME.get(name)
     if module is None:
         raise AttributeError(f"module 'modelport' has no attribute '{name}'")
-    found: object = getattr(importlib.import_module(module), name)
+    loaded = importlib.import_module(module)
+    found: object = loaded if module == f"modelport.{name}" else getattr(loaded, name)
     globals()[name] = found
     return found
 

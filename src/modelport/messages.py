@@ -67,8 +67,8 @@ class Arguments:
         batch_key: What requests must have in common to share a batch; ``None`` fits ``None``.
         context: What the method gets to know of the request beside its arguments, if anything.
         encode: Makes of each result what the protocol wants, on the thread that computed it.
-        scope: What lives as long as the call: claimed by whoever executes it, and closed by the same
-            when it is over, whichever way it ended.
+        scope: What lives as long as the call: claimed by whoever executes it, and closed by the
+            same when it is over, whichever way it ended.
     """
 
     __slots__ = ("batch_key", "context", "encode", "rows", "scope", "values")

@@ -7,7 +7,7 @@ import pytest
 from modelport.dtypes import DATATYPE_BY_NAME
 from tests.served import Served, serving
 
-collect_ignore = ["client"]
+collect_ignore = ["client", "bentoml_client"]
 """Run by the clients' own environments."""
 
 ECHO = """

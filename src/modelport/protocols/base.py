@@ -142,7 +142,7 @@ class Exchange(Protocol):
         """Have the body given on as it comes; of a body that is whole, at once.
 
         On a route with ``Body.STREAM`` the handler is called before the body has come, and calls
-        this. If the client goes away meanwhile, ``on_disconnect`` is called and ``complete`` is not.
+        this. If the client goes away meanwhile, ``on_disconnect`` is called, ``complete`` is not.
         """
         ...
 

@@ -29,6 +29,7 @@ __all__ = [
     "RemoteDone",
     "RemoteRuntime",
     "Runtime",
+    "StoppableWork",
     "Work",
     "as_model_failure",
     "gpus_of",
@@ -49,16 +50,12 @@ class Host(Protocol):
 class Work(Protocol):
     """One request, as the instance that answers it sees it.
 
-    ``on_stop`` is for runtimes that can end what they have begun: it is called once on the server's
-    loop when nobody waits for the answer any more while the model is still at it.
-
     Where the configuration has a ``reshape``, inputs come in the model's own shapes, and outputs
     are given in them: the engine changes them on both ways.
     """
 
     request: Request
     rows: int
-    on_stop: Callable[[], object] | None
 
     @property
     def is_cancelled(self) -> bool:
@@ -91,6 +88,17 @@ class Work(Protocol):
             ModelFailed: If the model's configuration has no ``iterative_sequence``.
         """
         ...
+
+
+class StoppableWork(Work, Protocol):
+    """A work whose model runs in the server's own process and can end what it has begun.
+
+    Attributes:
+        on_stop: Called once, on the server's loop, when nobody waits for the answer any more while
+            the model is still at it.
+    """
+
+    on_stop: Callable[[], object] | None
 
 
 class Batch:

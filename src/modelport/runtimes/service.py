@@ -13,7 +13,7 @@ import inspect
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, cast
 
 from modelport.errors import (
     Cancelled,
@@ -25,7 +25,15 @@ from modelport.errors import (
 )
 from modelport.exceptions import BentoMLException
 from modelport.messages import Arguments, CallScope, Response, Tensors
-from modelport.runtimes.base import Batch, Host, LoadContext, ModelSource, Outcome, Work
+from modelport.runtimes.base import (
+    Batch,
+    Host,
+    LoadContext,
+    ModelSource,
+    Outcome,
+    StoppableWork,
+    Work,
+)
 from modelport.services.context import Context, current
 from modelport.services.endpoint import Endpoint
 from modelport.services.files import Folder
@@ -141,7 +149,7 @@ class ServiceRuntime:
             return
         run = self._stream_async if self._endpoint.is_stream else self._answer_async
         running = self._loop.spawn(run(work, call))
-        work.on_stop = running.cancel
+        cast(StoppableWork, work).on_stop = running.cancel
 
     async def _answer_async(self, work: Work, call: "_Call") -> None:
         outcome: Outcome

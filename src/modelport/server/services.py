@@ -142,7 +142,7 @@ class RunningService:
         try:
             for name in service.hooks("deployment"):
                 self._run(getattr(service.inner, name))
-            instance = service.inner.__new__(service.inner)
+            instance: Any = object.__new__(service.inner)
             vars(instance).update(proxies)
             instance.__init__()
             self.instance = instance

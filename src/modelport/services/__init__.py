@@ -4,3 +4,5 @@
 signature with pydantic and turns requests into arguments and results into answers. Nothing here
 knows a socket or a queue.
 """
+
+__all__: list[str] = []

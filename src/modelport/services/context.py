@@ -1,4 +1,4 @@
-"""What a method gets to know of its request beside the arguments, and how it may shape the answer."""
+"""What a method knows of its request beside the arguments, and how it may shape the answer."""
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextvars import ContextVar

@@ -166,7 +166,7 @@ class Service(Generic[T]):
 
     @property
     def prefix(self) -> str:
-        """What the paths of its endpoints begin with; "" or with a slash in front and none behind."""
+        """What the paths of its endpoints begin with: "", or a slash in front and none behind."""
         given = self.options.path_prefix.strip("/")
         return f"/{given}" if given else ""
 

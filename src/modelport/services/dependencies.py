@@ -57,25 +57,28 @@ class Dependency(Generic[T]):
             loop = ServiceLoop(f"modelport-{self.on.name}-loop")
             return LocalProxy(self.on, self.on(), loop)
         if client is None:
-            from modelport import SyncHTTPClient
+            import modelport
 
-            return SyncHTTPClient(self.url)
+            make: Any = modelport.__getattr__("SyncHTTPClient")
+            return make(self.url)
         return client(self.url or "")
 
 
 @overload
-def depends(on: Service[T]) -> Dependency[T]: ...
+def depends(on: Service[T] | type[T]) -> Dependency[T]: ...
 
 
 @overload
 def depends(*, url: str) -> Dependency[Any]: ...
 
 
-def depends(on: Service[T] | None = None, *, url: str | None = None, **cloud: Any) -> Dependency[T]:
+def depends(
+    on: Service[T] | type[T] | None = None, *, url: str | None = None, **cloud: Any
+) -> Dependency[T]:
     """Use another service as an attribute of this one.
 
     ``self.inner.shout(text)`` calls and waits, ``await self.inner.to_async.shout(text=...)`` lets
-    others run meanwhile. What it raises reaches callers of this service as a failure without a text.
+    others run meanwhile. What it raises reaches callers of this service as a masked failure.
 
     Args:
         on: A service, which then runs in the same process.

@@ -283,7 +283,8 @@ class Endpoint:
         Raises:
             ValueError: It cannot be written; the text is for the author.
         """
-        return self.result.encode(value)
+        encoded: Encoded = self.result.encode(value)
+        return encoded
 
     # Schemas.
 
@@ -364,7 +365,7 @@ class Endpoint:
     def _compile_fields(self) -> None:
         fields: dict[str, Any] = {}
         for parameter in self._parameters:
-            annotation = rewrite(self._annotations[parameter.name])
+            annotation: Any = rewrite(self._annotations[parameter.name])
             if parameter.kind is _VAR_KEYWORD:
                 continue
             if parameter.kind is _VAR_POSITIONAL:
@@ -388,7 +389,7 @@ def invalid(exc: ValidationError) -> InvalidArguments:
     """Say what pydantic found, in the form that clients of BentoML know."""
     detail: list[dict[str, object]] = []
     for found in exc.errors(include_url=True, include_context=False, include_input=False):
-        each: dict[str, object] = {key: found[key] for key in ("type", "loc", "msg")}  # type: ignore[literal-required]
+        each: dict[str, object] = {key: found[key] for key in ("type", "loc", "msg")}
         each["loc"] = list(found["loc"])
         if "url" in found:
             each["url"] = found["url"]
@@ -420,8 +421,8 @@ def _takes_files(annotation: Any) -> bool | None:
         return False if kind.is_file else None
     for base in _branches(annotation):
         if get_origin(base) in (list, tuple, set, Sequence, Iterable):
-            inner = [kind_of(each) for each in get_args(base) if each is not Ellipsis]
-            if any(each is not None and each.is_file for each in inner):
+            inner = [kind_of(argument) for argument in get_args(base) if argument is not Ellipsis]
+            if any(kind is not None and kind.is_file for kind in inner):
                 return True
     return None
 
@@ -432,16 +433,17 @@ def _branches(annotation: Any) -> tuple[Any, ...]:
 
 
 def _bare(annotation: Any) -> Any:
-    others = [each for each in _branches(annotation) if each is not type(None)]
+    others = [branch for branch in _branches(annotation) if branch is not type(None)]
     return others[0] if len(others) == 1 else None
 
 
 def _stream_item(function: Callable[..., Any], returned: Any) -> tuple[bool, Any]:
     """Whether a method streams, and what; a content type of the stream stays with its item."""
     is_generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
-    base, metadata = returned, ()
+    base: Any = returned
+    metadata: list[Any] = []
     if get_origin(returned) is Annotated:
-        base, *metadata = get_args(returned)  # type: ignore[assignment]
+        base, *metadata = get_args(returned)
     origin = get_origin(base)
     if origin in _STREAMS or base in _STREAMS:
         item = get_args(base)[0] if get_args(base) else Any

@@ -136,11 +136,11 @@ def guess_type(filename: str) -> str:
 
 
 def last_component(name: str) -> str:
-    """Give what stands behind the last slash of either kind, made harmless and short.
+    r"""Give what stands behind the last slash of either kind, made harmless and short.
 
-    >>> last_component("../../etc/pass\\x00wd")
+    >>> last_component("../../etc/pass\x00wd")
     'passwd'
-    >>> last_component("C:\\\\photos\\\\cat.png")
+    >>> last_component("C:\\photos\\cat.png")
     'cat.png'
     """
     last = name.replace("\\", "/").rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""The event loop of a service: its coroutines run here, beside one another and beside the server."""
+"""The event loop of a service: its coroutines run here, beside one another and the server."""
 
 import asyncio
 import contextlib

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Annotated, Any, BinaryIO, cast, get_args, get_origin
+from typing import Annotated, Any, BinaryIO, get_args, get_origin
 from urllib.parse import quote
 
 from pydantic import ConfigDict, TypeAdapter
@@ -207,8 +207,8 @@ def _passed_through(value: Any) -> Encoded:
     body = getattr(value, "body", None)
     if body is None:
         raise ValueError(
-            f"a {type(value).__name__} cannot be sent from here; write the endpoint as a generator, "
-            "or return a Path"
+            f"a {type(value).__name__} cannot be sent from here; write the endpoint as a "
+            "generator, or return a Path"
         )
     headers = tuple(
         (name.decode("latin-1"), text.decode("latin-1"))
@@ -245,7 +245,7 @@ def _content_type(annotation: Any) -> str:
     if get_origin(annotation) is not Annotated:
         return ""
     found = [each for each in get_args(annotation)[1:] if isinstance(each, ContentType)]
-    return cast(str, found[0].content_type) if found else ""
+    return found[0].content_type if found else ""
 
 
 def _has_files(annotation: Any) -> bool:

@@ -1,4 +1,4 @@
-"""JSON schemas in the form that clients of BentoML read: references put in place, one branch each."""
+"""JSON schemas as clients of BentoML read them: references put in place, one branch each."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -33,7 +33,11 @@ def holds_services(target: str) -> bool:
     names = _decorator_names(tree)
     if not names:
         return False
-    declared = [node.name for node in ast.walk(tree) if _is_decorated(node, names)]
+    declared = [
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and _is_decorated(node, names)
+    ]
     declared += [
         target.id
         for node in ast.walk(tree)
@@ -121,8 +125,8 @@ def _decorator_names(tree: ast.Module) -> set[str]:
     return names
 
 
-def _is_decorated(node: ast.AST, names: set[str]) -> bool:
-    return isinstance(node, ast.ClassDef) and any(
+def _is_decorated(node: ast.ClassDef, names: set[str]) -> bool:
+    return any(
         ast.unparse(each.func if isinstance(each, ast.Call) else each) in names
         for each in node.decorator_list
     )

@@ -231,7 +231,7 @@ def _upload(value: Any, accepted: ContentType | None) -> Upload:
 
 
 def kind_of(annotation: Any) -> Kind | None:
-    """Give the kind that an annotation itself is, optional or not; ``None`` if pydantic knows it."""
+    """Give the kind that an annotation is, optional or not; ``None`` if pydantic knows it."""
     base, metadata = _split(_without_none(annotation))
     for each in metadata:
         if isinstance(each, _Pydantic):
@@ -245,23 +245,24 @@ def rewrite(annotation: Any) -> Any:
     kind = _kind(base, metadata)
     if kind is not None:
         others = tuple(each for each in metadata if not isinstance(each, _OURS))
-        return Annotated[(Any, kind, *others)]  # type: ignore[return-value]
+        return Annotated[(Any, kind, *others)]
     arguments = get_args(base)
     origin = get_origin(base)
     if not arguments or origin is None or origin is Annotated or str(origin) == "typing.Literal":
         return annotation
-    changed = tuple(
+    changed: Any = tuple(
         each if each is Ellipsis or isinstance(each, list) else rewrite(each) for each in arguments
     )
     if changed == arguments:
         return annotation
+    rebuilt: Any
     if origin in (Union, types.UnionType):
         rebuilt = Union[changed]  # noqa: UP007
     else:
         rebuilt = origin[changed] if len(changed) > 1 else origin[changed[0]]
     if not metadata:
         return rebuilt
-    return Annotated[(rebuilt, *metadata)]  # type: ignore[return-value]
+    return Annotated[(rebuilt, *metadata)]
 
 
 def _kind(base: Any, metadata: Sequence[Any]) -> Kind | None:
@@ -323,9 +324,11 @@ def dump_json(value: Any) -> bytes:
 
 def _dump_array(array: Any) -> bytes:
     kind = array.dtype.kind
-    if kind in "iub" or (kind == "f" and array.itemsize > 2 and bool(np.isfinite(array).all())):
-        if array.dtype.isnative:
-            return orjson.dumps(np.ascontiguousarray(array), option=orjson.OPT_SERIALIZE_NUMPY)
+    is_finite = kind in "iub" or (
+        kind == "f" and array.itemsize > 2 and bool(np.isfinite(array).all())
+    )
+    if is_finite and array.dtype.isnative:
+        return orjson.dumps(np.ascontiguousarray(array), option=orjson.OPT_SERIALIZE_NUMPY)
     return to_json(array.tolist(), inf_nan_mode="constants", fallback=_plain)
 
 

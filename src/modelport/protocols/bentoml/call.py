@@ -158,7 +158,7 @@ class _Sink:
             self._folder.close_unclaimed()
 
     def _headers(self, prepared: Prepared | None) -> Headers:
-        rows = prepared.headers if prepared is not None else ()
+        rows: Headers = prepared.headers if prepared is not None else ()
         rows = (*rows, *self._handler.own_headers())
         if self._context is not None:
             rows = _overridden(rows, self._context.response.extra_headers)
@@ -328,8 +328,11 @@ def _beside_loop(
         except ModelportError as exc:
             handler._failed(exchange, exc)
 
+    def left() -> None:
+        future.cancel()
+
     future = asyncio.get_running_loop().run_in_executor(None, bind)
-    exchange.on_disconnect = future.cancel
+    exchange.on_disconnect = left
     future.add_done_callback(lambda each: None if each.cancelled() else done(each))
 
 

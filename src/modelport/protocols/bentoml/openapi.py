@@ -4,10 +4,9 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
 from modelport._version import __version__
 from modelport.protocols.bentoml.ports import ServedEndpoint
+from modelport.wire import json
 from modelport.wire.bentoml import EndpointSchema, ServiceSchema
 
 __all__ = ["openapi"]
@@ -34,7 +33,7 @@ def openapi(schema: ServiceSchema, services: Mapping[str, tuple[str, ServedEndpo
         "paths": paths,
         "components": {"schemas": {"Error": _ERROR}},
     }
-    return orjson.dumps(document)
+    return json.encode(document)
 
 
 def _operation(owner: str, each: EndpointSchema) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The page for people: what can be called, and a form to try it. One file, nothing from elsewhere."""
+"""The page for people: what can be called, and a form to try it; nothing from elsewhere."""
 
 __all__ = ["PAGE"]
 
@@ -14,7 +14,7 @@ body { max-width: 56rem; margin: 2rem auto; padding: 0 1rem; }
 summary { cursor: pointer; padding: .5rem; font-family: ui-monospace, monospace; }
 details { border: 1px solid #8886; border-radius: .4rem; margin: .5rem 0; }
 details > div { padding: 0 .8rem .8rem; }
-textarea { width: 100%; min-height: 7rem; font: 13px ui-monospace, monospace; box-sizing: border-box; }
+textarea { width: 100%; min-height: 7rem; font: 13px monospace; box-sizing: border-box; }
 pre { overflow: auto; background: #8881; padding: .6rem; border-radius: .3rem; max-height: 24rem; }
 button { padding: .3rem .9rem; }
 .doc { white-space: pre-wrap; opacity: .8; }

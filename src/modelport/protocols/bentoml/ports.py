@@ -71,17 +71,39 @@ class Prepared(Protocol):
 class ResultPort(Protocol):
     """How results are written."""
 
-    media_type: str
+    @property
+    def media_type(self) -> str:
+        """Of a stream."""
+        ...
 
 
 class TypedMethod(Protocol):
     """A method with types; see :class:`modelport.services.endpoint.Endpoint`."""
 
-    is_stream: bool
-    is_root: bool
-    context_name: str | None
-    file_fields: Mapping[str, bool]
-    result: ResultPort
+    @property
+    def is_stream(self) -> bool:
+        """Whether it gives any number of items."""
+        ...
+
+    @property
+    def is_root(self) -> bool:
+        """Whether the body itself is its one argument."""
+        ...
+
+    @property
+    def context_name(self) -> str | None:
+        """The parameter that is given a context, if any."""
+        ...
+
+    @property
+    def file_fields(self) -> Mapping[str, bool]:
+        """Parameters that are files, and whether each is a list of them."""
+        ...
+
+    @property
+    def result(self) -> ResultPort:
+        """Makes answers of results."""
+        ...
 
     @property
     def doc(self) -> str:
