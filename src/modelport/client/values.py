@@ -300,6 +300,6 @@ def _tensor(value: Any, schema: Mapping[str, Any]) -> Any:
 
 
 def _dataframe(value: Any) -> Any:
-    import pandas  # type: ignore[import-untyped]
+    import pandas
 
     return pandas.DataFrame(value)

@@ -16,7 +16,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from modelport.errors import ModelportError, Overloaded
-from modelport.protocols.base import Buffer, Headers, Reply, Route
+from modelport.protocols.base import BodyReceiver, Buffer, Headers, Reply, Route
 from modelport.server.http import (
     BURST_GAP_NS,
     JOIN_BELOW_BYTES,
@@ -774,6 +774,12 @@ class Http2Exchange(Answering):
             self.abort()
         else:
             self.respond(reply.status, reply.headers, reply.body)
+
+    def receive(self, receiver: BodyReceiver) -> None:
+        """Give the body on, which has come whole: over HTTP/2 none is given on as it comes."""
+        if len(self.body):
+            receiver.data(self.body)
+        receiver.complete()
 
     def respond(
         self, status: int, headers: Headers, body: Sequence[Buffer], *, close: bool = False

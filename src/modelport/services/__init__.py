@@ -5,4 +5,4 @@ signature with pydantic and turns requests into arguments and results into answe
 knows a socket or a queue.
 """
 
-__all__: list[str] = []
+__all__ = []
