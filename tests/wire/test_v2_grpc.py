@@ -8,7 +8,7 @@ import pytest
 
 from modelport import dtypes
 from modelport.dtypes import DATATYPE_BY_NAME, DataType
-from modelport.errors import InvalidInference, InvalidRequest, ModelportError, Unsupported
+from modelport.errors import InvalidInference, InvalidRequest, ModelportError
 from modelport.messages import Request, Response
 from modelport.tensors import Tensor
 from modelport.wire.proto import grpc_service_pb2 as pb
@@ -22,6 +22,7 @@ from modelport.wire.v2_grpc import (
     has_much_to_read,
     read_message,
 )
+from modelport.wire.v2_regions import Span
 
 TWO = np.array([1, 2], "<f4")
 
@@ -280,13 +281,25 @@ def test_a_name_that_occurs_twice_is_refused(kind: str) -> None:
     assert str(error) == f"{kind} 'X' already exists in request"
 
 
-def test_shared_memory_is_off() -> None:
-    there: Mapping[str, Any] = {"shared_memory_region": parameter("r", "string_param")}
-    entry = {"name": "I", "datatype": "FP32", "shape": [2], "parameters": there}
-    for message in (request(inputs=[entry]), raw(outputs=[{"name": "O", "parameters": there}])):
-        assert isinstance(refused(message), Unsupported)
-    mixed = request(inputs=[{**entry, "contents": {"fp32_contents": [1, 2]}}])
-    assert "unexpected 'content' provided when using shared memory" in str(refused(mixed))
+def test_tensors_may_lie_in_shared_memory() -> None:
+    def there(offset: int) -> Mapping[str, Any]:
+        return {
+            "shared_memory_region": parameter("r", "string_param"),
+            "shared_memory_byte_size": parameter(8, "int64_param"),
+            "shared_memory_offset": parameter(offset, "int64_param"),
+        }
+
+    elsewhere = {"name": "S", "datatype": "FP32", "shape": [2], "parameters": there(4)}
+    message = raw(
+        inputs=[elsewhere, {"name": "I", "datatype": "FP32", "shape": [2]}],
+        outputs=[{"name": "O", "parameters": there(16)}],
+    )
+    read = read_message(message.SerializeToString())
+    (region_input,) = read.head.region_inputs
+    assert (region_input.name, region_input.position) == ("S", 0)
+    assert region_input.span == Span("r", 4, 8)
+    assert read.head.spans == {"O": Span("r", 16, 8)}
+    assert [tensor.name for tensor in read.bind().payload.tensors] == ["S", "I"]
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,7 @@ class Server:
             forwarded=settings.grpc_header_forward_pattern,
             is_ovms=settings.ovms,
             images=_image_limits(settings),
+            regions=self.regions,
         )
         return v2_grpc.rpcs(self.engine, options)
 

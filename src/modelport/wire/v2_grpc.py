@@ -12,7 +12,7 @@ schedule policy and parameters.
 
 import math
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,13 @@ from google.protobuf.message import DecodeError
 
 from modelport import dtypes
 from modelport.dtypes import DATATYPE_BY_NAME, DataType
-from modelport.errors import InvalidInference, InvalidRequest, ModelportError, Unsupported
+from modelport.errors import InvalidInference, InvalidRequest, ModelportError
 from modelport.messages import ParameterValue, Request, Response, Tensors
 from modelport.tensors import Array, Tensor
 from modelport.wire.proto import grpc_service_pb2 as pb
 from modelport.wire.protobuf import Malformed, cut, field, tag, varint
 from modelport.wire.v2_bytes import decode_bytes, encode_array, string_array
-from modelport.wire.v2_rest import SHARED_MEMORY_IS_OFF
+from modelport.wire.v2_regions import RegionInput, Span
 from modelport.wire.v2_values import MAX_DIMENSIONS, MAX_ELEMENTS, impossible_shape, shape_text
 
 __all__ = [
@@ -60,6 +60,8 @@ class Head:
         parts: The inputs.
         outputs: Names of those that are wanted; empty for all.
         classes: How many classes are wanted instead of values, by name of the output.
+        spans: Where in shared memory outputs are wanted, by name of the output.
+        region_inputs: The inputs that lie in shared memory.
         parameters: For the model.
         reserved: Attributes of :class:`~modelport.messages.Request` that its parameters set.
         wants_empty_final: Whether the end of a stream is to be a response of its own.
@@ -74,7 +76,9 @@ class Head:
         "parameters",
         "parts",
         "raw_count",
+        "region_inputs",
         "reserved",
+        "spans",
         "version",
         "wants_empty_final",
     )
@@ -89,6 +93,8 @@ class Head:
         self.parts: Sequence[_Part] = ()
         self.outputs: Sequence[str] = ()
         self.classes: Mapping[str, int] = {}
+        self.spans: Mapping[str, Span] = {}
+        self.region_inputs: Sequence[RegionInput] = ()
         self.parameters: Mapping[str, ParameterValue] = {}
         self.reserved: Sequence[tuple[str, Any]] = ()
         self.wants_empty_final = False
@@ -101,12 +107,18 @@ class Head:
             self._bind_outputs(message)
         except ModelportError as exc:
             self.fault = exc
-        self.raw_count = sum(part.values is None for part in self.parts)
+        self.raw_count = sum(part.is_raw for part in self.parts)
+        self.region_inputs = [
+            RegionInput(position, part.name, part.datatype, part.shape, part.span)
+            for position, part in enumerate(self.parts)
+            if part.span is not None
+        ]
 
     @property
     def is_lasting(self) -> bool:
         """Whether it is all that requests like this have in common: their values are elsewhere."""
-        return self.fault is None and self.raw_count == len(self.parts)
+        is_typed = self.raw_count + len(self.region_inputs) != len(self.parts)
+        return self.fault is None and not is_typed
 
     def _bind_parameters(self, message: pb.ModelInferRequest) -> None:
         if not message.parameters:
@@ -147,15 +159,19 @@ class Head:
         _check_unique("output", names)
         self.outputs = names
         classes: dict[str, int] = {}
+        spans: dict[str, Span] = {}
         for output in message.outputs:
-            for key, parameter in output.parameters.items():
-                choice = parameter.WhichOneof("parameter_choice")
-                if key == "classification":
-                    value = getattr(parameter, choice) if choice else None
-                    classes[output.name] = _unsigned(key, choice, value, "int64_param")
-                elif key == "shared_memory_region":
-                    raise Unsupported(SHARED_MEMORY_IS_OFF)
+            parameters = output.parameters
+            if "classification" in parameters:
+                classes[output.name] = _class_count(parameters["classification"])
+            if "shared_memory_region" in parameters:
+                if classes.get(output.name):
+                    raise InvalidRequest(
+                        "Output can't set both 'shared_memory_region' and 'classification'"
+                    )
+                spans[output.name] = _span_of(parameters, f"output '{output.name}'")
         self.classes = {name: count for name, count in classes.items() if count}
+        self.spans = spans
 
 
 class _Part:
@@ -163,10 +179,11 @@ class _Part:
 
     Attributes:
         size: Bytes that its shape asks for; -1 for BYTES, and where no bytes can be right.
-        values: The tensor itself where its values are typed; ``None`` where they are raw.
+        values: The tensor itself where its values are typed, or lie elsewhere.
+        span: Where in shared memory they lie; ``None`` where they do not.
     """
 
-    __slots__ = ("datatype", "name", "shape", "size", "values")
+    __slots__ = ("datatype", "name", "shape", "size", "span", "values")
 
     def __init__(self, entry: pb.ModelInferRequest.InferInputTensor, model: str) -> None:
         self.name = entry.name
@@ -174,6 +191,7 @@ class _Part:
         self.datatype = DATATYPE_BY_NAME.get(entry.datatype, _UNKNOWN)
         self.size = -1
         self.values: Tensor | None = None
+        self.span: Span | None = None
         _check_shape(self.shape, self.name)
         if "shared_memory_region" in entry.parameters:
             if entry.HasField("contents"):
@@ -181,11 +199,17 @@ class _Part:
                     "unexpected 'content' provided when using shared memory for input tensor "
                     f"'{self.name}' for model '{model}'"
                 )
-            raise Unsupported(SHARED_MEMORY_IS_OFF)
-        if entry.HasField("contents"):
+            self.span = _span_of(entry.parameters, f"input '{self.name}'")
+            self.values = Tensor(self.name, self.datatype, _NO_BYTES, self.shape)
+        elif entry.HasField("contents"):
             self.values = _typed(self, entry.contents, model)
         elif self.datatype.item_bytes:
             self.size = math.prod(self.shape) * self.datatype.item_bytes
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether its values are one of the raw inputs."""
+        return self.values is None
 
     def read(self, data: bytes | memoryview, start: int, end: int, model: str) -> Tensor:
         """Make the tensor of its bytes."""
@@ -253,12 +277,12 @@ class Message:
         count = len(self._places)
         if count:
             for part in head.parts:
-                if part.values is not None:
+                if part.values is not None and part.span is None:
                     raise InvalidRequest(
                         "contents field must not be specified when using raw_input_contents for "
                         f"'{part.name}' for model '{head.model}'"
                     )
-        raw = [part.name for part in head.parts if part.values is None]
+        raw = [part.name for part in head.parts if part.is_raw]
         if len(raw) > count:
             raise InvalidRequest(
                 f"unable to find data for input tensor '{raw[count]}' for model '{head.model}' in "
@@ -473,6 +497,34 @@ def _sequence_id(choice: str | None, value: Any) -> int | str:
     return identity
 
 
+def _class_count(parameter: pb.InferParameter) -> int:
+    choice = parameter.WhichOneof("parameter_choice")
+    value = getattr(parameter, choice) if choice else None
+    return _unsigned("classification", choice, value, "int64_param")
+
+
+def _span_of(parameters: Mapping[str, pb.InferParameter], where: str) -> Span:
+    region = parameters["shared_memory_region"]
+    _check_choice("shared_memory_region", region.WhichOneof("parameter_choice"), "string_param")
+    if "shared_memory_byte_size" not in parameters:
+        raise InvalidRequest(
+            f"parameter 'shared_memory_byte_size' is missing: {where} lies in shared memory"
+        )
+    return Span(
+        region.string_param,
+        _size_of(parameters, "shared_memory_offset"),
+        _size_of(parameters, "shared_memory_byte_size"),
+    )
+
+
+def _size_of(parameters: Mapping[str, pb.InferParameter], key: str) -> int:
+    if key not in parameters:
+        return 0
+    parameter = parameters[key]
+    choice = parameter.WhichOneof("parameter_choice")
+    return _unsigned(key, choice, parameter.int64_param, "int64_param")
+
+
 def _unsigned(key: str, choice: str | None, value: Any, *accepted: str) -> int:
     _check_choice(key, choice, *accepted)
     if value < 0:
@@ -520,6 +572,7 @@ class ResponseEncoder:
         id: str = "",
         wanted: Sequence[str] = (),
         *,
+        elsewhere: Collection[str] = (),
         is_final: bool | None = None,
     ) -> list[Buffer]:
         """Write one response.
@@ -529,6 +582,7 @@ class ResponseEncoder:
             id: Of the request.
             wanted: Names of the outputs that were asked for; empty for all. Models may answer
                 more.
+            elsewhere: Names of the outputs whose data do not go with the response.
             is_final: What ``triton_final_response`` says; ``None`` leaves it out.
 
         Returns:
@@ -544,24 +598,27 @@ class ResponseEncoder:
             head += b"".join(_parameter(*entry) for entry in response.parameters.items())
         if is_final is not None:
             head += _FINAL[is_final]
-        if len(outputs) == 1:
+        if len(outputs) == 1 and not elsewhere:
             # The most frequent answer: one piece, put together in one go.
             tensor = outputs[0]
             announced, raw_head = self._announced(tensor)
             if raw_head and tensor.array.nbytes <= _MOST_JOINED:
                 return [head + announced + raw_head + tensor.array.tobytes()]
-        return self._pieces(head, outputs)
+        return self._pieces(head, outputs, elsewhere)
 
     def encode_empty_final(self, id: str) -> bytes:
         """Write the response without outputs that ends a stream."""
         return self._names + (field(3, _utf8(id)) if id else b"") + _FINAL[True]
 
-    def _pieces(self, head: bytes, outputs: Sequence[Tensor]) -> list[Buffer]:
+    def _pieces(
+        self, head: bytes, outputs: Sequence[Tensor], elsewhere: Collection[str]
+    ) -> list[Buffer]:
         parts = [head]
         parts += [self._announced(tensor)[0] for tensor in outputs]
         pieces: list[Buffer] = []
         for tensor in outputs:
-            raw = encode_array(tensor.array, tensor.datatype)
+            # Empty, but there: clients find the data of the others by their place.
+            raw = b"" if tensor.name in elsewhere else encode_array(tensor.array, tensor.datatype)
             parts.append(_RAW_OUTPUT + varint(len(raw)))
             if len(raw) <= _MOST_JOINED:
                 parts.append(bytes(raw))

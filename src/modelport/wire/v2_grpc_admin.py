@@ -16,11 +16,14 @@ from modelport.wire.model_config import to_proto
 from modelport.wire.proto import grpc_service_pb2 as pb
 from modelport.wire.protobuf import Malformed
 from modelport.wire.v2_admin import LoadRequest, unknown_load_parameter, wrong_load_parameter
+from modelport.wire.v2_regions import CUDA_HANDLE_BYTES, Registration
 
 __all__ = [
     "decode",
+    "decode_cuda_registration",
     "decode_index_request",
     "decode_load_request",
+    "decode_registration",
     "decode_unload_request",
     "encode",
     "encode_index",
@@ -120,6 +123,30 @@ def decode_unload_request(data: Buffer) -> tuple[str, bool]:
             "invalid value type for unload parameter 'unload_dependents', expected bool_param."
         )
     return message.model_name, parameter.bool_param
+
+
+def decode_registration(data: Buffer) -> tuple[str, Registration]:
+    """Read what registers a region of the system's shared memory, with its name.
+
+    Raises:
+        Malformed: If it is no such message.
+    """
+    message = decode(pb.SystemSharedMemoryRegisterRequest, data)
+    return message.name, Registration(message.key, message.offset, message.byte_size)
+
+
+def decode_cuda_registration(data: Buffer) -> str:
+    """Read what registers a region of GPU memory; only its name is of use.
+
+    Raises:
+        InvalidRequest: If it is malformed, or its handle is not one.
+    """
+    message = decode(pb.CudaSharedMemoryRegisterRequest, data)
+    if len(message.raw_handle) != CUDA_HANDLE_BYTES:
+        raise InvalidRequest(
+            f"'raw_handle' must be {CUDA_HANDLE_BYTES} bytes, got {len(message.raw_handle)}"
+        )
+    return message.name
 
 
 def _refuse_repository(name: str) -> None:

@@ -142,17 +142,6 @@ def test_loading_is_refused_where_the_server_does_not_allow_it(grpc_client: Any)
         grpc_client.unload_model("identity")
 
 
-def test_shared_memory_is_off(grpc_client: Any) -> None:
-    assert not grpc_client.get_system_shared_memory_status().regions
-    assert not grpc_client.get_cuda_shared_memory_status().regions
-    with pytest.raises(InferenceServerException, match="shared memory"):
-        grpc_client.register_system_shared_memory("r", "/r", 16)
-    with pytest.raises(InferenceServerException, match=r"(?i)shared memory"):
-        grpc_client.register_cuda_shared_memory("r", b"\0" * 64, 0, 16)
-    grpc_client.unregister_system_shared_memory("r")
-    grpc_client.unregister_cuda_shared_memory("r")
-
-
 def test_every_method_of_the_client_is_called_somewhere_here() -> None:
     here = "".join(path.read_text() for path in Path(__file__).parent.glob("check_grpc_*.py"))
     here += (Path(__file__).parent / "grpc_tensors.py").read_text()

@@ -14,6 +14,7 @@ from modelport.wire.v2_bytes import decode_bytes, encode_array
 from modelport.wire.v2_regions import SHARED_MEMORY_IS_OFF, RegionInput, Span
 
 __all__ = [
+    "MOST_COPIED_ON_LOOP",
     "LateRelease",
     "allowed",
     "cuda_status",
@@ -24,6 +25,9 @@ __all__ = [
     "unregister",
     "write_outputs",
 ]
+
+MOST_COPIED_ON_LOOP = 16 * 2**20
+"""Bytes of inputs in shared memory above which copying them would hold up the others: 2 ms."""
 
 
 def allowed(regions: RegionsPort | None) -> RegionsPort:

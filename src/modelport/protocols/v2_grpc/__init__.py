@@ -8,16 +8,14 @@ from modelport.protocols.v2.options import V2Options
 from modelport.protocols.v2.ports import EnginePort
 from modelport.protocols.v2_grpc.admin import (
     Admin,
-    no_regions,
-    nothing_to_unregister,
     refusing,
 )
 from modelport.protocols.v2_grpc.health import HealthHandlers
 from modelport.protocols.v2_grpc.infer import Inferences, InferHandler
 from modelport.protocols.v2_grpc.reflection import Reflection
+from modelport.protocols.v2_grpc.regions import RegionHandlers
 from modelport.protocols.v2_grpc.replies import error_status
 from modelport.protocols.v2_grpc.stream import InferStream
-from modelport.wire.v2_rest import SHARED_MEMORY_IS_OFF
 
 __all__ = ["error_status", "rpcs"]
 
@@ -34,7 +32,6 @@ _NO_LOGGING = (
     "Log settings cannot be changed or read over the network yet. "
     "Set them when the server starts: --log-verbose, --log-info, --log-format."
 )
-_NO_SHARED_MEMORY = f"{SHARED_MEMORY_IS_OFF} This version has no shared memory yet: send the data."
 
 
 def rpcs(engine: EnginePort, options: V2Options) -> list[Rpc]:
@@ -47,6 +44,7 @@ def rpcs(engine: EnginePort, options: V2Options) -> list[Rpc]:
     admin = Admin(engine, options)
     health = HealthHandlers(engine, options, _SERVICES)
     inferences = Inferences(engine, options)
+    regions = RegionHandlers(options)
     memory = Access.SHARED_MEMORY
     unary: list[tuple[str, Access, Callable[[Call, Buffer], None]]] = [
         ("ServerLive", Access.PUBLIC, admin.server_live),
@@ -62,13 +60,13 @@ def rpcs(engine: EnginePort, options: V2Options) -> list[Rpc]:
         ("RepositoryModelUnload", Access.MODEL_REPOSITORY, admin.unload),
         ("TraceSetting", Access.TRACE, refusing(_NO_TRACE)),
         ("LogSettings", Access.LOGGING, refusing(_NO_LOGGING)),
+        ("SystemSharedMemoryStatus", memory, regions.status),
+        ("SystemSharedMemoryRegister", memory, regions.register),
+        ("SystemSharedMemoryUnregister", memory, regions.unregister),
+        ("CudaSharedMemoryStatus", memory, regions.cuda_status),
+        ("CudaSharedMemoryRegister", memory, regions.cuda_register),
+        ("CudaSharedMemoryUnregister", memory, regions.cuda_unregister),
     ]
-    for kind in ("System", "Cuda"):
-        unary += [
-            (f"{kind}SharedMemoryStatus", memory, no_regions),
-            (f"{kind}SharedMemoryRegister", memory, refusing(_NO_SHARED_MEMORY)),
-            (f"{kind}SharedMemoryUnregister", memory, nothing_to_unregister),
-        ]
     return [
         *(_row(_SERVICE, method, access, unary=handler) for method, access, handler in unary),
         _row(

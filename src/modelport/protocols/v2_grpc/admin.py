@@ -12,7 +12,7 @@ from modelport.protocols.v2_grpc.replies import fail, reply
 from modelport.wire import v2_grpc_admin as wire
 from modelport.wire.proto import grpc_service_pb2 as pb
 
-__all__ = ["Admin", "no_regions", "nothing_to_unregister", "refusing"]
+__all__ = ["Admin", "refusing"]
 
 Unary = Callable[[Call, Buffer], None]
 
@@ -108,18 +108,3 @@ def refusing(text: str) -> Unary:
         raise Unsupported(text)
 
     return handle
-
-
-def no_regions(call: Call, data: Buffer) -> None:
-    """List the regions of shared memory: there are none."""
-    # Both kinds of request have the same one member.
-    name = wire.decode(pb.SystemSharedMemoryStatusRequest, data).name
-    if name:
-        kind = "system" if "System" in call.path else "cuda"
-        raise NotFound(f"Unable to find {kind} shared memory region: '{name}'")
-    reply(call, b"")
-
-
-def nothing_to_unregister(call: Call, data: Buffer) -> None:
-    """Forget regions of shared memory, known or not."""
-    reply(call, b"")

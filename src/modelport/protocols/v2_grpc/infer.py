@@ -9,6 +9,7 @@ from modelport.protocols.v2.images import submit_images
 from modelport.protocols.v2.options import V2Options
 from modelport.protocols.v2.ports import DeploymentPort, EnginePort
 from modelport.protocols.v2.threads import MOST_ON_LOOP, on_thread
+from modelport.protocols.v2_grpc.regions import submit_from_regions
 from modelport.protocols.v2_grpc.replies import INTERNAL, fail
 from modelport.wire.ovms_images import ImageInputs
 from modelport.wire.v2_classes import classify_outputs
@@ -48,11 +49,21 @@ class Inferences:
         return known
 
     def submit(self, known: "Known", request: Request, sink: Sink, head: Head) -> Ticket:
-        """Send a request to who answers, with its images decoded if it has some.
+        """Send a request to who answers: its images decoded, its inputs in shared memory read.
 
         Raises:
             ModelportError: It is not taken.
         """
+        if head.region_inputs or head.spans:
+            late = partial(self._submit_now, request=request, head=head)
+            return submit_from_regions(self._options.regions, late, request, sink, head)
+        return self._submit_to(known, request, sink, head)
+
+    def _submit_now(self, sink: Sink, *, request: Request, head: Head) -> Ticket:
+        # Looked up again: the version may have been replaced while the inputs were read.
+        return self._submit_to(self.resolve(head), request, sink, head)
+
+    def _submit_to(self, known: "Known", request: Request, sink: Sink, head: Head) -> Ticket:
         images = known.images
         if images is not None and images.concerns(request.payload.tensors):
             find = partial(self._engine.resolve, head.model, head.version)
@@ -104,7 +115,9 @@ class Known:
                 deployment.labels,
                 is_batching=deployment.config.max_batch_size > 0,
             )
-        return self.encoder.encode(response, id, head.outputs, is_final=is_final)
+        return self.encoder.encode(
+            response, id, head.outputs, elsewhere=head.spans, is_final=is_final
+        )
 
 
 class InferHandler:

@@ -13,7 +13,13 @@ from modelport.messages import Request, Response, Ticket
 from modelport.protocols.base import Exchange
 from modelport.protocols.v2.images import submit_images
 from modelport.protocols.v2.ports import DeploymentPort, EnginePort, HoldPort
-from modelport.protocols.v2.shared_memory import LateRelease, hold, read_inputs, write_outputs
+from modelport.protocols.v2.shared_memory import (
+    MOST_COPIED_ON_LOOP,
+    LateRelease,
+    hold,
+    read_inputs,
+    write_outputs,
+)
 from modelport.protocols.v2.threads import on_thread
 from modelport.protocols.v2_rest.off_loop import MOST_ON_LOOP, off_loop
 from modelport.protocols.v2_rest.options import RestOptions
@@ -39,9 +45,6 @@ __all__ = ["InferHandler"]
 
 MOST_COMPRESSED_ON_LOOP = 65_536
 """Bytes of an answer above which compressing it would hold up the others: about 1 ms."""
-
-MOST_COPIED_ON_LOOP = 16 * 2**20
-"""Bytes of inputs in shared memory above which copying them would hold up the others: 2 ms."""
 
 _BINARY_TYPE = ("Content-Type", "application/octet-stream")
 
