@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from modelport import exceptions, validators
     from modelport.client.bentoml import AsyncHTTPClient, SyncHTTPClient
     from modelport.progress import report_progress
+    from modelport.runtimes.python_calls import call_model, call_model_async, stream_model
     from modelport.services.context import Context
     from modelport.services.declaration import (
         Service,
@@ -37,6 +38,8 @@ __all__ = [
     "__version__",
     "api",
     "asgi_app",
+    "call_model",
+    "call_model_async",
     "depends",
     "exceptions",
     "model",
@@ -46,6 +49,7 @@ __all__ = [
     "on_startup",
     "report_progress",
     "service",
+    "stream_model",
     "task",
     "validators",
 ]
@@ -58,6 +62,8 @@ _MODULE_BY_NAME = {
     "SyncHTTPClient": "modelport.client.bentoml",
     "api": "modelport.services.declaration",
     "asgi_app": "modelport.services.declaration",
+    "call_model": "modelport.runtimes.python_calls",
+    "call_model_async": "modelport.runtimes.python_calls",
     "depends": "modelport.services.dependencies",
     "exceptions": "modelport.exceptions",
     "model": "modelport.signature",
@@ -67,6 +73,7 @@ _MODULE_BY_NAME = {
     "on_startup": "modelport.services.declaration",
     "report_progress": "modelport.progress",
     "service": "modelport.services.declaration",
+    "stream_model": "modelport.runtimes.python_calls",
     "task": "modelport.services.declaration",
     "validators": "modelport.validators",
 }

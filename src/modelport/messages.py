@@ -114,6 +114,7 @@ class Request:
         sequence_end: Whether it is the last of its sequence.
         principal: Who asks; "" for everybody.
         trace_id: Ties log lines to this request; "" for none.
+        trail: The models that wait for the answer, the first one first; empty where a client does.
         received_ns: On the engine's clock, when its last byte had come; 0 lets the engine look.
     """
 
@@ -127,6 +128,7 @@ class Request:
     sequence_end = False
     principal = ""
     trace_id = ""
+    trail: Sequence[str] = ()
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from modelport.engine import engine as engine_module
-from modelport.engine.engine import Engine, EngineOptions, LoggingHost
+from modelport.engine.engine import Engine, EngineOptions
 from modelport.errors import InvalidRequest, ModelportError, NotFound, Unavailable
 from modelport.repository.lifecycle import Phase
 from modelport.repository.repository import IndexRow
@@ -459,7 +459,7 @@ def test_engine_hands_on_what_is_the_repositorys(bench: Bench) -> None:
 
 
 def test_lines_of_models_go_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    host = LoggingHost()
+    host = Engine().host
     with caplog.at_level(logging.DEBUG, logger="modelport.model"):
         for level in ("error", "warning", "info", "verbose", "loud"):
             host.log(level, f"a line, {level} with 100 %s", model="m")

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from modelport.custom_metrics import CustomMetrics, Measure, labels_of
 from modelport.engine.cache import CacheStatistics
 from modelport.errors import Forbidden, ModelFailed, Unauthenticated
 from modelport.protocols.base import Access
@@ -359,3 +360,47 @@ def test_cache_is_told_of_with_the_models_that_use_it() -> None:
     assert f"nv_inference_request_success{labels} 4\n" in text
     assert values(get(plain, cache=FakeCache()), "nv_cache_") == {}
     assert "cache" not in get(using)
+
+
+class FakeWorker:
+    capacity = 3
+    restarts = 2
+
+    def resident_bytes(self) -> int:
+        return 4096
+
+
+def test_workers_and_what_models_measure_are_told() -> None:
+    custom = CustomMetrics()
+    for labels in ({}, {"kind": "a b"}):
+        made = Measure(
+            model="m",
+            family="sizes",
+            kind="histogram",
+            help="Sizes",
+            labels=labels_of(labels),
+            buckets=(1.0, 10.0),
+            verb="observe",
+            value=5.0,
+        )
+        custom.apply(made)
+    custom.apply(Measure(model="m", family="level", kind="gauge", help="Level"))
+    options = OpsOptions(
+        metrics=MetricsConfig(),
+        open_connections=lambda: 0,
+        workers=lambda: [("m", 1, "m_0_0", FakeWorker())],
+        custom_metrics=custom.families,
+    )
+    (route,) = routes(MemoryEngine(), options)
+    exchange = MemoryExchange("GET", "/metrics")
+    route.handler(exchange)
+    text = exchange.answer.decode()
+    instance = 'model="m",version="1",instance="m_0_0"'
+    assert f"modelport_worker_up{{{instance}}} 1\n" in text
+    assert f"modelport_worker_restarts_total{{{instance}}} 2\n" in text
+    assert f"modelport_worker_resident_memory_bytes{{{instance}}} 4096\n" in text
+    assert "# TYPE level gauge\nlevel 0.0\n" in text
+    assert 'sizes_bucket{le="1.0"} 0\nsizes_bucket{le="10.0"} 1\nsizes_bucket{le="+Inf"} 1' in text
+    assert 'sizes_bucket{kind="a b",le="10.0"} 1\n' in text
+    assert "sizes_sum 5.0\nsizes_count 1\n" in text
+    assert {"level", "sizes"} <= set(families(text))

@@ -20,6 +20,7 @@ from modelport.repository.repository import ControlMode, Repository, RepositoryO
 from modelport.repository.sources import RepositorySource
 from modelport.runtimes.base import Batch, LoadContext, ModelSource, Outcome
 from modelport.specs import ModelConfig, ModelInput, ModelOutput
+from modelport.testing.fakes import FakeHost
 
 _T = TypeVar("_T")
 _LIMIT_S = 5.0
@@ -73,11 +74,8 @@ def choose_fake(config: ModelConfig, directory: Path) -> Choice:
     return Choice(FakeRuntime, "fake", config.default_model_filename or "model.fake")
 
 
-class FakeHost:
-    """Keeps the log."""
-
-    def __init__(self) -> None:
-        self.lines: list[tuple[str, str, str]] = []
+class Host(FakeHost):
+    """Keeps the log, in the order that the tests here want."""
 
     def log(self, level: str, message: str, *, model: str) -> None:
         self.lines.append((level, model, message))
@@ -141,7 +139,7 @@ class Bench:
     def reset(self) -> None:
         """Forget everything but the files."""
         FakeRuntime.loaded, FakeRuntime.unloaded = [], []
-        self.host = FakeHost()
+        self.host = Host()
         self.listener = FakeListener()
         self.loaded, self.unloaded = FakeRuntime.loaded, FakeRuntime.unloaded
         self.calls: list[str] = []

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from modelport.engine.engine import LoggingHost
+from modelport.engine.engine import Engine
 from modelport.server.config import SettingsError
 from modelport.server.http import AccessRecord
 from modelport.server.logs import AccessLog, Logs, configure_logs
@@ -145,7 +145,7 @@ def test_a_log_file_that_cannot_be_written_is_told_before_the_start(tmp_path: Pa
 
 def test_models_speak_under_their_name(configure: Configure) -> None:
     log = configure()
-    host = LoggingHost()
+    host = Engine().host
     for level in ("verbose", "info", "warning", "error"):
         host.log(level, f"{level} of 100%", model="resnet")
     assert log.lines == [

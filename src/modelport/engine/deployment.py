@@ -115,6 +115,9 @@ class Deployment:
         if self.is_decoupled:
             # A stream must be able to wait for its reader.
             self._placement.stay_off_loop()
+        if any(getattr(instance, "may_wait", False) for instance in version.instances):
+            # As must a model that waits for others.
+            self._placement.stay_off_loop()
         self._instances = Instances(
             zip(version.instances, version.instance_names, strict=True),
             placement=self._placement,
@@ -167,6 +170,10 @@ class Deployment:
     def is_ready(self) -> bool:
         """Whether all instances can still answer."""
         return self._instances.are_ready()
+
+    def stay_off_loop(self) -> None:
+        """Run on threads from now on, unless the configuration says otherwise."""
+        self._placement.stay_off_loop()
 
     def is_live(self) -> bool:
         """Whether no worker process hangs."""

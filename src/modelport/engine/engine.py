@@ -5,22 +5,24 @@ is detached and drained. Everything here runs on the event loop.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from modelport.clock import Clock, SystemClock
+from modelport.custom_metrics import CustomMetrics
 from modelport.engine.cache import ResponseCache
 from modelport.engine.caching import CachingDeployment, CachingPipeline, wants_cache
 from modelport.engine.deployment import Deployment, EngineOptions
 from modelport.engine.executor import Completions, call_on_thread
+from modelport.engine.host import EngineHost
 from modelport.engine.pipeline import Pipeline
 from modelport.engine.sequence_deployment import SequenceDeployment
 from modelport.errors import InvalidRequest, NotFound, Unavailable
 from modelport.messages import Request, Sink, Ticket
 from modelport.repository.lifecycle import Phase
 from modelport.repository.repository import IndexRow, ModelVersion
+from modelport.runtimes.base import RemoteRuntime
 
 if TYPE_CHECKING:
     from modelport.repository.repository import Repository
@@ -49,7 +51,8 @@ class Engine:
     def __init__(self, options: EngineOptions | None = None, clock: Clock | None = None) -> None:
         self.options = options or EngineOptions()
         self.clock = clock or SystemClock()
-        self.host = LoggingHost()
+        self.custom_metrics = CustomMetrics()
+        self.host = EngineHost(self)
         self.cache = ResponseCache(self.options.cache_bytes) if self.options.cache_bytes else None
         self.is_exiting = False
         self.is_open = False
@@ -76,6 +79,11 @@ class Engine:
         self._repository = repository
         await repository.open()
         self.is_open = True
+
+    @property
+    def completions(self) -> Completions | None:
+        """The way from other threads to the event loop; ``None`` before ``open``."""
+        return self._completions
 
     async def drain(self) -> None:
         """Take no new requests; return when those in flight are over."""
@@ -187,6 +195,15 @@ class Engine:
             deployment
             for name in names
             for _, deployment in sorted(self._served.get(name, {}).items())
+        ]
+
+    def workers(self) -> list[tuple[str, int, str, RemoteRuntime]]:
+        """Every instance in a worker process: model, version and name, with itself."""
+        return [
+            (served.name, served.version, name, worker)
+            for served in self.deployments()
+            if isinstance(served, Deployment)
+            for name, worker in served.workers()
         ]
 
     def index(self) -> "list[IndexRow]":
@@ -310,6 +327,8 @@ class Engine:
         deployment.close()
         await deployment.wait_closed()
         self._closing.pop(deployment).set()
+        if deployment.name not in self._served:
+            self.custom_metrics.forget(deployment.name)
 
     def _pipelines_through(self, deployment: Served) -> list[Pipeline]:
         return [
@@ -378,21 +397,3 @@ class Engine:
             if default.config.switch("ovms", self.options.is_ovms):
                 routes[name, "0"] = default
         self._routes = routes
-
-
-class LoggingHost:
-    """What models may ask of the server: for now, lines in its log."""
-
-    def log(self, level: str, message: str, *, model: str) -> None:
-        """Write a line; ``level`` is error, warning, info or verbose."""
-        with contextlib.suppress(KeyError):
-            _MODEL_LOG.log(_LEVELS[level], "%s", message, extra={"model": model})
-
-
-_MODEL_LOG = logging.getLogger("modelport.model")
-_LEVELS = {
-    "error": logging.ERROR,
-    "warning": logging.WARNING,
-    "info": logging.INFO,
-    "verbose": logging.DEBUG,
-}

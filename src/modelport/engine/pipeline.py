@@ -263,6 +263,8 @@ class _Run:
             outputs=tuple(step.outputs),
             parameters=mine.parameters,
         )
+        if mine.trail:
+            request.trail = mine.trail
         request.principal = mine.principal
         request.trace_id = mine.trace_id
         request.priority = mine.priority

@@ -10,13 +10,14 @@ runtime runs the shipped suite, :mod:`modelport.testing.runtime_suite`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
+from modelport.custom_metrics import Labels, Measure
 from modelport.errors import ModelFailed, ModelportError
-from modelport.messages import Request, Response
+from modelport.messages import Request, Response, Sink, Ticket
 from modelport.specs import ModelConfig
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "LoadContext",
     "ModelSource",
     "Outcome",
+    "Question",
     "RemoteDone",
     "RemoteRuntime",
     "Runtime",
@@ -39,11 +41,68 @@ Outcome = Response | ModelportError | None
 """What a request of a batch came to; ``None`` where it is answered through ``Work.send``."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a model asks about models.
+
+    Attributes:
+        verb: ``load``, ``unload`` or ``is_ready``.
+        model: The one it is about.
+        version: Decimal digits, or "" for the one that the server chooses; of ``is_ready``.
+        config: JSON to load it with instead of its own configuration; ``None`` for its own.
+        files: Contents by path, to load it with.
+        unload_dependents: Whether members of an ensemble are unloaded with it.
+    """
+
+    verb: Literal["load", "unload", "is_ready"]
+    model: str
+    version: str = ""
+    config: str | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    unload_dependents: bool = False
+
+
 class Host(Protocol):
     """What a model may ask of the server that runs it. Safe to call from any thread."""
 
     def log(self, level: str, message: str, *, model: str) -> None:
         """Write a line to the server's log; ``level`` is error, warning, info or verbose."""
+        ...
+
+    def infer(self, model: str, version: str, request: Request, sink: Sink) -> Ticket:
+        """Send a request to another model.
+
+        Args:
+            model: Its name.
+            version: Decimal digits; "" for the one that the server chooses.
+            request: Belongs to the host from here on.
+            sink: Called on a thread of the host's, which it must not hold up; also told if the
+                request is refused.
+        """
+        ...
+
+    def ask(self, question: Question, done: Callable[[bool | ModelportError], object]) -> None:
+        """Answer a question, later, on a thread of the host's: ``True``, ``False``, or why not."""
+        ...
+
+    def may_wait(self, *, model: str) -> bool:
+        """Whether the calling thread may wait for an answer; not if everybody would wait with it.
+
+        A model that gets a no runs elsewhere from then on, if its configuration allows.
+        """
+        ...
+
+    def measure(self, measure: Measure) -> None:
+        """Count what a model has measured.
+
+        Raises:
+            InvalidRequest: A name or a value that cannot be.
+            Conflict: The name means something else already.
+        """
+        ...
+
+    def measured(self, family: str, labels: Labels) -> float:
+        """What a metric of a model stands at."""
         ...
 
 
@@ -197,7 +256,11 @@ class Runtime(Protocol):
     """
 
     default_filename: ClassVar[str]
-    """What the model file is called where the configuration does not say."""
+    """What the model file is called where the configuration does not say.
+
+    A runtime whose model may wait for other models has an attribute ``may_wait`` that is true: it
+    is never run on the event loop, unless its configuration says so.
+    """
 
     @classmethod
     def complete(cls, source: ModelSource, config: ModelConfig) -> ModelConfig:

@@ -29,6 +29,7 @@ from modelport.runtimes.base import (
     Work,
     as_model_failure,
 )
+from modelport.runtimes.calls import calls_others, waiting_for
 from modelport.runtimes.model_code import Home
 from modelport.runtimes.nvidia import count_gpus
 from modelport.runtimes.python_objects import (
@@ -53,6 +54,9 @@ class PythonRuntime(TensorRuntime):
     """One function, or one object of a class."""
 
     default_filename: ClassVar[str] = DEFAULT_FILENAME
+
+    may_wait = False
+    """Whether the model's code looks as if it asked other models."""
 
     @classmethod
     def gpus(cls) -> Gpus:
@@ -89,6 +93,7 @@ class PythonRuntime(TensorRuntime):
             raise load_failure(source, "making the model", exc, context.host) from exc
         self._signature, self._home, self._host = signature, home, context.host
         self._name = source.name
+        self.may_wait = calls_others(source.version_directory)
         self._call = callable_of(target)
         self._style = style_of(self._call)
         self._wants_parameters = wants_parameters(target, signature)
@@ -98,6 +103,15 @@ class PythonRuntime(TensorRuntime):
         self, batch: Batch
     ) -> Sequence[Outcome] | Awaitable[Sequence[Outcome] | None] | None:
         """Answer a batch in the way of the callable."""
+        with self._waited_for_by(batch.works):
+            return self._started(batch)
+
+    def _waited_for_by(self, works: Sequence[Work]) -> contextlib.AbstractContextManager[None]:
+        return waiting_for(self._name, works) if self.may_wait else contextlib.nullcontext()
+
+    def _started(
+        self, batch: Batch
+    ) -> Sequence[Outcome] | Awaitable[Sequence[Outcome] | None] | None:
         match self._style:
             case Style.FUNCTION:
                 return super().execute(batch)
@@ -161,7 +175,10 @@ class PythonRuntime(TensorRuntime):
 
     async def _answer_async(self, works: Sequence[Work], batch: Batch) -> list[Outcome]:
         arguments = self._arguments(works, batch)
-        return self._answered(works, await self._called(arguments), batch)
+        # Again, because this runs in a task of its own.
+        with self._waited_for_by(works):
+            result = await self._called(arguments)
+        return self._answered(works, result, batch)
 
     def _answered(self, works: Sequence[Work], result: Any, batch: Batch) -> list[Outcome]:
         batch.computed_ns = time.perf_counter_ns()
@@ -196,12 +213,13 @@ class PythonRuntime(TensorRuntime):
 
     async def _stream_async(self, work: Work) -> None:
         try:
-            async with contextlib.aclosing(self._called(self._arguments([work]))) as items:
-                async for item in items:
-                    if work.is_cancelled:
-                        break
-                    work.send(self._response(work, item), final=False)
-                    await work.drained()
+            with self._waited_for_by([work]):
+                async with contextlib.aclosing(self._called(self._arguments([work]))) as items:
+                    async for item in items:
+                        if work.is_cancelled:
+                            break
+                        work.send(self._response(work, item), final=False)
+                        await work.drained()
         except Exception as exc:
             self._end(work, exc)
         else:

@@ -168,6 +168,8 @@ class Server:
         return ops.OpsOptions(
             metrics=self.settings.metrics_config,
             open_connections=lambda: len(self.http.connections) + len(self.grpc.connections),
+            workers=self.engine.workers,
+            custom_metrics=self.engine.custom_metrics.families,
             cache=self.engine.cache,
         )
 

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from modelport.custom_metrics import CustomMetrics, Labels, Measure
 from modelport.dtypes import DATATYPE_BY_NUMPY, DataType
 from modelport.errors import Cancelled, ModelFailed, ModelportError
-from modelport.messages import ParameterValue, Request, Response, Tensors
+from modelport.messages import ParameterValue, Request, Response, Sink, Tensors
+from modelport.runtimes.base import Question
 from modelport.tensors import Array, Tensor
 
-__all__ = ["FakeHost", "FakeWork", "work_of"]
+__all__ = ["FakeHost", "FakeTicket", "FakeWork", "work_of"]
 
 
 class FakeWork:
@@ -64,14 +66,61 @@ class FakeWork:
 
 @dataclass(slots=True)
 class FakeHost:
-    """A :class:`modelport.runtimes.base.Host` that remembers the log."""
+    """A :class:`modelport.runtimes.base.Host` that remembers what it was asked."""
 
     lines: list[tuple[str, str, str]] = field(default_factory=list)
     """Level, message and model of each line."""
+    requests: list[tuple[str, str, Request]] = field(default_factory=list)
+    """Model, version and request of each call."""
+    questions: list[Question] = field(default_factory=list)
+    answer: Callable[[Request], Response | ModelportError] = lambda _: ModelFailed("no such model")
+    """What the other models answer."""
+    verdict: bool | ModelportError = True
+    """What every question is answered with."""
+    is_on_loop: bool = False
+    """Whether models are told that they must not wait."""
+    metrics: CustomMetrics = field(default_factory=CustomMetrics)
 
     def log(self, level: str, message: str, *, model: str) -> None:
         """Remember a line."""
         self.lines.append((level, message, model))
+
+    def infer(self, model: str, version: str, request: Request, sink: Sink) -> "FakeTicket":
+        """Answer at once."""
+        self.requests.append((model, version, request))
+        answer = self.answer(request)
+        if isinstance(answer, Response):
+            sink.push(answer, True)
+        else:
+            sink.fail(answer)
+        return FakeTicket()
+
+    def ask(self, question: Question, done: Callable[[bool | ModelportError], object]) -> None:
+        """Answer at once."""
+        self.questions.append(question)
+        done(self.verdict)
+
+    def may_wait(self, *, model: str) -> bool:
+        """Whether it may."""
+        return not self.is_on_loop
+
+    def measure(self, measure: Measure) -> None:
+        """Count."""
+        self.metrics.apply(measure)
+
+    def measured(self, family: str, labels: Labels) -> float:
+        """What has been counted."""
+        return self.metrics.value(family, labels)
+
+
+class FakeTicket:
+    """A :class:`modelport.messages.Ticket` of what is over already."""
+
+    def cancel(self) -> None:
+        """Nothing is left to cancel."""
+
+    def resume(self) -> None:
+        """Nothing is left to come."""
 
 
 def work_of(

@@ -79,12 +79,13 @@ class Page:
         """Write one histogram.
 
         Args:
-            labels: Not "".
+            labels: May be "".
             bounds: Inclusive upper bounds as :func:`encode_number` writes them, without the last.
             counts: Observations per bucket, not summed up; one more than there are bounds.
             total: Of all observed values.
         """
-        prefix = f'{self._name}_bucket{{{labels},le="'
+        more = f"{labels}," if labels else ""
+        prefix = f'{self._name}_bucket{{{more}le="'
         # A list, not a generator: the page stays what it was if something raises in here.
         sums = list(accumulate(counts))
         lines = [
@@ -92,8 +93,8 @@ class Page:
         ]
         lines.append(
             f'{prefix}+Inf"}} {sums[-1]}\n'
-            f"{self._name}_sum{{{labels}}} {encode_number(total)}\n"
-            f"{self._name}_count{{{labels}}} {sums[-1]}\n"
+            f"{_series(f'{self._name}_sum', labels)} {encode_number(total)}\n"
+            f"{_series(f'{self._name}_count', labels)} {sums[-1]}\n"
         )
         self._lines += lines
 

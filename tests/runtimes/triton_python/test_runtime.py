@@ -519,17 +519,12 @@ class TestRequest:
                 "iterative_sequence",
             ),
             ("requests[0].set_flags(1)", "its caller's"),
-            ("pb_utils.InferenceRequest('other', ['y'], []).exec()", "calling model 'other'"),
-            (
-                "asyncio.run(pb_utils.InferenceRequest('other', ['y'], []).async_exec())",
-                "calling model 'other'",
-            ),
             ("pb_utils.InferenceRequest('o', [], []).get_response_sender()", "response sender"),
-            ("pb_utils.load_model(model_name='other')", "not offered yet"),
-            ("pb_utils.unload_model('other')", "not offered yet"),
-            ("pb_utils.is_model_ready('other')", "not offered yet"),
-            ("pb_utils.MetricFamily('mine', 'd', 0)", "custom metrics ('mine')"),
-            ("pb_utils.ResponseIterator()", "not offered yet"),
+            ("pb_utils.MetricFamily('mine', 'd', 7)", "is of kind 7"),
+            ("pb_utils.MetricFamily('nv_mine').Metric()", "the server's own"),
+            ("pb_utils.MetricFamily('mine').Metric(buckets=[1])", "Unexpected buckets"),
+            ("pb_utils.MetricFamily('mine', 'd', 2).Metric()", "'buckets'"),
+            ("pb_utils.MetricFamily('mine').Metric().set(1)", "which has increment, not set"),
         ],
     )
     def test_what_is_not_offered_says_so(self, serve: Serve, call: str, text: str) -> None:

@@ -28,9 +28,11 @@ __all__ = [
     "MODEL_COUNTS",
     "OPEN_CONNECTIONS",
     "ROWS",
+    "WORKERS",
     "CacheReading",
     "HistogramRow",
     "LatencyRow",
+    "WorkerPort",
 ]
 
 
@@ -64,6 +66,24 @@ class LatencyRow:
     summary: Family
     read: Callable[[ModelStatistics], Duration]
     at: int
+
+
+class WorkerPort(Protocol):
+    """An instance in a worker process."""
+
+    @property
+    def capacity(self) -> int:
+        """Batches that it takes now; 0 while its process is down."""
+        ...
+
+    @property
+    def restarts(self) -> int:
+        """How often its process was started again."""
+        ...
+
+    def resident_bytes(self) -> int:
+        """Memory of its process."""
+        ...
 
 
 def _counter(name: str, help_: str) -> Family:
@@ -245,6 +265,27 @@ ROWS = HistogramRow(
     _histogram("modelport_batch_rows", "Batch rows per execution"),
     lambda stats: stats.batch_rows,
     1,
+)
+
+WORKERS: tuple[tuple[Family, Callable[[WorkerPort], int]], ...] = (
+    (
+        _gauge("modelport_worker_up", "1 while the worker process of an instance runs, else 0"),
+        lambda worker: int(worker.capacity > 0),
+    ),
+    (
+        _counter(
+            "modelport_worker_restarts_total",
+            "How often the worker process of an instance ended by itself and was started again",
+        ),
+        lambda worker: worker.restarts,
+    ),
+    (
+        _gauge(
+            "modelport_worker_resident_memory_bytes",
+            "Memory of the worker process of an instance that is in RAM",
+        ),
+        lambda worker: worker.resident_bytes(),
+    ),
 )
 
 INFO = _gauge("modelport_info", "Always 1; the labels tell which Modelport this is")

@@ -7,14 +7,18 @@ from functools import lru_cache
 from typing import Protocol
 
 from modelport._version import __version__
+from modelport.custom_metrics import MetricFamily
 from modelport.latency_window import LatencyWindow
 from modelport.protocols.ops import families
 from modelport.protocols.ops.machine import Machine
 from modelport.specs import ModelConfig
 from modelport.stats import ModelStatistics
-from modelport.wire.prometheus import Page, encode_labels, encode_number
+from modelport.wire.prometheus import Family, FamilyType, Page, encode_labels, encode_number
 
 __all__ = ["CachePort", "DeploymentPort", "EnginePort", "MetricsSwitches", "OpsOptions", "render"]
+
+
+WorkerRow = tuple[str, int, str, families.WorkerPort]
 
 
 class DeploymentPort(Protocol):
@@ -89,12 +93,16 @@ class OpsOptions:
         metrics: Which families of latencies exist.
         open_connections: Counts them.
         cache: The cache of responses; ``None`` if there is none.
+        workers: Gives model, version and name of every instance in a worker process, with it.
+        custom_metrics: Gives the metrics that models define themselves.
         machine: Tells of the process. Not to be shared: each keeps the time of its last look.
     """
 
     metrics: MetricsSwitches
     open_connections: Callable[[], int]
     cache: CachePort | None = None
+    workers: Callable[[], Sequence[WorkerRow]] = tuple
+    custom_metrics: Callable[[], Sequence[MetricFamily]] = tuple
     machine: Machine = field(default_factory=Machine)
 
 
@@ -127,7 +135,9 @@ def render(deployments: Sequence[DeploymentPort], options: OpsOptions) -> bytes:
         if decoupled:
             _write_histograms(page, families.FIRST_RESPONSE, decoupled)
     _write_histograms(page, families.ROWS, models)
+    _write_workers(page, options.workers())
     _write_process(page, options)
+    _write_custom(page, options.custom_metrics())
     return page.encode()
 
 
@@ -209,6 +219,28 @@ def _bounds(bounds: tuple[int, ...], unit: int) -> tuple[str, ...]:
     return tuple(
         encode_number(bound // unit if bound % unit == 0 else bound / unit) for bound in bounds
     )
+
+
+def _write_workers(page: Page, rows: Sequence[WorkerRow]) -> None:
+    if not rows:
+        return
+    labelled = [
+        (encode_labels({"model": model, "version": str(version), "instance": name}), worker)
+        for model, version, name, worker in rows
+    ]
+    for family, read in families.WORKERS:
+        page.begin(family)
+        page.samples((labels, read(worker)) for labels, worker in labelled)
+
+
+def _write_custom(page: Page, custom: Sequence[MetricFamily]) -> None:
+    for family in custom:
+        page.begin(Family(family.name, FamilyType(family.kind), family.help))
+        for labels, value in family.values.items():
+            page.sample(encode_labels(dict(labels)), value)
+        for labels, seen in family.observations.items():
+            bounds = tuple(encode_number(bound) for bound in seen.bounds)
+            page.histogram(encode_labels(dict(labels)), bounds, seen.counts, seen.total)
 
 
 def _write_process(page: Page, options: OpsOptions) -> None:

@@ -55,6 +55,13 @@ def page() -> str:
         _table(family for family, _ in families.CACHE_COUNTS),
         "And of the cache as a whole, without labels:",
         _table(family for family, _ in families.CACHE),
+        "## Of each worker process",
+        "Labels: `model`, `version` and `instance`; of models that"
+        " [run in worker processes](../how-to/worker-processes.md).",
+        _table(family for family, _ in families.WORKERS),
+        "## That models define",
+        "Under the names and labels that [their code](../how-to/call-models-from-models.md) gives"
+        " them, added up over all instances, in whatever process they run.",
         "## Of the server and its machine",
         "Without labels, except `modelport_info`: `version` and `python`. Those of the machine and"
         " of the process's memory and files exist on Linux only.",

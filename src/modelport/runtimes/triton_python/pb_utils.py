@@ -1,21 +1,27 @@
 """What model files import as ``triton_python_backend_utils``.
 
-The names are Triton's. What is known and not offered yet is here too and says so when it is used,
-because a model that imports it may never get to use it.
+The names are Triton's.
 """
 
 import struct
 import sys
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from modelport.dtypes import DATATYPE_BY_CONFIG_NAME, DATATYPE_BY_NUMPY
 from modelport.runtimes.model_code import nearest_home
+from modelport.runtimes.triton_python.calling import (
+    ResponseIterator,
+    is_model_ready,
+    load_model,
+    unload_model,
+)
 from modelport.runtimes.triton_python.errors import TritonError, TritonModelException
 from modelport.runtimes.triton_python.logger import Logger
 from modelport.runtimes.triton_python.memory import InferenceTrace, MemoryType, PreferredMemory
+from modelport.runtimes.triton_python.metrics import Metric, MetricFamily
 from modelport.runtimes.triton_python.model_config import ModelConfig
 from modelport.runtimes.triton_python.request import (
     REQUEST_FLAG_SEQUENCE_END,
@@ -47,6 +53,7 @@ __all__ = [
     "InferenceTrace",
     "Logger",
     "MemoryType",
+    "Metric",
     "MetricFamily",
     "ModelConfig",
     "PreferredMemory",
@@ -186,41 +193,6 @@ def get_model_dir() -> str:
     return str(home.directory)
 
 
-class MetricFamily:
-    """Metrics of a model's own; not offered yet."""
-
-    COUNTER = 0
-    GAUGE = 1
-    HISTOGRAM = 2
-
-    def __init__(self, name: str = "", description: str = "", kind: int = COUNTER) -> None:
-        raise TritonModelException(f"custom metrics ('{name}') are not offered yet")
-
-
-class ResponseIterator:
-    """The responses of another model; not offered yet."""
-
-    def __init__(self) -> None:
-        raise TritonModelException(_NO_CALLS)
-
-
-def load_model(
-    model_name: str, config: str = "", files: Mapping[str, bytes] | None = None
-) -> NoReturn:
-    """Load another model; not offered yet."""
-    raise TritonModelException(_NO_CALLS)
-
-
-def unload_model(model_name: str, unload_dependents: bool = False) -> NoReturn:
-    """Unload another model; not offered yet."""
-    raise TritonModelException(_NO_CALLS)
-
-
-def is_model_ready(model_name: str, model_version: str = "") -> NoReturn:
-    """Whether another model can answer; not offered yet."""
-    raise TritonModelException(_NO_CALLS)
-
-
 def _config_by_name(
     model_config: Mapping[str, Any], section: str, name: str
 ) -> dict[str, Any] | None:
@@ -230,8 +202,6 @@ def _config_by_name(
             return found
     return None
 
-
-_NO_CALLS = "calling and managing other models from a model is not offered yet"
 
 TRITON_STRING_TO_NUMPY = {
     name: datatype.numpy.type

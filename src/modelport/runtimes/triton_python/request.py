@@ -1,16 +1,23 @@
 """Requests as a Triton Python model sees them."""
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import NoReturn
+import sys
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, Literal, overload
 
-from modelport.messages import ParameterValue
-from modelport.runtimes.base import Work
+from modelport.dtypes import BYTES
+from modelport.errors import ModelportError
+from modelport.messages import ParameterValue, Request, Tensors
+from modelport.runtimes.base import Host, Work
+from modelport.runtimes.calls import Call, begin_call
+from modelport.runtimes.triton_python.calling import ResponseIterator, host_of
 from modelport.runtimes.triton_python.errors import TritonModelException
 from modelport.runtimes.triton_python.interface import Interface
 from modelport.runtimes.triton_python.memory import InferenceTrace, PreferredMemory
-from modelport.runtimes.triton_python.response import InferenceResponseSender
-from modelport.runtimes.triton_python.tensor import Tensor
+from modelport.runtimes.triton_python.response import InferenceResponse, InferenceResponseSender
+from modelport.runtimes.triton_python.tensor import Tensor, bytes_array
+from modelport.tensors import Array
+from modelport.tensors import Tensor as EngineTensor
 
 __all__ = [
     "REQUEST_FLAG_SEQUENCE_END",
@@ -38,6 +45,7 @@ class InferenceRequest:
         "_model_version",
         "_parameters",
         "_preferred_memory",
+        "_priority",
         "_request_id",
         "_requested_output_names",
         "_timeout",
@@ -57,6 +65,7 @@ class InferenceRequest:
         preferred_memory: PreferredMemory | None = None,
         trace: InferenceTrace | None = None,
         parameters: Mapping[str, ParameterValue] | str | None = None,
+        priority: int = 0,
     ) -> None:
         self._model_name = model_name
         self._requested_output_names = list(requested_output_names)
@@ -66,6 +75,7 @@ class InferenceRequest:
         self._model_version = model_version
         self._flags = flags
         self._timeout = timeout
+        self._priority = priority
         self._preferred_memory = preferred_memory or PreferredMemory()
         self._trace = trace or InferenceTrace()
         self._parameters = (
@@ -108,6 +118,10 @@ class InferenceRequest:
         """How long it may wait, in microseconds; 0 for the model's default."""
         return self._timeout
 
+    def priority(self) -> int:
+        """How urgent it is: 1 for the most, 0 for the model's default."""
+        return self._priority
+
     def parameters(self) -> str:
         """What the caller said beside the inputs, as a JSON object without reserved keys."""
         return self._parameters
@@ -132,13 +146,66 @@ class InferenceRequest:
         """Say what happens to the request when ``execute`` returns."""
         raise TritonModelException("only a request given to execute() can be released")
 
-    def exec(self, decoupled: bool = False) -> NoReturn:
-        """Ask the other model; not offered yet."""
-        raise TritonModelException(_no_bls(self._model_name))
+    @overload
+    def exec(self, decoupled: Literal[False] = False) -> InferenceResponse: ...
+    @overload
+    def exec(self, decoupled: Literal[True]) -> ResponseIterator: ...
+    def exec(self, decoupled: bool = False) -> InferenceResponse | ResponseIterator:
+        """Ask the other model, and wait for its answer.
 
-    async def async_exec(self, decoupled: bool = False) -> NoReturn:
-        """Ask the other model; not offered yet."""
-        raise TritonModelException(_no_bls(self._model_name))
+        Args:
+            decoupled: Give the responses one by one instead, as they come.
+
+        Returns:
+            What the model answered; an answer that is an error is one with ``has_error()``.
+
+        Raises:
+            TritonModelException: If the call would go round in a circle, or cannot wait here.
+        """
+        call = self._begin(*host_of(sys._getframe(1)), blocks=True)
+        responses = ResponseIterator(call, self._model_name)
+        return responses if decoupled else responses.only()
+
+    def async_exec(
+        self, decoupled: bool = False
+    ) -> Coroutine[Any, Any, InferenceResponse | ResponseIterator]:
+        """Ask the other model without holding up what runs beside this; see ``exec``."""
+        # Who asks is seen now: a task that runs this has no model below it on the stack.
+        return self._exec_async(*host_of(sys._getframe(1)), decoupled)
+
+    async def _exec_async(
+        self, host: Host, caller: str, decoupled: bool
+    ) -> InferenceResponse | ResponseIterator:
+        call = self._begin(host, caller, blocks=False)
+        responses = ResponseIterator(call, self._model_name)
+        return responses if decoupled else await responses.only_async()
+
+    def _begin(self, host: Host, caller: str, *, blocks: bool) -> Call:
+        version = str(self._model_version) if self._model_version > 0 else ""
+        try:
+            return begin_call(host, caller, self._model_name, version, self._made(), blocks=blocks)
+        except ModelportError as exc:
+            raise TritonModelException(str(exc)) from exc
+
+    def _made(self) -> Request:
+        """The same for the engine."""
+        tensors = [
+            EngineTensor(tensor._name, tensor._datatype, _given(tensor)) for tensor in self._inputs
+        ]
+        request = Request(
+            Tensors(tensors),
+            id=self._request_id,
+            outputs=tuple(self._requested_output_names),
+            parameters=json.loads(self._parameters or "{}"),
+        )
+        if self._correlation_id:
+            request.sequence_id = self._correlation_id
+            request.sequence_start = bool(self._flags & REQUEST_FLAG_SEQUENCE_START)
+            request.sequence_end = bool(self._flags & REQUEST_FLAG_SEQUENCE_END)
+        request.timeout_us = self._timeout
+        request.priority = self._priority
+        request.trace_id = self._trace.get_context()
+        return request
 
 
 class ServedRequest(InferenceRequest):
@@ -193,6 +260,10 @@ class ServedRequest(InferenceRequest):
     def timeout(self) -> int:
         """How long it may wait in the queue, in microseconds; 0 for the model's default."""
         return self._work.request.timeout_us
+
+    def priority(self) -> int:
+        """How urgent it is: 1 for the most, 0 for the model's default."""
+        return self._work.request.priority
 
     def parameters(self) -> str:
         """What the caller said beside the inputs, as a JSON object without reserved keys."""
@@ -250,8 +321,11 @@ class ServedRequest(InferenceRequest):
         return f"<InferenceRequest {self.request_id()!r} {self.inputs()}>"
 
 
-def _no_bls(model_name: str) -> str:
-    return (
-        f"calling model '{model_name}' from a model is not offered yet; use an ensemble, or call "
-        "the server over the network"
-    )
+def _given(tensor: Tensor) -> Array:
+    """The array, which the other model may look at and no more."""
+    array = tensor._array
+    if tensor._datatype is BYTES:
+        array = bytes_array(array)
+    view = array.view()
+    view.flags.writeable = False
+    return view

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, overload
 
 from modelport.errors import LoadFailed, ModelportError
 from modelport.runtimes.base import Batch, Gpus, Host, LoadContext, ModelSource, Outcome
+from modelport.runtimes.calls import calls_others, waiting_for
 from modelport.runtimes.model_code import Home, import_model
 from modelport.runtimes.nvidia import count_gpus
 from modelport.runtimes.triton_python.interface import Interface
@@ -38,6 +39,9 @@ class TritonPythonRuntime:
     _host: Host
     _interface: Interface
 
+    may_wait = False
+    """Whether the model's code looks as if it asked other models."""
+
     @classmethod
     def complete(cls, source: ModelSource, config: ModelConfig) -> ModelConfig:
         """Ask the model's own ``auto_complete_config``; without one nothing is added."""
@@ -65,6 +69,7 @@ class TritonPythonRuntime:
             config, version=source.version, instance_name=context.instance_name
         )
         model_class, self._home = _model_class(source, config, context.host)
+        self.may_wait = calls_others(source.version_directory, source.directory)
         try:
             self._model = model_class()
             self._execute = self._model.execute
@@ -90,7 +95,11 @@ class TritonPythonRuntime:
             for request in requests:
                 request.get_response_sender()
         try:
-            returned = self._execute(requests)
+            if self.may_wait:
+                with waiting_for(interface.model_name, works):
+                    returned = self._execute(requests)
+            else:
+                returned = self._execute(requests)
         except (Exception, SystemExit) as exc:
             return self._fail(requests, exc)
         if returned.__class__ is not list and inspect.isawaitable(returned):
@@ -117,7 +126,12 @@ class TritonPythonRuntime:
         self, requests: list[ServedRequest], awaitable: Awaitable[Any]
     ) -> Sequence[Outcome] | None:
         try:
-            returned = await awaitable
+            if self.may_wait:
+                works = [request._work for request in requests]
+                with waiting_for(self._interface.model_name, works):
+                    returned = await awaitable
+            else:
+                returned = await awaitable
         except (Exception, SystemExit) as exc:
             return self._fail(requests, exc)
         return self._read(requests, returned)

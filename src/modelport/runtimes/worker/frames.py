@@ -31,8 +31,10 @@ __all__ = [
     "FrameReader",
     "Loader",
     "Storer",
+    "error_of",
     "frame",
     "json_frame",
+    "plain_error",
 ]
 
 INLINE_BYTES = 16 * 1024
@@ -158,6 +160,11 @@ class Encoder:
         self._storer = storer
         self._heads: dict[tuple[str, DataType, tuple[int, ...]], bytes] = {}
 
+    def head(self, value: Any) -> bytes:
+        """Pack a short JSON value that other things may follow."""
+        data = json.dumps(value, separators=(",", ":")).encode()
+        return _LENGTH.pack(len(data)) + data
+
     def requests(self, batch: int, rows: int, works: Sequence[Any]) -> bytes:
         """Pack a batch: works with ``request`` and ``rows``."""
         parts = [b"", _BATCH.pack(batch, rows, len(works))]
@@ -206,7 +213,7 @@ class Encoder:
         if outcome is None:
             parts.append(_NOTHING)
         elif isinstance(outcome, ModelportError):
-            text = json.dumps([outcome.kind, outcome.text]).encode()
+            text = json.dumps(plain_error(outcome)).encode()
             parts.append(_OUTCOME.pack(_IS_ERROR, 0, len(text)))
             parts.append(text)
         else:
@@ -271,6 +278,12 @@ class Decoder:
     def __init__(self, loader: Loader) -> None:
         self._load = loader.load
         self._heads: dict[bytes, tuple[str, DataType, tuple[int, ...]]] = {}
+
+    def head(self, body: bytes) -> tuple[Any, int]:
+        """Give the JSON value at the beginning, and where it ends."""
+        (size,) = _LENGTH.unpack_from(body)
+        end = _LENGTH.size + size
+        return json.loads(body[_LENGTH.size : end]), end
 
     def requests(self, body: bytes) -> tuple[int, int, list[tuple[Request, int]]]:
         """Give the number of a batch, its rows, and its requests with theirs."""
@@ -368,13 +381,19 @@ class Decoder:
         return found
 
 
-def error_of(kind: str, text: str) -> ModelportError:
-    """Make an error of a kind again.
+def plain_error(error: ModelportError) -> tuple[str, str, bool]:
+    """Give an error's kind and text, and whether it is the model's own."""
+    return error.kind, error.text, isinstance(error, ModelFailed)
 
-    >>> error_of("overloaded", "full")
-    Overloaded('full')
+
+def error_of(kind: str, text: str, is_model_s: bool) -> ModelportError:
+    """Make an error again.
+
+    >>> from modelport.errors import NotFound
+    >>> error_of(*plain_error(NotFound("no such file")))
+    NotFound('no such file')
     """
-    make = _ERROR_BY_KIND.get(kind)
+    make = None if is_model_s else _ERROR_BY_KIND.get(kind)
     return ModelFailed(text, code=ErrorKind(kind)) if make is None else make(text)
 
 

@@ -9,10 +9,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from modelport.errors import LoadFailed
 from modelport.runtimes.worker.arena import ARENA_BYTES, Memory
-from modelport.runtimes.worker.frames import Frame, FrameReader, frame
+from modelport.runtimes.worker.frames import Encoder, Frame, FrameReader, frame
 from modelport.runtimes.worker.link import (
     Incoming,
     Outgoing,
@@ -137,9 +138,12 @@ class WorkerProcess:
         """Send a frame past the batches that wait; on an event loop."""
         self._control.write(data, [])
 
-    def tell_with(self, data: bytes) -> None:
-        """Send a frame past the batches, with what has been encoded for it."""
-        self._control.write(data, self.outgoing.take_fds())
+    def reply(self, head: list[Any], encode: Callable[[Encoder, list[bytes]], object]) -> None:
+        """Send what a call of the model came to; on an event loop."""
+        encoder = self.outgoing.encoder
+        parts = [b"", encoder.head(head)]
+        encode(encoder, parts)
+        self._control.write(encoder.closed(Frame.REPLY, parts), self.outgoing.take_fds())
 
     def _flush(self) -> None:
         release = self.incoming.release_frame()

@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
 from modelport.errors import LoadFailed, ModelFailed, ModelportError
@@ -31,7 +31,7 @@ from modelport.runtimes.base import (
 )
 from modelport.runtimes.worker.arena import ARENA_BYTES, Memory
 from modelport.runtimes.worker.calling import WorkerHost
-from modelport.runtimes.worker.frames import Frame, FrameReader, json_frame
+from modelport.runtimes.worker.frames import Encoder, Frame, FrameReader, json_frame
 from modelport.runtimes.worker.link import Incoming, Outgoing, receive, send_all
 from modelport.runtimes.worker.records import from_plain, to_plain
 from modelport.runtimes.worker.work import WorkerWork, Works
@@ -264,12 +264,13 @@ class Worker:
             self._unwritten.append(encoder.sent(batch, index, outcome, final=final))
             self._flush_locked()
 
-    def _call(self, head: bytes, encode: Any) -> None:
+    def _call(self, head: list[Any], encode: Callable[[Encoder, list[bytes]], None]) -> None:
         """Send a call of the model; ``encode`` adds a request to its parts."""
         with self._lock:
-            parts = [b"", head]
-            encode(self._outgoing.encoder, parts)
-            self._unwritten.append(self._outgoing.encoder.closed(Frame.CALL, parts))
+            encoder = self._outgoing.encoder
+            parts = [b"", encoder.head(head)]
+            encode(encoder, parts)
+            self._unwritten.append(encoder.closed(Frame.CALL, parts))
             self._flush_locked()
 
     def _flush(self) -> None:

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import ClassVar
 
 from modelport.errors import Cancelled, LoadFailed, ModelFailed, Unavailable
@@ -25,7 +26,9 @@ from modelport.runtimes.base import (
     RemoteRuntime,
     Runtime,
     Work,
+    gpus_of,
 )
+from modelport.runtimes.worker.answering import Answering
 from modelport.runtimes.worker.arena import check_platform
 from modelport.runtimes.worker.frames import Frame, json_frame
 from modelport.runtimes.worker.process import WorkerProcess, exit_reason
@@ -59,6 +62,7 @@ def worker_runtime(runtime: type[Runtime]) -> type["WorkerRuntime"]:
     members = {
         "__doc__": f"Stands in for a {runtime.__name__} in a worker process.",
         "default_filename": runtime.default_filename,
+        "gpus": staticmethod(partial(gpus_of, runtime)),
         "target": f"{runtime.__module__}:{runtime.__qualname__}",
     }
     return type(name, (WorkerRuntime,), members)
@@ -93,6 +97,7 @@ class WorkerRuntime(RemoteRuntime):
         self._next = 0
         self._running: dict[int, tuple[Batch, RemoteDone]] = {}
         self._streams: dict[tuple[int, int], _Stream] = {}
+        self._answering: dict[WorkerProcess, Answering] = {}
         self._most = MOST_AHEAD
         self._mean_ns = float(AHEAD_NS)
         self._asked_s = 0.0
@@ -179,6 +184,7 @@ class WorkerRuntime(RemoteRuntime):
     def _bring_up(self) -> WorkerProcess:
         context = self._context
         process = WorkerProcess(context.instance_name)
+        self._answering[process] = Answering(context.host, process)
         try:
             asked = self._asked(context.source, context.config) | {
                 "config_json": context.config_json,
@@ -192,6 +198,7 @@ class WorkerRuntime(RemoteRuntime):
 
             _answered(*process.ask(json_frame(Frame.LOAD, asked), received))
         except BaseException:
+            self._answering.pop(process).close()
             process.kill()
             process.wait()
             process.close()
@@ -258,6 +265,7 @@ class WorkerRuntime(RemoteRuntime):
         """The process has ended: whoever waits for it is told why."""
         process.drain()
         process.close()
+        self._answering.pop(process).close()
         self._process = None
         self.capacity = 0
         text = self._why_down(reason, pause_s)
@@ -381,6 +389,8 @@ class WorkerRuntime(RemoteRuntime):
             case Frame.READY:
                 self._said_ready = json.loads(body)
                 self._asked_s = 0.0
+            case Frame.CALL:
+                self._answering[process].called(process.incoming.decoder, body)
             case Frame.CONCURRENT:
                 self._most = CONCURRENT
                 self._adapt(0)

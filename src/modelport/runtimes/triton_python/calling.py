@@ -1,0 +1,158 @@
+"""What comes back when a Triton Python model asks others, and how it asks about them."""
+
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from types import FrameType
+
+from modelport.errors import Kind, ModelportError
+from modelport.messages import Response
+from modelport.runtimes.base import Host, Question
+from modelport.runtimes.calls import Call, answer_to
+from modelport.runtimes.model_code import nearest_home
+from modelport.runtimes.triton_python.errors import KIND_BY_CODE, TritonError, TritonModelException
+from modelport.runtimes.triton_python.response import InferenceResponse
+from modelport.runtimes.triton_python.tensor import InputTensor
+
+__all__ = ["ResponseIterator", "host_of", "is_model_ready", "load_model", "unload_model"]
+
+
+class ResponseIterator:
+    """The responses of another model, as they come: ``for`` waits, ``async for`` lets others run.
+
+    Each is given once. Letting go of it before the end cancels the request.
+    """
+
+    def __init__(self, call: Call, model: str) -> None:
+        self._call = call
+        self._model = model
+        self._is_over = False
+
+    def __iter__(self) -> Iterator[InferenceResponse]:
+        return self
+
+    def __next__(self) -> InferenceResponse:
+        response = None if self._is_over else self._seen(self._call.take())
+        if response is None:
+            raise StopIteration
+        return response
+
+    def __aiter__(self) -> AsyncIterator[InferenceResponse]:
+        return self
+
+    async def __anext__(self) -> InferenceResponse:
+        response = None if self._is_over else self._seen(await self._call.take_async())
+        if response is None:
+            raise StopAsyncIteration
+        return response
+
+    def only(self) -> InferenceResponse:
+        """The one response of a model that gives one."""
+        first = next(self, None)
+        return self._one(first, None if first is None or self._is_over else next(self, None))
+
+    async def only_async(self) -> InferenceResponse:
+        """The same for a coroutine."""
+        first = await anext(self, None)
+        second = None if first is None or self._is_over else await anext(self, None)
+        return self._one(first, second)
+
+    def cancel(self) -> None:
+        """Say that nobody wants the other responses any more."""
+        if not self._is_over:
+            self._is_over = True
+            self._call.cancel()
+
+    def _seen(self, given: Response | ModelportError | None) -> InferenceResponse | None:
+        if given is None:
+            self._is_over = True
+            return None
+        if isinstance(given, ModelportError):
+            self._is_over = True
+            code = _CODE_BY_KIND.get(given.kind, TritonError.INTERNAL)
+            return InferenceResponse(error=TritonError(given.text, code))
+        tensors = [InputTensor(each.name, each.datatype, each.array) for each in given.outputs]
+        return InferenceResponse(tensors, parameters=given.parameters or None)
+
+    def _one(
+        self, first: InferenceResponse | None, second: InferenceResponse | None
+    ) -> InferenceResponse:
+        if first is not None and second is None:
+            return first
+        self.cancel()
+        count = "none" if first is None else "several"
+        error = TritonError(
+            f"Model {self._model} is using the decoupled. The current BLS request call doesn't "
+            f"support models using the decoupled transaction policy. It gave {count} responses: "
+            "please use 'decoupled=True'"
+        )
+        return InferenceResponse(error=error)
+
+    def __del__(self) -> None:
+        self.cancel()
+
+
+def load_model(
+    model_name: str, config: str = "", files: Mapping[str, str | bytes] | None = None
+) -> None:
+    """Load a model, or load it again, and wait until it is ready.
+
+    Args:
+        model_name: In the server's repository.
+        config: JSON to load it with instead of its own configuration; "" for its own.
+        files: Contents by path, ``file:`` before it or not.
+
+    Raises:
+        TritonModelException: If it cannot be loaded; the text says why.
+    """
+    contents = {
+        path.removeprefix("file:"): data.encode() if isinstance(data, str) else bytes(data)
+        for path, data in (files or {}).items()
+    }
+    question = Question(verb="load", model=model_name, config=config or None, files=contents)
+    _ask(sys._getframe(1), question)
+
+
+def unload_model(model_name: str, unload_dependents: bool = False) -> None:
+    """Have a model unloaded after its last request, and wait until that is so.
+
+    Raises:
+        TritonModelException: If it cannot be unloaded; the text says why.
+    """
+    question = Question(verb="unload", model=model_name, unload_dependents=unload_dependents)
+    _ask(sys._getframe(1), question)
+
+
+def is_model_ready(model_name: str, model_version: str = "") -> bool:
+    """Whether a model, or one version of it, can answer now."""
+    question = Question(verb="is_ready", model=model_name, version=str(model_version))
+    return _ask(sys._getframe(1), question)
+
+
+def host_of(frame: FrameType) -> tuple[Host, str]:
+    """The host of the model whose code is running, and the model's name.
+
+    Raises:
+        TritonModelException: If no loaded model is.
+    """
+    home = nearest_home(frame)
+    if home is None or home.host is None:
+        raise TritonModelException(
+            "other models can be asked from a model's code only, and not while its configuration "
+            "is being completed"
+        )
+    return home.host, home.model_name
+
+
+def _ask(frame: FrameType, question: Question) -> bool:
+    host, caller = host_of(frame)
+    try:
+        return answer_to(host, caller, question)
+    except ModelportError as exc:
+        raise TritonModelException(str(exc)) from exc
+
+
+_CODE_BY_KIND = {
+    Kind.TOO_LARGE: TritonError.INVALID_ARG,
+    Kind.OVERLOADED: TritonError.UNAVAILABLE,
+    Kind.TIMEOUT: TritonError.UNAVAILABLE,
+} | {kind: code for code, kind in KIND_BY_CODE.items()}
