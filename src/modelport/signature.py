@@ -7,11 +7,14 @@ decorated, which stays what it was and can be called and tested as before.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 from modelport.dtypes import DATATYPE_BY_CONFIG_NAME, DATATYPE_BY_NAME, DataType
 
-__all__ = ["ModelSignature", "TensorSignature", "model", "signature_of"]
+__all__ = ["Form", "ModelSignature", "TensorSignature", "model", "parse_tensor", "signature_of"]
+
+Form = Literal["array", "value", "list", "json"]
+"""What a tensor is in Python: itself, its one element, lists of elements, or what its JSON says."""
 
 T = TypeVar("T", bound=Callable[..., Any])
 _ATTRIBUTE = "__modelport_signature__"
@@ -25,11 +28,15 @@ class TensorSignature:
         name: Of the argument, or of the output.
         datatype: On the wire.
         dims: Without the batch; -1 is any size.
+        form: What it is in Python.
+        is_text: Whether its elements are ``str`` there; else BYTES are ``bytes``.
     """
 
     name: str
     datatype: DataType
     dims: tuple[int, ...]
+    form: Form = "array"
+    is_text: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,25 +44,48 @@ class ModelSignature:
     """A declared model; :func:`model` says what the attributes mean."""
 
     name: str
-    inputs: tuple[TensorSignature, ...]
-    outputs: tuple[TensorSignature, ...]
+    inputs: tuple[TensorSignature, ...] = ()
+    outputs: tuple[TensorSignature, ...] = ()
+    is_annotated: bool = False
+    """Whether inputs and outputs are still to be read from the annotations."""
     max_batch_size: int = 0
     max_delay: float = 0.0
     instances: int = 1
     execution: str = ""
 
 
+@overload
+def model(target: T, /) -> T: ...
+
+
+@overload
 def model(
     *,
-    inputs: Mapping[str, str],
-    outputs: Mapping[str, str],
+    inputs: Mapping[str, str] | None = ...,
+    outputs: Mapping[str, str] | None = ...,
+    name: str = ...,
+    max_batch_size: int = ...,
+    max_delay: float = ...,
+    instances: int = ...,
+    execution: str = ...,
+) -> Callable[[T], T]: ...
+
+
+def model(
+    target: T | None = None,
+    /,
+    *,
+    inputs: Mapping[str, str] | None = None,
+    outputs: Mapping[str, str] | None = None,
     name: str = "",
     max_batch_size: int = 0,
     max_delay: float = 0.0,
     instances: int = 1,
     execution: str = "",
-) -> Callable[[T], T]:
-    """Declare a function or class to be a model.
+) -> T | Callable[[T], T]:
+    """Declare a function, class or method to be a model.
+
+    Without ``inputs`` and ``outputs`` the annotations tell them, see :mod:`modelport.annotations`.
 
     A function takes its inputs as arguments of their names and returns its output, a tuple of
     outputs in their order, or a dict of them. A class is made once when the model is loaded and
@@ -71,10 +101,15 @@ def model(
     ... def affine(x):
     ...     return 2.5 * x + 0.5
 
+    >>> @model
+    ... def shout(text: str, times: int = 1) -> str:
+    ...     return text.upper() * times
+
     Args:
+        target: The function, class or method, where this is used as ``@model`` alone.
         inputs: Datatype and shape by name: ``FP32[-1, 10]``; -1 is any size. With a
             ``max_batch_size`` the first dimension is the batch, and has to be -1.
-        outputs: The same.
+        outputs: The same; both are given, or none of them.
         name: What it is served as; by default the name of the function or class.
         max_batch_size: Most rows of one call. Above 0, concurrent requests are put together, and
             what fails together is called again one by one; 0 means one request for one call.
@@ -90,21 +125,28 @@ def model(
         raise ValueError(
             "max_batch_size and max_delay have to be at least 0, and instances at least 1"
         )
-    if not outputs:
+    if (inputs is None) != (outputs is None):
+        raise ValueError("inputs and outputs are declared together, or both by annotations")
+    if outputs is not None and not outputs:
         raise ValueError("a model has at least one output")
     if execution not in ("", "inline", "thread", "process", "auto"):
         raise ValueError(
             f"execution is '{execution}'; it has to be inline, thread, process or auto"
         )
     is_batching = max_batch_size > 0
-    parsed_inputs = tuple(_parse(each, text, is_batching) for each, text in inputs.items())
-    parsed_outputs = tuple(_parse(each, text, is_batching) for each, text in outputs.items())
+    parsed_inputs = tuple(
+        parse_tensor(each, text, is_batching) for each, text in (inputs or {}).items()
+    )
+    parsed_outputs = tuple(
+        parse_tensor(each, text, is_batching) for each, text in (outputs or {}).items()
+    )
 
     def declare(target: T) -> T:
         signature = ModelSignature(
             name=name or target.__name__,
             inputs=parsed_inputs,
             outputs=parsed_outputs,
+            is_annotated=inputs is None,
             max_batch_size=max_batch_size,
             max_delay=max_delay,
             instances=instances,
@@ -113,7 +155,7 @@ def model(
         setattr(target, _ATTRIBUTE, signature)
         return target
 
-    return declare
+    return declare if target is None else declare(target)
 
 
 def signature_of(target: object) -> ModelSignature | None:
@@ -125,7 +167,12 @@ def signature_of(target: object) -> ModelSignature | None:
     return signature if isinstance(signature, ModelSignature) else None
 
 
-def _parse(name: str, text: str, is_batching: bool) -> TensorSignature:
+def parse_tensor(name: str, text: str, is_batching: bool) -> TensorSignature:
+    """Read ``FP32[-1, 10]``; with batching the first dimension is left out.
+
+    Raises:
+        ValueError: If it is not written so, or its shape makes no sense.
+    """
     match = _TENSOR.fullmatch(text)
     if match is None:
         raise ValueError(f"'{name}' is declared as '{text}'; write it like FP32[-1, 10]")

@@ -540,7 +540,7 @@ def test_file_that_cannot_be_served_says_why(directory: Path, source: str, told:
 
 
 def test_attribute_that_is_not_declared_is_refused(directory: Path) -> None:
-    with pytest.raises(LoadFailed, match="declares no model 'json'"):
+    with pytest.raises(LoadFailed, match="has no model 'json'"):
         load(directory, TWO, attribute="json")
 
 

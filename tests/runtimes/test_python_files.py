@@ -39,7 +39,6 @@ def test_decorator_is_found_however_it_was_imported(
         "@model()\ndef tried(): ...",
         "from other import model\n@model()\ndef tried(): ...",
         "import modelport\n@modelport.chat()\ndef tried(): ...",
-        "import modelport\n@modelport.model\ndef tried(): ...",
         "import modelport\ndef outer():\n    @modelport.model()\n    def tried(): ...",
         "x = 1",
         "",

@@ -220,10 +220,9 @@ class TestChoice:
         write(tmp_path, "model.py", text=dedent(text.replace(TRITONS, "    " + TRITONS)))
         assert chosen(ModelConfig(backend=backend), tmp_path) == (name, "model.py")
 
-    def test_python_file_without_a_model_says_what_to_write(self, tmp_path: Path) -> None:
+    def test_python_file_without_a_declaration_may_have_functions(self, tmp_path: Path) -> None:
         write(tmp_path, "model.py", text="x = 1")
-        with pytest.raises(LoadFailed, match=r"no model in it; define a class TritonPythonModel"):
-            choose_runtime(ModelConfig(backend="python"), tmp_path)
+        assert chosen(ModelConfig(backend="python"), tmp_path) == ("python", "model.py")
 
     def test_nothing_decides(self, tmp_path: Path) -> None:
         directory = tmp_path / "3"

@@ -178,9 +178,10 @@ def recognise(target: str) -> Source:
     if not colon:
         module, attribute = target, ""
     file = _python_file(module)
-    if file is not None and (not colon or attribute.isidentifier()):
+    is_attribute = all(part.isidentifier() for part in attribute.split("."))
+    if file is not None and (not colon or is_attribute):
         return _python_source(target, file, attribute)
-    if colon and attribute.isidentifier():
+    if colon and is_attribute:
         raise LoadFailed(f"'{target}': there is no Python file or module '{module}'")
     raise LoadFailed(
         f"'{target}' does not exist; give a model repository, a model directory, a model file, "
@@ -212,10 +213,17 @@ def _python_source(target: str, path: Path, attribute: str) -> Source:
     backend = runtime_for_file(path).backend
     if attribute:
         # An object that was not declared in the file itself may still be a model.
-        names = [model.name for model in models if model.attribute == attribute] or [attribute]
+        own_name = attribute.rpartition(".")[2]
+        names = [model.name for model in models if model.attribute == attribute] or [own_name]
         return FileSource(path, backend, dict.fromkeys(names, attribute))
     if any(model.runtime == "triton_python" for model in models):
         return FileSource(path, backend, {_file_model_name(path): ""})
+    if not models:
+        raise LoadFailed(
+            f"'{target}' has no model in it; put @modelport.model above a function or class, "
+            "define a class TritonPythonModel, or name a function that has annotations: "
+            f"{path.name}:function"
+        )
     names = [model.name for model in models]
     for name in names:
         check_name(name)

@@ -13,9 +13,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
-
-from modelport.dtypes import BF16, BYTES, float32_from_bf16
+from modelport.dtypes import BF16, float32_from_bf16
 from modelport.errors import Cancelled, ModelFailed, ModelportError
 from modelport.messages import Response
 from modelport.runtimes.arrays import Arrays, TensorRuntime
@@ -40,12 +38,13 @@ from modelport.runtimes.python_objects import (
     config_of,
     import_object,
     load_failure,
+    made,
     style_of,
     wants_parameters,
 )
+from modelport.runtimes.python_values import argument_of, array_of, fields_of
 from modelport.signature import ModelSignature, TensorSignature
 from modelport.specs import ModelConfig
-from modelport.tensors import Array
 
 __all__ = ["PythonRuntime"]
 
@@ -66,6 +65,7 @@ class PythonRuntime(TensorRuntime):
     _call: Callable[..., Any] | None = None
     _style: Style
     _signature: ModelSignature
+    _converted: Sequence[TensorSignature] = ()
     _model: Any = None
     _home: Home
     _host: Host
@@ -86,11 +86,15 @@ class PythonRuntime(TensorRuntime):
         source = context.source
         target, signature, home = import_object(source, context.config, context.host)
         try:
-            if inspect.isclass(target):
-                self._model = target = target()
+            target, self._model = made(target)
         except (Exception, SystemExit) as exc:
             home.forget()
             raise load_failure(source, "making the model", exc, context.host) from exc
+        self._converted = [
+            tensor
+            for tensor in signature.inputs
+            if tensor.form != "array" or tensor.is_text or tensor.datatype is BF16
+        ]
         self._signature, self._home, self._host = signature, home, context.host
         self._name = source.name
         self.may_wait = calls_others(source.version_directory)
@@ -246,9 +250,11 @@ class PythonRuntime(TensorRuntime):
 
     def _arguments(self, works: Sequence[Work], batch: Batch | None = None) -> dict[str, Any]:
         arguments: dict[str, Any] = dict(self.layout.inputs(works))
-        for tensor in self._signature.inputs:
-            if tensor.datatype is BF16 and tensor.name in arguments:
-                arguments[tensor.name] = float32_from_bf16(arguments[tensor.name])
+        for tensor in self._converted:
+            array = arguments.get(tensor.name)
+            if array is not None:
+                given = float32_from_bf16(array) if tensor.datatype is BF16 else array
+                arguments[tensor.name] = argument_of(tensor, given)
         if self._wants_parameters:
             given = works[0].request.parameters
             if any(work.request.parameters != given for work in works):
@@ -261,8 +267,9 @@ class PythonRuntime(TensorRuntime):
     def _named(self, result: Any) -> Arrays:
         """Give what a model returned the names of its outputs."""
         outputs = self._signature.outputs
-        if isinstance(result, Mapping):
-            named = result
+        fields = None if outputs[0].form == "json" and len(outputs) == 1 else fields_of(result)
+        if fields is not None:
+            named = fields
         elif len(outputs) == 1:
             named = {outputs[0].name: result}
         elif isinstance(result, tuple | list) and len(result) == len(outputs):
@@ -275,7 +282,7 @@ class PythonRuntime(TensorRuntime):
             )
         rank = 1 if self.layout.is_batching else 0
         return {
-            output.name: _as_array(named[output.name], output, rank)
+            output.name: array_of(output, named[output.name], rank)
             for output in outputs
             if output.name in named
         }
@@ -283,18 +290,6 @@ class PythonRuntime(TensorRuntime):
     def _log(self, what: str, exc: BaseException) -> None:
         text = "".join(traceback.format_exception(exc)).rstrip()
         self._host.log("error", f"{what} of '{self._name}' failed: {text}", model=self._name)
-
-
-def _as_array(value: Any, output: TensorSignature, batch_rank: int) -> Array:
-    if isinstance(value, np.ndarray):
-        array = value
-    elif output.datatype is BYTES:
-        # Left to itself numpy cuts trailing zero bytes, and makes one array of equal-sized texts.
-        array = np.asarray(value, dtype=object)
-    else:
-        array = np.asarray(value)
-    # A single number or text stands for an array of one.
-    return array if array.ndim else array.reshape((1,) * (len(output.dims) + batch_rank))
 
 
 def _shown(result: object) -> str:

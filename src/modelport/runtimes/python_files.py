@@ -7,7 +7,7 @@ that happens when a model is loaded, and only then.
 import ast
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from modelport.errors import LoadFailed
@@ -36,7 +36,7 @@ def models_in_file(path: Path) -> list[PythonModel]:
     """List the models that a Python file defines at its top level, in their order.
 
     That is a class ``TritonPythonModel``, defined or imported, and whatever is decorated with
-    ``@modelport.model(...)``, however that was imported.
+    ``@modelport.model``, however that was imported: functions, classes, and methods of classes.
 
     Raises:
         LoadFailed: If the file cannot be read or is no Python.
@@ -100,8 +100,13 @@ def _models_of(statement: ast.stmt, decorators: set[str], stem: str) -> Iterator
             | ast.ClassDef(name=name, decorator_list=above)
         ):
             for decorator in above:
-                if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) in decorators:
+                if ast.unparse(_called(decorator)) in decorators:
                     yield PythonModel(_given_name(decorator) or name, name, "python")
+            if isinstance(statement, ast.ClassDef):
+                for inner in statement.body:
+                    for model in _models_of(inner, decorators, stem):
+                        if model.runtime == "python" and "." not in model.attribute:
+                            yield replace(model, attribute=f"{name}.{model.attribute}")
         # The decorator may also be applied by hand: affine = modelport.model(...)(function)
         case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(func=ast.Call() as call)):
             if ast.unparse(call.func) in decorators:
@@ -110,8 +115,13 @@ def _models_of(statement: ast.stmt, decorators: set[str], stem: str) -> Iterator
             yield PythonModel(stem, name, "triton_python")
 
 
-def _given_name(call: ast.Call) -> str:
-    for keyword in call.keywords:
+def _called(decorator: ast.expr) -> ast.expr:
+    """The function of ``@function(...)`` and of ``@function``."""
+    return decorator.func if isinstance(decorator, ast.Call) else decorator
+
+
+def _given_name(decorator: ast.expr) -> str:
+    for keyword in decorator.keywords if isinstance(decorator, ast.Call) else ():
         match keyword:
             case ast.keyword(arg="name", value=ast.Constant(value=str(name))):
                 return name

@@ -3,10 +3,12 @@
 import enum
 import inspect
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
+from modelport.annotations import tensors_of
 from modelport.errors import LoadFailed
 from modelport.runtimes.base import Host, ModelSource, as_model_failure
 from modelport.runtimes.model_code import Home, import_model
@@ -29,6 +31,7 @@ __all__ = [
     "config_of",
     "import_object",
     "load_failure",
+    "made",
     "style_of",
     "wants_parameters",
 ]
@@ -71,6 +74,7 @@ def import_object(
         raise load_failure(source, f"importing '{file.name}'", exc, host) from exc
     try:
         target, signature = _find(source, module, file.name)
+        signature = _with_annotations(target, signature)
         _check_arguments(target, signature)
     except LoadFailed:
         home.forget()
@@ -78,19 +82,58 @@ def import_object(
     return target, signature, home
 
 
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method of a class, which is made for it alone."""
+
+    owner: type
+    name: str
+
+
+def made(target: Any) -> tuple[Any, Any]:
+    """Make the object of a class.
+
+    Returns:
+        What answers, and the object that was made for it; ``None`` for a function.
+    """
+    match target:
+        case Method(owner=owner, name=name):
+            model = owner()
+            return getattr(model, name), model
+        case type():
+            model = target()
+            return model, model
+    return target, None
+
+
+def _with_annotations(target: Any, signature: ModelSignature) -> ModelSignature:
+    """Read inputs and outputs from the annotations, where they were not declared otherwise."""
+    if not signature.is_annotated:
+        return signature
+    call = callable_of(target)
+    own = next(iter(inspect.signature(call).parameters), "") if _is_unbound(target) else ""
+    try:
+        inputs, outputs = tensors_of(
+            call, without=frozenset({PARAMETERS, own}), is_batching=signature.max_batch_size > 0
+        )
+    except ValueError as exc:
+        raise LoadFailed(f"model '{signature.name}' is not declared: {exc}") from exc
+    return replace(signature, inputs=inputs, outputs=outputs, is_annotated=False)
+
+
 def _find(source: ModelSource, module: ModuleType, filename: str) -> tuple[Any, ModelSignature]:
     """The object that the operator named; else the only one declared, or that of its name."""
     if source.attribute:
-        target = getattr(module, source.attribute, None)
-        signature = signature_of(target)
-        if signature is None:
-            raise LoadFailed(f"'{filename}' declares no model '{source.attribute}'; {_HOW}")
-        return target, signature
+        target = _attribute(module, source.attribute)
+        if not callable(target) and not isinstance(target, Method):
+            raise LoadFailed(f"'{filename}' has no model '{source.attribute}'; {_HOW}")
+        name = source.attribute.rpartition(".")[2]
+        return target, _signature_of(target) or ModelSignature(name=name, is_annotated=True)
     # By identity: a module may know one object by two names.
     declared_by_id = {
-        id(target): (target, signature)
-        for target in vars(module).values()
-        if (signature := signature_of(target)) is not None
+        id(found): (target, signature)
+        for target, found in _targets(module)
+        if (signature := signature_of(found)) is not None
     }
     declared = list(declared_by_id.values())
     if not declared:
@@ -105,8 +148,41 @@ def _find(source: ModelSource, module: ModuleType, filename: str) -> tuple[Any, 
     )
 
 
+def _attribute(module: ModuleType, path: str) -> Any:
+    """What ``name`` or ``Class.method`` stands for; ``None`` for nothing."""
+    owner, dot, name = path.partition(".")
+    found = getattr(module, owner, None)
+    if not dot:
+        return found
+    if isinstance(found, type) and inspect.isfunction(getattr(found, name, None)):
+        return Method(found, name)
+    return None
+
+
+def _targets(module: ModuleType) -> Iterator[tuple[Any, Any]]:
+    """Give everything that a declaration may be on, with the object that keeps it."""
+    for value in vars(module).values():
+        yield value, value
+        if inspect.isclass(value) and value.__module__ == module.__name__:
+            yield from ((Method(value, name), method) for name, method in vars(value).items())
+
+
+def _signature_of(target: Any) -> ModelSignature | None:
+    if isinstance(target, Method):
+        return signature_of(getattr(target.owner, target.name))
+    return signature_of(target)
+
+
+def _is_unbound(target: Any) -> bool:
+    """Whether the first argument of the callable is the object, which is not made yet."""
+    return inspect.isclass(target) or isinstance(target, Method)
+
+
 def callable_of(target: Any) -> Callable[..., Any]:
     """A function itself; of a class or its object the method that answers."""
+    if isinstance(target, Method):
+        function: Callable[..., Any] = getattr(target.owner, target.name)
+        return function
     if inspect.isroutine(target):
         return target
     owner = target if inspect.isclass(target) else type(target)
@@ -138,7 +214,7 @@ def wants_parameters(target: Any, signature: ModelSignature) -> bool:
 def _arguments(target: Any) -> dict[str, inspect.Parameter]:
     """What a call takes; of a class that is not made yet, without ``self``."""
     arguments = dict(inspect.signature(callable_of(target)).parameters)
-    if inspect.isclass(target):
+    if _is_unbound(target):
         del arguments[next(iter(arguments))]
     return arguments
 
@@ -231,4 +307,7 @@ def load_failure(
 
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-_HOW = "put @modelport.model(inputs=..., outputs=...) above a function or class"
+_HOW = (
+    "put @modelport.model above a function, class or method with annotations, or "
+    "@modelport.model(inputs=..., outputs=...); or define a class TritonPythonModel"
+)

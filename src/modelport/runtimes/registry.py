@@ -229,11 +229,7 @@ def _python_row(row: RuntimeRow, path: Path) -> RuntimeRow:
     if not path.is_file():
         return row
     kinds = {model.runtime for model in models_in_file(path)}
-    if not kinds:
-        raise LoadFailed(
-            f"'{path.name}' has no model in it; define a class TritonPythonModel, or put "
-            "@modelport.model(inputs=..., outputs=...) above a function or class"
-        )
+    # A file with neither may have been named with one of its functions: whoever loads it knows.
     # A file with both is Triton's: its author serves it with Triton, too.
     name = "triton_python" if "triton_python" in kinds else "python"
     return next(row for row in RUNTIMES if row.name == name)
