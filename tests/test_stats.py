@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelport.latency_window import LatencyWindow
-from modelport.stats import BATCH_BOUNDS, DURATION_BOUNDS_NS, Duration, Histogram, ModelStatistics
+from modelport.stats import (
+    BATCH_BOUNDS,
+    DURATION_BOUNDS_NS,
+    Duration,
+    Histogram,
+    InstanceStatistics,
+    ModelStatistics,
+)
 
 MS = 1_000_000
 
@@ -22,15 +29,22 @@ def all_of(statistics: ModelStatistics) -> dict[str, object]:
             numbers[name] = (value.counts, value.total)
         elif isinstance(value, Duration):
             numbers[name] = shown(value)
-        elif name == "batch_stats":
-            numbers[name] = {
-                rows: (each.count, each.compute_input_ns, each.compute_infer_ns,
-                       each.compute_output_ns)
-                for rows, each in value.items()
-            }  # fmt: skip
+        elif isinstance(value, InstanceStatistics):
+            numbers[name] = all_of_instance(value)
+        elif name == "instances":
+            numbers[name] = [all_of_instance(each) for each in value]
         elif name not in ("_epoch_ns", "window"):
             numbers[name] = value
     return numbers
+
+
+def all_of_instance(statistics: InstanceStatistics) -> list[object]:
+    batches = {
+        rows: (each.count, each.compute_input_ns, each.compute_infer_ns, each.compute_output_ns)
+        for rows, each in statistics.batch_stats.items()
+    }
+    histograms = (statistics.queue_histogram, statistics.compute_infer_histogram)
+    return [batches, *((each.counts, each.total) for each in histograms)]
 
 
 def test_bounds_rise_and_are_inclusive() -> None:
@@ -110,16 +124,36 @@ def test_short_way_counts_as_the_long_one(
     requests: list[tuple[int, int, int]], has_window: bool
 ) -> None:
     short, long = ModelStatistics(), ModelStatistics()
+    for each in (short, long):
+        each.instances = [InstanceStatistics()]
     if has_window:
         short.window, long.window = (LatencyWindow(lambda: 0) for _ in range(2))
     now_ns = 10**9
     for rows, queue_ns, infer_ns in requests:
         started_ns = now_ns + queue_ns
         ended_ns = started_ns + infer_ns
-        short.record_single(rows, now_ns, started_ns, ended_ns)
-        long.record_execution(started_ns, rows, 0, infer_ns, 0)
-        long.record_success(rows, ended_ns - now_ns, queue_ns, 0, infer_ns, 0)
+        short.record_single(rows, now_ns, started_ns, ended_ns, short.instances[0])
+        long.record_execution(started_ns, rows, 0, infer_ns, 0, long.instances[0])
+        long.record_success(rows, ended_ns - now_ns, queue_ns, 0, infer_ns, 0, long.instances[0])
         now_ns = ended_ns
     assert all_of(short) == all_of(long)
     if short.window is not None and long.window is not None:
         assert short.window.quantiles([0.5]) == long.window.quantiles([0.5])
+
+
+def test_version_has_done_what_its_instances_have_done_and_what_nobody_is_known_to() -> None:
+    statistics = ModelStatistics()
+    one, other = statistics.instances = [InstanceStatistics(), InstanceStatistics()]
+    statistics.record_execution(1, 4, 1, 2, 3, one)
+    statistics.record_execution(2, 4, 1, 2, 3, other)
+    statistics.record_success(4, 9 * MS, 3 * MS, 0, 5 * MS, 0, one)
+    statistics.record_success(4, 9 * MS, 2 * MS, 0, 6 * MS, 0)
+    statistics.record_single(1, 0, 1 * MS, 2 * MS, other)
+    assert {rows: batch.count for rows, batch in statistics.batch_stats.items()} == {4: 2, 1: 1}
+    assert statistics.batch_stats[4].compute_output_ns == 6
+    assert statistics.batch_rows.total == 9
+    assert (one.batch_rows.total, other.batch_rows.total) == (4, 5)
+    assert statistics.queue_histogram.total == 6 * MS
+    assert one.queue_histogram.total == 3 * MS
+    assert statistics.compute_infer_histogram.total == 12 * MS
+    assert other.compute_infer_histogram.total == 1 * MS

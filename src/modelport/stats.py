@@ -7,6 +7,7 @@ Source: Triton's statistics extension, ``ModelStatistics``; the reference says w
 
 import time
 from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 
 from modelport.latency_window import LatencyWindow
 
@@ -15,6 +16,7 @@ __all__ = [
     "BatchDurations",
     "Duration",
     "Histogram",
+    "InstanceStatistics",
     "ModelStatistics",
     "ResponseDurations",
 ]
@@ -70,6 +72,13 @@ class BatchDurations:
         self.compute_infer_ns = 0
         self.compute_output_ns = 0
 
+    def add(self, other: "BatchDurations") -> None:
+        """Count what another one has counted, too."""
+        self.count += other.count
+        self.compute_input_ns += other.compute_input_ns
+        self.compute_infer_ns += other.compute_infer_ns
+        self.compute_output_ns += other.compute_output_ns
+
 
 class ResponseDurations:
     """How the responses at one index of a decoupled model's streams went."""
@@ -85,8 +94,32 @@ class ResponseDurations:
         self.cancel = Duration()
 
 
+class InstanceStatistics:
+    """What one instance of a version has done.
+
+    Attributes:
+        batch_stats: Its executions, by the rows of their batch.
+        queue_histogram: How long the requests that it answered had waited.
+        compute_infer_histogram: How long it computed for each of them.
+    """
+
+    __slots__ = ("batch_stats", "compute_infer_histogram", "queue_histogram")
+
+    def __init__(self) -> None:
+        self.batch_stats: dict[int, BatchDurations] = {}
+        self.queue_histogram = Histogram()
+        self.compute_infer_histogram = Histogram()
+
+    @property
+    def batch_rows(self) -> Histogram:
+        """Executions by the rows of their batch."""
+        return _rows_histogram(self.batch_stats)
+
+
 class ModelStatistics:
     """The counters of one version of one model.
+
+    What instances do is counted with them, and added up when somebody looks.
 
     What is counted for every request is plain integers; the durations that clients know are made
     of them when somebody looks. A request that succeeded counts once in each of them, so they
@@ -99,6 +132,8 @@ class ModelStatistics:
         pending: Requests that wait in the queue now.
         first_response_histogram: Of decoupled models, from the arrival to the first response.
         window: The latest durations, once somebody wants quantiles of them.
+        instances: What each instance has done; whoever runs them puts them here.
+        rest: What cannot be said to have been done by one of them.
     """
 
     def __init__(self, *, load_s: float = 0.0) -> None:
@@ -114,13 +149,12 @@ class ModelStatistics:
         self.inference_count = 0
         self.execution_count = 0
         self.last_started_ns = 0
-        self.batch_stats: dict[int, BatchDurations] = {}
+        self.instances: list[InstanceStatistics] = []
+        self.rest = InstanceStatistics()
         self.response_stats: dict[str, ResponseDurations] = {}
         self.failures = dict.fromkeys(("REJECTED", "CANCELED", "BACKEND", "OTHER"), 0)
         self.pending = 0
         self.request_histogram = Histogram()
-        self.queue_histogram = Histogram()
-        self.compute_infer_histogram = Histogram()
         self.first_response_histogram = Histogram(FIRST_RESPONSE_BOUNDS_NS)
         self.window: LatencyWindow | None = None
         self.load_s = load_s
@@ -163,32 +197,61 @@ class ModelStatistics:
         return self.success_count - self.cache_hit.count
 
     @property
+    def batch_stats(self) -> dict[int, BatchDurations]:
+        """Executions of all instances, by the rows of their batch."""
+        total: dict[int, BatchDurations] = {}
+        for each in (*self.instances, self.rest):
+            for rows, batch in each.batch_stats.items():
+                total.setdefault(rows, BatchDurations()).add(batch)
+        return total
+
+    @property
     def batch_rows(self) -> Histogram:
         """Executions by the rows of their batch."""
-        histogram = Histogram(BATCH_BOUNDS)
-        for rows, batch in self.batch_stats.items():
-            histogram.counts[bisect_left(BATCH_BOUNDS, rows)] += batch.count
-            histogram.total += rows * batch.count
-        return histogram
+        return _rows_histogram(self.batch_stats)
+
+    @property
+    def queue_histogram(self) -> Histogram:
+        """How long requests waited for an instance."""
+        return _sum_of([each.queue_histogram for each in (*self.instances, self.rest)])
+
+    @property
+    def compute_infer_histogram(self) -> Histogram:
+        """How long models computed for requests."""
+        return _sum_of([each.compute_infer_histogram for each in (*self.instances, self.rest)])
 
     def record_execution(
-        self, started_ns: int, rows: int, input_ns: int, infer_ns: int, output_ns: int
+        self,
+        started_ns: int,
+        rows: int,
+        input_ns: int,
+        infer_ns: int,
+        output_ns: int,
+        instance: InstanceStatistics | None = None,
     ) -> None:
-        """Count one execution of a batch."""
+        """Count one execution of a batch, by an instance if one is known to have done it."""
         self.execution_count += 1
         self.last_started_ns = started_ns
-        batch = self.batch_stats.get(rows)
+        by_rows = (instance or self.rest).batch_stats
+        batch = by_rows.get(rows)
         if batch is None:
-            batch = self.batch_stats[rows] = BatchDurations()
+            batch = by_rows[rows] = BatchDurations()
         batch.count += 1
         batch.compute_input_ns += input_ns
         batch.compute_infer_ns += infer_ns
         batch.compute_output_ns += output_ns
 
     def record_success(
-        self, rows: int, total_ns: int, queue_ns: int, input_ns: int, infer_ns: int, output_ns: int
+        self,
+        rows: int,
+        total_ns: int,
+        queue_ns: int,
+        input_ns: int,
+        infer_ns: int,
+        output_ns: int,
+        instance: InstanceStatistics | None = None,
     ) -> None:
-        """Count one request that was answered.
+        """Count one request that was answered, by an instance if one is known to have done it.
 
         The compute times are those of the batch it was in: each of its requests waited that long.
         """
@@ -200,20 +263,28 @@ class ModelStatistics:
         self.compute_infer_ns += infer_ns
         self.compute_output_ns += output_ns
         self.request_histogram.observe(total_ns)
-        self.queue_histogram.observe(queue_ns)
-        self.compute_infer_histogram.observe(infer_ns)
+        mine = instance or self.rest
+        mine.queue_histogram.observe(queue_ns)
+        mine.compute_infer_histogram.observe(infer_ns)
         if self.window is not None:
             self.window.observe(total_ns, queue_ns, input_ns, infer_ns, output_ns)
 
-    def record_single(self, rows: int, received_ns: int, started_ns: int, ended_ns: int) -> None:
+    def record_single(
+        self,
+        rows: int,
+        received_ns: int,
+        started_ns: int,
+        ended_ns: int,
+        instance: InstanceStatistics,
+    ) -> None:
         """Count one execution of one request, both at once: the way of the smallest requests."""
         infer_ns = ended_ns - started_ns
         queue_ns = started_ns - received_ns
         self.execution_count += 1
         self.last_started_ns = started_ns
-        batch = self.batch_stats.get(rows)
+        batch = instance.batch_stats.get(rows)
         if batch is None:
-            batch = self.batch_stats[rows] = BatchDurations()
+            batch = instance.batch_stats[rows] = BatchDurations()
         batch.count += 1
         batch.compute_infer_ns += infer_ns
         self.inference_count += rows
@@ -225,10 +296,10 @@ class ModelStatistics:
         histogram = self.request_histogram
         histogram.counts[bisect_left(histogram.bounds, ended_ns - received_ns)] += 1
         histogram.total += ended_ns - received_ns
-        histogram = self.queue_histogram
+        histogram = instance.queue_histogram
         histogram.counts[bisect_left(histogram.bounds, queue_ns)] += 1
         histogram.total += queue_ns
-        histogram = self.compute_infer_histogram
+        histogram = instance.compute_infer_histogram
         histogram.counts[bisect_left(histogram.bounds, infer_ns)] += 1
         histogram.total += infer_ns
         if self.window is not None:
@@ -255,3 +326,19 @@ class ModelStatistics:
         self.fail.count += 1
         self.fail.ns += total_ns
         self.failures[reason] += 1
+
+
+def _rows_histogram(batch_stats: Mapping[int, BatchDurations]) -> Histogram:
+    histogram = Histogram(BATCH_BOUNDS)
+    for rows, batch in batch_stats.items():
+        histogram.counts[bisect_left(BATCH_BOUNDS, rows)] += batch.count
+        histogram.total += rows * batch.count
+    return histogram
+
+
+def _sum_of(histograms: Sequence[Histogram]) -> Histogram:
+    total = Histogram(histograms[0].bounds)
+    for histogram in histograms:
+        total.counts = [a + b for a, b in zip(total.counts, histogram.counts, strict=True)]
+        total.total += histogram.total
+    return total

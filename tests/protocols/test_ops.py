@@ -19,7 +19,12 @@ from modelport.protocols.ops.machine import Machine, processor_ticks
 from modelport.server.setting_values import MetricsConfig
 from modelport.specs import CacheControl, ModelConfig, TransactionPolicy
 from modelport.testing.clock import ManualClock
-from modelport.testing.memory import MemoryDeployment, MemoryEngine, MemoryExchange
+from modelport.testing.memory import (
+    MemoryDeployment,
+    MemoryEngine,
+    MemoryExchange,
+    MemoryInstance,
+)
 
 MS = 1_000_000
 
@@ -200,7 +205,7 @@ def test_summaries_begin_when_they_are_first_asked_for() -> None:
         f"{name}_count{{{labels}}}": "2",
     }
     model.statistics.record_success(1, 9 * MS, 1, 2, 7 * MS, 4)
-    model.statistics.record_single(1, 0, 1, 3 * MS)
+    model.statistics.record_single(1, 0, 1, 3 * MS, model.statistics.rest)
     after = values(get(model, summary_latencies=True, summary_quantiles=((0.9, 0.05),)), name)
     assert after[f'{name}{{{labels},quantile="0.9"}}'] == "7000.0"
     assert after[f"{name}_count{{{labels}}}"] == "4"
@@ -404,3 +409,42 @@ def test_workers_and_what_models_measure_are_told() -> None:
     assert 'sizes_bucket{kind="a b",le="10.0"} 1\n' in text
     assert "sizes_sum 5.0\nsizes_count 1\n" in text
     assert {"level", "sizes"} <= set(families(text))
+
+
+def test_instances_are_told_of_and_several_of_them_one_by_one() -> None:
+    alone, several = busy("alone"), busy("several")
+    alone.instances = [MemoryInstance("alone_0")]
+    several.instances = [
+        MemoryInstance("several_0", running=3),
+        MemoryInstance("several_1"),
+    ]
+    several.statistics.instances = [each.statistics for each in several.instances]
+    for each, rows in zip(several.instances, (2, 5), strict=True):
+        several.statistics.record_execution(1, rows, 0, 1, 0, each.statistics)
+        several.statistics.record_success(rows, 9, 2 * MS, 0, rows * MS, 0, each.statistics)
+    text = get(alone, several, busy("ensemble"))
+    assert values(text, "modelport_instances") == {
+        'modelport_instances{model="alone",version="1"}': "1",
+        'modelport_instances{model="several",version="1"}': "2",
+    }
+    assert values(text, "modelport_busy_instances") == {
+        'modelport_busy_instances{model="alone",version="1"}': "0",
+        'modelport_busy_instances{model="several",version="1"}': "1",
+    }
+    labels = 'model="several",version="1",instance="several_'
+    sums = {
+        series: value
+        for series, value in values(text, "modelport_instance_").items()
+        if series.partition("{")[0].endswith("_sum")
+    }
+    assert sums == {
+        f'modelport_instance_queue_duration_seconds_sum{{{labels}0"}}': "0.002",
+        f'modelport_instance_queue_duration_seconds_sum{{{labels}1"}}': "0.002",
+        f'modelport_instance_compute_infer_duration_seconds_sum{{{labels}0"}}': "0.002",
+        f'modelport_instance_compute_infer_duration_seconds_sum{{{labels}1"}}': "0.005",
+        f'modelport_instance_batch_rows_sum{{{labels}0"}}': "2",
+        f'modelport_instance_batch_rows_sum{{{labels}1"}}': "5",
+    }
+    families(text)
+    assert "modelport_instance_" not in get(several, histogram_latencies=False)
+    assert "instance" not in get(busy())

@@ -38,9 +38,13 @@ from modelport.messages import Arguments, Request, Response, Sink, Ticket
 from modelport.repository.repository import ModelVersion
 from modelport.runtimes.base import Batch, Outcome, RemoteRuntime, as_model_failure
 from modelport.specs import Execution, ModelConfig
-from modelport.stats import ModelStatistics
+from modelport.stats import InstanceStatistics, ModelStatistics
 
-__all__ = ["Deployment", "EngineOptions"]
+__all__ = ["Deployment", "EngineOptions", "Times"]
+
+Times = tuple[int, int, int, InstanceStatistics | None]
+"""How long an execution took to put inputs together, compute and take outputs apart, in
+nanoseconds; and whose it was."""
 
 log = logging.getLogger("modelport.engine")
 
@@ -128,6 +132,9 @@ class Deployment:
             take=self._take,
         )
         self._free = self._instances.free
+        self.statistics.instances = [each.statistics for each in self.instances]
+        # Whose the responses are that come without an execution.
+        self._only = self.statistics.instances[0] if len(self.instances) == 1 else None
         # Why all instances are down, while they are.
         self._down_text = ""
         # All that were admitted and are not over, but for those that are answered at once.
@@ -161,6 +168,11 @@ class Deployment:
             f"<Deployment {self.name} v{self.version} in_flight={self.in_flight} "
             f"{self._queue} {self._instances}>"
         )
+
+    @property
+    def instances(self) -> Sequence[Instance]:
+        """All instances, to be looked at only."""
+        return self._instances.all()
 
     @property
     def in_flight(self) -> int:
@@ -250,7 +262,9 @@ class Deployment:
             and ended_ns - started_ns < SLOW_NS
         ):
             self._free.append(instance)
-            self.statistics.record_single(job.rows, job.enqueued_ns, started_ns, ended_ns)
+            self.statistics.record_single(
+                job.rows, job.enqueued_ns, started_ns, ended_ns, instance.statistics
+            )
             job.is_closed = True
             job.sink.push(outcomes[0], True)
             if self._waiting:
@@ -374,7 +388,7 @@ class Deployment:
 
     # Answers come back.
 
-    def _completed(self, batch: Batch, ran: Ran) -> None:
+    def _completed(self, batch: Batch, ran: Ran, instance: InstanceStatistics) -> None:
         """An instance has executed a batch."""
         # The instance first, then the answers: it should not stand idle while we write.
         if self._waiting:
@@ -382,7 +396,7 @@ class Deployment:
         started_ns, ended_ns = ran.started_ns, ran.ended_ns
         ready_ns = batch.inputs_ready_ns or started_ns
         computed_ns = batch.computed_ns or ended_ns
-        times = (ready_ns - started_ns, computed_ns - ready_ns, ended_ns - computed_ns)
+        times = (ready_ns - started_ns, computed_ns - ready_ns, ended_ns - computed_ns, instance)
         jobs = cast(Sequence[Job], batch.works)
         self.statistics.record_execution(started_ns, batch.rows, *times)
         outcomes = ran.outcomes
@@ -400,7 +414,7 @@ class Deployment:
         jobs: Sequence[Job],
         outcomes: Sequence[Outcome],
         started_ns: int,
-        times: tuple[int, int, int],
+        times: Times,
     ) -> None:
         try:
             for job, outcome in zip(jobs, outcomes, strict=True):
@@ -436,7 +450,7 @@ class Deployment:
         job: Job,
         outcome: Response | ModelportError,
         started_ns: int,
-        times: tuple[int, int, int],
+        times: Times,
     ) -> None:
         """Take the one outcome of a request; the model is done with it."""
         job.is_running = False
@@ -460,7 +474,7 @@ class Deployment:
         job: Job,
         outcome: Response | ModelportError,
         started_ns: int,
-        times: tuple[int, int, int],
+        times: Times,
     ) -> None:
         if not isinstance(outcome, Response):
             self._fail(job, _as_error(outcome))
@@ -489,7 +503,8 @@ class Deployment:
         if final and response is not None and not self.is_decoupled:
             # An ordinary model's one answer, only by another way.
             started_ns = job.started_ns or job.enqueued_ns
-            self._settle(job, response, started_ns, (0, self._now_ns() - started_ns, 0))
+            times = (0, self._now_ns() - started_ns, 0, self._only)
+            self._settle(job, response, started_ns, times)
             return
         if isinstance(response, ModelportError):
             self._fail(job, response)
@@ -511,8 +526,10 @@ class Deployment:
         if final:
             started_ns = job.started_ns or job.enqueued_ns
             enqueued_ns = job.enqueued_ns
+            infer_ns = now_ns - started_ns
+            times = (0, infer_ns, 0, self._only)
             self.statistics.record_success(
-                job.rows, now_ns - enqueued_ns, started_ns - enqueued_ns, 0, now_ns - started_ns, 0
+                job.rows, now_ns - enqueued_ns, started_ns - enqueued_ns, *times
             )
             self._close(job)
         if response is None:

@@ -21,6 +21,7 @@ from modelport.engine.executor import (
 )
 from modelport.engine.readiness import Readiness
 from modelport.runtimes.base import Batch, Outcome, RemoteRuntime, Runtime, Work
+from modelport.stats import InstanceStatistics
 
 __all__ = ["MAX_CONCURRENT_AWAITABLES", "Instance", "Instances"]
 
@@ -35,9 +36,20 @@ class Instance:
         is_async: Whether its batches run beside one another; known from its first one on.
         running: Batches that it has under way.
         remote: The runtime again, if it runs elsewhere.
+        statistics: What it has done.
     """
 
-    __slots__ = ("done", "is_async", "name", "readiness", "remote", "running", "runtime", "thread")
+    __slots__ = (
+        "done",
+        "is_async",
+        "name",
+        "readiness",
+        "remote",
+        "running",
+        "runtime",
+        "statistics",
+        "thread",
+    )
 
     def __init__(
         self, owner: "Instances", runtime: Runtime, name: str, readiness: Readiness
@@ -48,6 +60,7 @@ class Instance:
         self.thread: InstanceThread | None = None
         self.is_async = False
         self.running = 0
+        self.statistics = InstanceStatistics()
         self.remote = runtime if isinstance(runtime, RemoteRuntime) else None
 
         def done(batch: Batch, ran: Ran) -> None:
@@ -64,7 +77,8 @@ class Instances:
         placement: Says where they run; is told how long they took.
         completions: The way back from their threads.
         clock: For how long they take.
-        completed: Called with a batch and how it went, after its instance has become free.
+        completed: Called with a batch, how it went and the statistics of its instance, after that
+            has become free.
         freed: Called when an instance turns out to take more than one batch.
         take: Gives a thread its next batch, or ``None`` if that is left to the loop; called on the
             thread.
@@ -81,7 +95,7 @@ class Instances:
         placement: Placement,
         completions: Completions,
         clock: Clock,
-        completed: Callable[[Batch, Ran], None],
+        completed: Callable[[Batch, Ran, InstanceStatistics], None],
         freed: Callable[[], None],
         take: Callable[[], Batch | None],
     ) -> None:
@@ -115,6 +129,10 @@ class Instances:
     def are_live(self) -> bool:
         """Whether none that runs elsewhere hangs."""
         return all(each.remote is None or each.remote.is_live() for each in self._all)
+
+    def all(self) -> Sequence[Instance]:
+        """Every one, in the order of the instance groups."""
+        return self._all
 
     def remotes(self) -> list[tuple[str, RemoteRuntime]]:
         """Those that run elsewhere, with their names."""
@@ -176,7 +194,7 @@ class Instances:
             self._placement.ran(ran.ended_ns - ran.started_ns, ran.ended_ns)
         if not ran.is_kept:
             self._give_back(instance)
-        self._completed(batch, ran)
+        self._completed(batch, ran, instance.statistics)
 
     async def execute_on_each(
         self, batch_of: Callable[[], Batch], checked: Callable[[str, Batch, Ran], Awaitable[None]]
@@ -189,7 +207,7 @@ class Instances:
         """
         normally = self._completed
         ran: asyncio.Future[Ran]
-        self._completed = lambda _, result: ran.set_result(result)
+        self._completed = lambda _, result, __: ran.set_result(result)
         try:
             for instance in self._all:
                 ran = asyncio.get_running_loop().create_future()
@@ -286,7 +304,8 @@ class Instances:
             started_ns, batch.inputs_ready_ns, batch.computed_ns, ended_ns = times
             instance.running -= 1
             self._list(instance, remote)
-            self._completed(batch, Ran(started_ns, ended_ns, outcomes, error))
+            ran = Ran(started_ns, ended_ns, outcomes, error)
+            self._completed(batch, ran, instance.statistics)
 
         remote.start(batch, done)
 

@@ -19,7 +19,7 @@ from modelport.errors import Cancelled, ModelFailed, ModelportError
 from modelport.messages import Request, Response, Sink
 
 if TYPE_CHECKING:
-    from modelport.engine.deployment import Deployment
+    from modelport.engine.deployment import Deployment, Times
 
 __all__ = ["MAX_UNREAD_BYTES", "MAX_UNREAD_ITEMS", "OVERRUN_FACTOR", "Job"]
 
@@ -55,7 +55,7 @@ class Job:
     is_cancelled = False
     is_closed = False
     deadline: asyncio.TimerHandle | None = None
-    outcome: tuple[Response | ModelportError, int, tuple[int, int, int]] | None = None
+    outcome: tuple[Response | ModelportError, int, "Times"] | None = None
     on_stop: Callable[[], object] | None = None
     _is_ended = False
     _is_paused = False

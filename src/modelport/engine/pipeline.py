@@ -11,12 +11,13 @@ means for several such steps is told in :mod:`modelport.engine.flow`.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from modelport.clock import Clock
 from modelport.engine.admission import Admission
 from modelport.engine.flow import Flow
+from modelport.engine.instances import Instance
 from modelport.engine.plan import Plan, Step
 from modelport.engine.reshape import Reshaping
 from modelport.errors import (
@@ -97,6 +98,11 @@ class Pipeline:
             raise LoadFailed(
                 "an ensemble has no shapes of its own; put reshape into the model of the step"
             )
+
+    @property
+    def instances(self) -> Sequence[Instance]:
+        """None of its own."""
+        return ()
 
     @property
     def in_flight(self) -> int:

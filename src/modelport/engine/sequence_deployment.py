@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from modelport.clock import Clock
 from modelport.engine.batcher import BatchPolicy, Wait
-from modelport.engine.deployment import Deployment, EngineOptions
+from modelport.engine.deployment import Deployment, EngineOptions, Times
 from modelport.engine.executor import SLOW_NS, Completions, Ran
 from modelport.engine.instances import Instance
 from modelport.engine.job import Job
@@ -24,7 +24,7 @@ from modelport.errors import Cancelled, InvalidRequest, ModelFailed, ModelportEr
 from modelport.messages import Request, Response, Sink, Tensors, Ticket
 from modelport.repository.repository import ModelVersion
 from modelport.runtimes.base import Batch
-from modelport.stats import ModelStatistics
+from modelport.stats import InstanceStatistics, ModelStatistics
 from modelport.tensors import Tensor
 
 __all__ = ["SequenceDeployment"]
@@ -233,8 +233,8 @@ class SequenceDeployment(Deployment):
 
     # Steps are over.
 
-    def _completed(self, batch: Batch, ran: Ran) -> None:
-        super()._completed(batch, ran)
+    def _completed(self, batch: Batch, ran: Ran, instance: InstanceStatistics) -> None:
+        super()._completed(batch, ran, instance)
         if self.is_iterative:
             for job in cast("list[_SequenceJob]", batch.works):
                 if job.wants_again:
@@ -256,7 +256,7 @@ class SequenceDeployment(Deployment):
         job: Job,
         outcome: Response | ModelportError,
         started_ns: int,
-        times: tuple[int, int, int],
+        times: Times,
     ) -> None:
         super()._settle(job, self._remembered(job, outcome), started_ns, times)
 

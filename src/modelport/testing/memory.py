@@ -17,7 +17,7 @@ from modelport.protocols.v2.options import V2Options
 from modelport.protocols.v2_rest import RestOptions, routes
 from modelport.server.routing import Router
 from modelport.specs import ModelConfig
-from modelport.stats import ModelStatistics
+from modelport.stats import InstanceStatistics, ModelStatistics
 
 __all__ = [
     "MemoryCall",
@@ -25,6 +25,7 @@ __all__ = [
     "MemoryEngine",
     "MemoryExchange",
     "MemoryGrpcServer",
+    "MemoryInstance",
     "MemoryRow",
     "MemoryServer",
     "MemoryTicket",
@@ -194,6 +195,15 @@ class MemoryTicket:
         self.resumed += 1
 
 
+class MemoryInstance:
+    """Executes nothing, and can be looked at."""
+
+    def __init__(self, name: str, *, running: int = 0) -> None:
+        self.name = name
+        self.running = running
+        self.statistics = InstanceStatistics()
+
+
 class MemoryDeployment:
     """Answers with what ``answer`` gives, or leaves the sink to the test where it gives None."""
 
@@ -209,6 +219,7 @@ class MemoryDeployment:
         self.config_json = json.dumps({"name": config.name})
         self.labels: dict[str, Sequence[str]] = {}
         self.statistics = ModelStatistics()
+        self.instances: Sequence[MemoryInstance] = ()
         self.memo: dict[str, Any] = {}
         self.ready = True
         self.requests: list[Request] = []

@@ -137,7 +137,7 @@ def test_a_model_gives_its_configuration() -> None:
 def test_statistics_are_given_of_all_or_one() -> None:
     served = server()
     counted = ModelStatistics()
-    counted.record_single(2, 10, 20, 50)
+    counted.record_single(2, 10, 20, 50, counted.rest)
     served.engine.models[0].statistics = counted
     every = ask("ModelStatistics", served).model_stats
     assert [(one.name, one.version) for one in every] == [("a", "1"), ("a", "3"), ("b", "1")]

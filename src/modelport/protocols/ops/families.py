@@ -12,15 +12,18 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from modelport.protocols.ops.machine import Reading
-from modelport.stats import Duration, Histogram, ModelStatistics
+from modelport.stats import Duration, Histogram, InstanceStatistics, ModelStatistics
 from modelport.wire.prometheus import Family, FamilyType
 
 __all__ = [
+    "BUSY_INSTANCES",
     "CACHE",
     "CACHE_COUNTS",
     "FAILURES",
     "FIRST_RESPONSE",
     "INFO",
+    "INSTANCES",
+    "INSTANCE_HISTOGRAMS",
     "LATENCIES",
     "LATENCY_HISTOGRAMS",
     "LOAD_DURATION",
@@ -31,6 +34,7 @@ __all__ = [
     "WORKERS",
     "CacheReading",
     "HistogramRow",
+    "InstanceRow",
     "LatencyRow",
     "WorkerPort",
 ]
@@ -48,6 +52,21 @@ class HistogramRow:
 
     family: Family
     read: Callable[[ModelStatistics], Histogram]
+    unit: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceRow:
+    """A histogram of an instance.
+
+    Attributes:
+        family: Its name and help.
+        read: Finds it.
+        unit: How much of the histogram's unit is one of the family's.
+    """
+
+    family: Family
+    read: Callable[[InstanceStatistics], Histogram]
     unit: int
 
 
@@ -197,6 +216,10 @@ CACHE: tuple[tuple[Family, Callable[[CacheReading], int]], ...] = (
     ),
 )
 
+INSTANCES = _gauge("modelport_instances", "Instances of the version")
+
+BUSY_INSTANCES = _gauge("modelport_busy_instances", "Instances that execute a batch now")
+
 LATENCIES = (
     _latency(
         0,
@@ -249,6 +272,30 @@ LATENCY_HISTOGRAMS = (
         ),
         lambda stats: stats.compute_infer_histogram,
         _SECOND,
+    ),
+)
+
+INSTANCE_HISTOGRAMS = (
+    InstanceRow(
+        _histogram(
+            "modelport_instance_queue_duration_seconds",
+            "Seconds that requests waited which the instance answered",
+        ),
+        lambda stats: stats.queue_histogram,
+        _SECOND,
+    ),
+    InstanceRow(
+        _histogram(
+            "modelport_instance_compute_infer_duration_seconds",
+            "Seconds that requests waited while the instance computed",
+        ),
+        lambda stats: stats.compute_infer_histogram,
+        _SECOND,
+    ),
+    InstanceRow(
+        _histogram("modelport_instance_batch_rows", "Batch rows per execution of the instance"),
+        lambda stats: stats.batch_rows,
+        1,
     ),
 )
 

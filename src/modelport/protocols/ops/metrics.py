@@ -12,10 +12,26 @@ from modelport.latency_window import LatencyWindow
 from modelport.protocols.ops import families
 from modelport.protocols.ops.machine import Machine
 from modelport.specs import ModelConfig
-from modelport.stats import ModelStatistics
+from modelport.stats import InstanceStatistics, ModelStatistics
 from modelport.wire.prometheus import Family, FamilyType, Page, encode_labels, encode_number
 
-__all__ = ["CachePort", "DeploymentPort", "EnginePort", "MetricsSwitches", "OpsOptions", "render"]
+__all__ = [
+    "CachePort",
+    "DeploymentPort",
+    "EnginePort",
+    "InstancePort",
+    "MetricsSwitches",
+    "OpsOptions",
+    "render",
+]
+
+
+class InstancePort(Protocol):
+    """One instance of a version."""
+
+    name: str
+    running: int
+    statistics: InstanceStatistics
 
 
 WorkerRow = tuple[str, int, str, families.WorkerPort]
@@ -42,6 +58,11 @@ class DeploymentPort(Protocol):
     @property
     def statistics(self) -> ModelStatistics:
         """What it has done."""
+        ...
+
+    @property
+    def instances(self) -> Sequence[InstancePort]:
+        """What executes it; none for an ensemble."""
         ...
 
 
@@ -114,6 +135,7 @@ class _Model:
     statistics: ModelStatistics
     is_decoupled: bool
     is_cached: bool
+    instances: Sequence[InstancePort]
 
 
 def render(deployments: Sequence[DeploymentPort], options: OpsOptions) -> bytes:
@@ -122,6 +144,7 @@ def render(deployments: Sequence[DeploymentPort], options: OpsOptions) -> bytes:
     models = [_model(one) for one in deployments]
     switches = options.metrics
     _write_counts(page, models)
+    _write_instances(page, [model for model in models if model.instances])
     if options.cache is not None:
         _write_cache(page, options.cache, [model for model in models if model.is_cached])
     if switches.counter_latencies:
@@ -134,6 +157,7 @@ def render(deployments: Sequence[DeploymentPort], options: OpsOptions) -> bytes:
         decoupled = [model for model in models if model.is_decoupled]
         if decoupled:
             _write_histograms(page, families.FIRST_RESPONSE, decoupled)
+        _write_instance_histograms(page, models)
     _write_histograms(page, families.ROWS, models)
     _write_workers(page, options.workers())
     _write_process(page, options)
@@ -144,7 +168,13 @@ def render(deployments: Sequence[DeploymentPort], options: OpsOptions) -> bytes:
 def _model(deployment: DeploymentPort) -> _Model:
     config = deployment.config
     is_cached = config.response_cache is not None and config.response_cache.enable
-    return _Model(_labels(deployment), deployment.statistics, config.is_decoupled, is_cached)
+    return _Model(
+        _labels(deployment),
+        deployment.statistics,
+        config.is_decoupled,
+        is_cached,
+        deployment.instances,
+    )
 
 
 def _labels(deployment: DeploymentPort) -> str:
@@ -165,6 +195,37 @@ def _write_counts(page: Page, models: Sequence[_Model]) -> None:
     page.begin(families.LOAD_DURATION)
     for model in models:
         page.sample(model.labels, model.statistics.load_s)
+
+
+def _write_instances(page: Page, models: Sequence[_Model]) -> None:
+    if not models:
+        return
+    page.begin(families.INSTANCES)
+    page.samples((model.labels, len(model.instances)) for model in models)
+    page.begin(families.BUSY_INSTANCES)
+    page.samples(
+        (model.labels, sum(each.running > 0 for each in model.instances)) for model in models
+    )
+
+
+def _instance_labels(model: _Model, instance: InstancePort) -> str:
+    return f"{model.labels},{encode_labels({'instance': instance.name})}"
+
+
+def _write_instance_histograms(page: Page, models: Sequence[_Model]) -> None:
+    """Write what instances did of versions that have several; of others it is the version's."""
+    told = [
+        (_instance_labels(model, each), each.statistics)
+        for model in models
+        if len(model.instances) > 1
+        for each in model.instances
+    ]
+    for row in families.INSTANCE_HISTOGRAMS if told else ():
+        page.begin(row.family)
+        for labels, statistics in told:
+            histogram = row.read(statistics)
+            total = histogram.total if row.unit == 1 else histogram.total / row.unit
+            page.histogram(labels, _bounds(histogram.bounds, row.unit), histogram.counts, total)
 
 
 def _write_cache(page: Page, cache: CachePort, models: Sequence[_Model]) -> None:

@@ -33,6 +33,11 @@ def page() -> str:
         ),
         "`nv_inference_request_failure` has one series for each `reason`."
         " `nv_inference_count` divided by `nv_inference_exec_count` is the mean batch.",
+        "### Of instances",
+        _table([families.INSTANCES, families.BUSY_INSTANCES]),
+        "Of versions with several instances, also histograms of each, with the label `instance`"
+        " (`--metrics-config histogram_latencies=BOOL`):",
+        _table(row.family for row in families.INSTANCE_HISTOGRAMS),
         "### Latencies as histograms",
         "`--metrics-config histogram_latencies=BOOL`, on by default. Buckets in seconds:"
         f" {bounds}.",
