@@ -366,10 +366,9 @@ def _message(
     ids = [place for place in places if place[0] == _ID]
     if not ids:
         return Message(head, "", data, places)
-    # A member that is there twice has its last value.
-    _, start, end = ids[-1]
     try:
-        id = str(data[start:end], "utf-8")
+        # A member that is there twice has its last value.
+        id = [str(data[start:end], "utf-8") for _, start, end in ids][-1]
     except UnicodeDecodeError:
         raise Malformed("the message is malformed: its id is not UTF-8") from None
     return Message(head, id, data, [place for place in places if place[0] != _ID])
