@@ -21,6 +21,7 @@ __all__ = [
     "Request",
     "Response",
     "Sink",
+    "StageTrace",
     "Tensors",
     "Ticket",
 ]
@@ -97,6 +98,14 @@ class Arguments:
 Payload = Tensors | Arguments
 
 
+class StageTrace(Protocol):
+    """Notes of one request that is traced."""
+
+    def executed(self, started_ns: int, ready_ns: int, computed_ns: int, ended_ns: int) -> None:
+        """Note how the batch went that the request was in."""
+        ...
+
+
 class Request:
     """One question to one model. Belongs to the engine once ``submit`` has returned.
 
@@ -113,6 +122,7 @@ class Request:
         sequence_start: Whether it is the first of its sequence.
         sequence_end: Whether it is the last of its sequence.
         principal: Who asks; "" for everybody.
+        trace: Where its stages are noted; ``None`` for most.
         trace_id: Ties log lines to this request; "" for none.
         trail: The models that wait for the answer, the first one first; empty where a client does.
         received_ns: On the engine's clock, when its last byte had come; 0 lets the engine look.
@@ -127,6 +137,7 @@ class Request:
     sequence_start = False
     sequence_end = False
     principal = ""
+    trace: "StageTrace | None" = None
     trace_id = ""
     trail: Sequence[str] = ()
 

@@ -535,8 +535,18 @@ ERRORS: list[tuple[str, dict[str, str], str | None, str]] = [
         " add --grpc-use-ssl"),
     ("--grpc-use-ssl-mutual --grpc-server-cert c --grpc-server-key k", {}, None,
         "--grpc-use-ssl-mutual: client certificates need authorities; add --grpc-root-cert FILE"),
-    ("--trace-config level=TIMESTAMPS", {}, None, "--trace-config: tracing is not offered yet;"
-        " leave it out"),
+    ("--trace-config level=TIMESTAMPS", {}, None, "--trace-config: has a level and no file;"
+        " add triton,file=trace.json"),
+    ("--trace-config level=ALL", {}, None, "--trace-config: unknown trace level 'ALL'. There are"
+        " OFF, TIMESTAMPS, TENSORS.; see modelport serve --help"),
+    ("--trace-config rate=often", {}, None, "--trace-config: Unable to parse 'trace_rate', got:"
+        " often. An integer from 1 on is needed.; see modelport serve --help"),
+    ("--trace-config mode=opentelemetry", {}, None, "--trace-config: has the mode opentelemetry,"
+        " which is not offered; say triton"),
+    ("--trace-config opentelemetry,url=x", {}, None, "--trace-config: has the mode opentelemetry,"
+        " which is not offered; say triton"),
+    ("--trace-config size=1", {}, None, "--trace-config: has no setting size; there are level,"
+        " rate, count, mode, triton,file and triton,log-frequency"),
     ("--cache-config redis,host=h", {}, None, "--cache-config: expected local,size=BYTES, such as"
         " local,size=256MiB; the cache in this process is the only one; see modelport serve"
         " --help"),

@@ -269,3 +269,31 @@ def test_lines_that_wait_at_exit_are_written() -> None:
     )
     assert done.stderr.count("\n") == 3000
     assert done.stderr.endswith("line 2999\n")
+
+
+def test_what_is_logged_can_be_changed(configure: Configure) -> None:
+    log = configure(log_format="text", log_verbose=0)
+    assert log.logs.settings() == {
+        "log_file": "",
+        "log_info": True,
+        "log_warning": True,
+        "log_error": True,
+        "log_verbose_level": 0,
+        "log_format": "default",
+    }
+    log.logs.change({"log_info": False, "log_warning": False})
+    SERVER.info("not seen")
+    SERVER.warning("not seen")
+    SERVER.error("seen")
+    log.logs.change({"log_info": True, "log_verbose_level": 1, "log_format": "json"})
+    SERVER.debug("details")
+    log.logs.flush()
+    first, second = log.stream.getvalue().splitlines()
+    assert "seen" in first
+    assert json.loads(second)["message"] == "details"
+    assert log.logs.settings()["log_format"] == "json"
+    log.logs.change({"log_format": "default", "log_verbose_level": 0})
+    SERVER.debug("not seen")
+    assert log.logs.settings()["log_format"] == "default"
+    log.logs.flush()
+    assert len(log.stream.getvalue().splitlines()) == 2

@@ -156,18 +156,25 @@ class Deployment:
         dynamic = config.dynamic_batching
         is_ordered = dynamic is not None and dynamic.preserve_ordering and not self.is_decoupled
         self._ordered: deque[Job] | None = deque() if is_ordered else None
-        self._may_skip_queue = (
+        self._could_skip_queue = (
             policy.max_delay_ns == 0
             and not is_ordered
             and not self.is_decoupled
             and self._reshaping is None
         )
+        self._may_skip_queue = self._could_skip_queue
+        self.is_traced = False
 
     def __repr__(self) -> str:
         return (
             f"<Deployment {self.name} v{self.version} in_flight={self.in_flight} "
             f"{self._queue} {self._instances}>"
         )
+
+    def trace(self, is_traced: bool) -> None:
+        """Note the stages of requests that have a trace; none of them takes the shortest way."""
+        self.is_traced = is_traced
+        self._may_skip_queue = self._could_skip_queue and not is_traced
 
     @property
     def instances(self) -> Sequence[Instance]:
@@ -399,6 +406,10 @@ class Deployment:
         times = (ready_ns - started_ns, computed_ns - ready_ns, ended_ns - computed_ns, instance)
         jobs = cast(Sequence[Job], batch.works)
         self.statistics.record_execution(started_ns, batch.rows, *times)
+        if self.is_traced:
+            for job in jobs:
+                if job.request.trace is not None:
+                    job.request.trace.executed(started_ns, ready_ns, computed_ns, ended_ns)
         outcomes = ran.outcomes
         failure = self._failure(ran.error, outcomes, len(jobs))
         if failure is not None:

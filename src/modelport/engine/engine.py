@@ -7,7 +7,7 @@ is detached and drained. Everything here runs on the event loop.
 import asyncio
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from modelport.clock import Clock, SystemClock
 from modelport.custom_metrics import CustomMetrics
@@ -18,6 +18,7 @@ from modelport.engine.executor import Completions, call_on_thread
 from modelport.engine.host import EngineHost
 from modelport.engine.pipeline import Pipeline
 from modelport.engine.sequence_deployment import SequenceDeployment
+from modelport.engine.tracing import Entrance, Traces
 from modelport.errors import InvalidRequest, NotFound, Unavailable
 from modelport.messages import Request, Sink, Ticket
 from modelport.repository.lifecycle import Phase
@@ -63,6 +64,9 @@ class Engine:
         self._warmed: dict[ModelVersion, Served] = {}
         # (model, version as asked for) → where it goes; rebuilt whenever something changes.
         self._routes: dict[tuple[str, str], Served] = {}
+        # The same for callers; the same object while nothing is traced.
+        self._entrances = self._routes
+        self.traces: Traces | None = None
         # What takes no new requests and is not over, in the order in which it was taken down; and
         # what is set when it is.
         self._closing: dict[Served, asyncio.Event] = {}
@@ -123,7 +127,7 @@ class Engine:
             NotFound: There is no such model or version.
             Unavailable: The version exists and does not take requests now.
         """
-        found = self._routes.get((model, version or ""))
+        found = self._entrances.get((model, version or ""))
         if found is None:
             raise self._why_unresolved(model, version or "")
         return found
@@ -356,7 +360,7 @@ class Engine:
         for closing in reversed(self._closing):
             if closing.name == model and version in (None, str(closing.version)):
                 return closing
-        return self.resolve(model, version)
+        raise self._why_unresolved(model, version or "")
 
     def _deploy(self, version: ModelVersion) -> Served:
         cache = self._cache_for(version)
@@ -397,3 +401,27 @@ class Engine:
             if default.config.switch("ovms", self.options.is_ovms):
                 routes[name, "0"] = default
         self._routes = routes
+        self._set_entrances()
+
+    def trace(self, traces: Traces) -> None:
+        """Trace requests as these say, now and whenever they change."""
+        self.traces = traces
+        traces.on_change = self._set_entrances
+        self._set_entrances()
+
+    def _set_entrances(self) -> None:
+        traces = self.traces
+        traced: dict[Served, Served] = {}
+        for served in self.deployments() if traces is not None else ():
+            is_traced = traces is not None and traces.concerns(served.name)
+            if isinstance(served, Deployment):
+                served.trace(is_traced)
+            if traces is not None and is_traced:
+                # It has all that callers need of a deployment; what members of ensembles need is
+                # asked of the deployment itself.
+                traced[served] = cast(Served, Entrance(served, traces))
+        if traced:
+            routes = self._routes.items()
+            self._entrances = {route: traced.get(served, served) for route, served in routes}
+        else:
+            self._entrances = self._routes

@@ -22,6 +22,7 @@ from modelport.clock import SystemClock
 from modelport.engine.engine import Engine, EngineOptions
 from modelport.engine.executor import call_on_thread, new_event_loop
 from modelport.engine.regions import Regions
+from modelport.engine.tracing import Traces
 from modelport.errors import LoadFailed, ModelportError
 from modelport.protocols import bentoml, ops, v1, v2_grpc, v2_rest
 from modelport.protocols.base import Route, Rpc
@@ -41,10 +42,12 @@ from modelport.server.greeting import greeting
 from modelport.server.grpc import GrpcOptions, GrpcServer
 from modelport.server.http import Connection, HttpOptions, HttpServer
 from modelport.server.http2 import Http2Options, Http2Server
-from modelport.server.logs import AccessLog, configure_logs
+from modelport.server.logs import AccessLog, Logs, configure_logs
 from modelport.server.routing import Router
 from modelport.server.settings import Settings
 from modelport.server.tls import TlsUnusable, grpc_context, server_context
+from modelport.server.trace_config import parse_trace_config
+from modelport.server.trace_file import TraceFile
 from modelport.server.uploads import Spool
 from modelport.services.targets import holds_services
 from modelport.specs import Execution
@@ -75,10 +78,12 @@ class Server:
 
     Args:
         settings: Complete and checked.
+        logs: What writes the log, if clients may change it; closed by whoever opened it.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, logs: Logs | None = None) -> None:
         self.settings = settings
+        self.logs = logs
         self.clock = SystemClock()
         self.engine = Engine(
             EngineOptions(
@@ -90,6 +95,11 @@ class Server:
             self.clock,
         )
         self.regions = Regions() if settings.allow_client_shm else None
+        start = parse_trace_config(settings.trace_config)
+        self._trace_file = TraceFile(Path(start.file))
+        keep = self._trace_file.keep
+        self.traces = Traces(start.settings, start.file, keep, self.clock)
+        self.engine.trace(self.traces)
         self.repository = _repository(settings, self.engine)
         self._access_log = AccessLog() if settings.access_log else None
         self._spool = _spool(settings)
@@ -117,6 +127,8 @@ class Server:
             is_ovms=settings.ovms,
             images=_image_limits(settings),
             regions=self.regions,
+            logs=self.logs,
+            traces=self.traces,
         )
         v1_options = v1.V1Options(
             forwarded=settings.http_header_forward_pattern,
@@ -145,6 +157,8 @@ class Server:
             is_ovms=settings.ovms,
             images=_image_limits(settings),
             regions=self.regions,
+            logs=self.logs,
+            traces=self.traces,
         )
         return v2_grpc.rpcs(self.engine, options)
 
@@ -282,6 +296,7 @@ class Server:
         await self.engine.close()
         if self.regions is not None:
             self.regions.unregister()
+        self._trace_file.close()
         if self.services is not None:
             await self.services.close()
         self._spool.close()
@@ -327,10 +342,10 @@ def serve(settings: Settings) -> int:
         The exit status: 0 when all requests were finished, 1 when the server could not start or
         the exit timeout cut requests off, 130 when interrupted a second time.
     """
-    configure_logs(settings)
+    logs = configure_logs(settings)
     process.tune()
     try:
-        server = Server(settings)
+        server = Server(settings, logs)
     except ModelportError as exc:
         log.error("%s", exc)
         return 1

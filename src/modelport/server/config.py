@@ -14,6 +14,7 @@ from typing import Any
 from modelport.server.flags import SWITCH_WORDS, Flag, Takes, split
 from modelport.server.setting_values import PATH, SECRET, SWITCH
 from modelport.server.settings import SETTINGS, Setting, Settings
+from modelport.server.trace_config import parse_trace_config
 from modelport.server.tritonserver import HARMLESS_VALUE_BY_FLAG, REMEDY_BY_FLAG
 
 __all__ = [
@@ -433,9 +434,6 @@ def _nearest(name: str, names: list[str]) -> str | None:
 def _contradictions(settings: Settings, source_by_name: Mapping[str, Source]) -> Iterator[Problem]:
     """Check each setting against the others; where is always one that a person wrote."""
     where_by_name = {name: source.where for name, source in source_by_name.items()}
-    for name, is_asked, what, remedy in _NOT_YET:
-        if is_asked(getattr(settings, name)):
-            yield Problem(where_by_name[name], what, remedy)
     for check in _CHECKS:
         yield from check(settings, where_by_name)
 
@@ -510,12 +508,15 @@ def _check_models(settings: Settings, where: Mapping[str, str]) -> Iterator[Prob
         yield Problem(where["load_model"], what, "keep * alone, or the names")
 
 
-_CHECKS = (_check_door, _check_ports, _check_tls, _check_models)
+def _check_traces(settings: Settings, where: Mapping[str, str]) -> Iterator[Problem]:
+    try:
+        parse_trace_config(settings.trace_config)
+    except ValueError as exc:
+        what, _, remedy = str(exc).partition("; ")
+        yield Problem(where["trace_config"], what, remedy or "see modelport serve --help")
 
-# Values that are understood and not offered: name, whether it is asked for, what, what to do.
-_NOT_YET: tuple[tuple[str, Callable[[Any], bool], str, str], ...] = (
-    ("trace_config", bool, "tracing is not offered yet", "leave it out"),
-)
+
+_CHECKS = (_check_traces, _check_door, _check_ports, _check_tls, _check_models)
 
 _REMEDY_BY_ORIGIN = {
     Origin.FLAG: "see modelport serve --help",

@@ -58,8 +58,14 @@ class AccessLog:
 class Logs:
     """A configured log; ``close`` puts the loggers back as they were."""
 
-    def __init__(self, writer: LogWriter, encode: LineEncoder, switches: "_Switches") -> None:
+    def __init__(
+        self, writer: LogWriter, settings: Settings, *, is_coloured: bool, switches: "_Switches"
+    ) -> None:
         self._writer = writer
+        self._file = settings.log_file or ""
+        self._format = settings.log_format
+        self._is_coloured = is_coloured
+        encode = _line_encoder(settings.log_format, is_coloured=is_coloured)
         # Two, because a model that configures logging for itself closes those of the root logger.
         self._handler = _Handler(writer, encode, switches, owns_writer=True)
         self._root_handler = _Handler(writer, encode, switches, owns_writer=False)
@@ -81,6 +87,38 @@ class Logs:
         # Has a switch of its own.
         access.setLevel(logging.INFO)
         logging.captureWarnings(True)
+
+    def settings(self) -> dict[str, bool | int | str]:
+        """Say what is logged, where to and how, in the words of Triton's log settings."""
+        switches = self._switches
+        return {
+            "log_file": self._file,
+            "log_info": switches.is_on[logging.INFO],
+            "log_warning": switches.is_on[logging.WARNING],
+            "log_error": switches.is_on[logging.ERROR],
+            "log_verbose_level": switches.verbosity,
+            "log_format": _NAME_BY_FORMAT.get(self._format, self._format),
+        }
+
+    def change(self, changes: Mapping[str, bool | int | str]) -> None:
+        """Log otherwise from now on.
+
+        Args:
+            changes: Of what ``settings`` gives, but for the file.
+        """
+        switches = self._switches
+        for name, value in changes.items():
+            if name in _LEVEL_BY_NAME:
+                switches.is_on[_LEVEL_BY_NAME[name]] = bool(value)
+            elif name == "log_verbose_level":
+                switches.verbosity = int(value)
+                switches.is_on[logging.DEBUG] = switches.verbosity > 0
+            elif name == "log_format":
+                self._format = _FORMAT_BY_NAME.get(str(value), str(value))
+                encode = _line_encoder(self._format, is_coloured=self._is_coloured)
+                self._handler.encode = self._root_handler.encode = encode
+        logging.getLogger("modelport").setLevel(switches.lowest)
+        logging.getLogger().setLevel(switches.lowest_of_others)
 
     def flush(self) -> None:
         """Wait until everything logged so far is written."""
@@ -125,7 +163,7 @@ def configure_logs(
         tell_lost=partial(_tell_lost, encode),
         redact=partial(_redact, _secrets(settings)),
     )
-    logs = Logs(writer, encode, _Switches(settings))
+    logs = Logs(writer, settings, is_coloured=is_coloured, switches=_Switches(settings))
     logs.open()
     return logs
 
@@ -139,14 +177,14 @@ class _Handler(logging.Handler):
         super().__init__()
         self.addFilter(switches)
         self._writer = writer
-        self._encode = encode
+        self.encode = encode
         self._owns_writer = owns_writer
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             # Here and not on the writer's thread: what a record tells of may change, and a thread
             # that formats keeps the loop from running for longer than formatting takes.
-            self._writer.put(self._encode(record))
+            self._writer.put(self.encode(record))
         except Exception:
             self.handleError(record)
 
@@ -164,8 +202,8 @@ class _Switches(logging.Filter):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
-        self._verbosity = settings.log_verbose
-        self._is_on = {
+        self.verbosity = settings.log_verbose
+        self.is_on = {
             logging.ERROR: settings.log_error,
             logging.WARNING: settings.log_warning,
             logging.INFO: settings.log_info,
@@ -175,23 +213,32 @@ class _Switches(logging.Filter):
     @property
     def lowest(self) -> int:
         """The lowest level that is on."""
-        on = [level for level, is_on in self._is_on.items() if is_on]
+        on = [level for level, is_on in self.is_on.items() if is_on]
         return min(on, default=logging.CRITICAL + 1)
 
     @property
     def lowest_of_others(self) -> int:
         """The same for libraries, whose details only help when ours do not."""
         details = (logging.WARNING, logging.INFO)
-        usual = details[self._verbosity] if self._verbosity < len(details) else logging.DEBUG
+        usual = details[self.verbosity] if self.verbosity < len(details) else logging.DEBUG
         return max(self.lowest, usual)
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.__class__ is AccessLine:
             return True
-        for level, is_on in self._is_on.items():
+        for level, is_on in self.is_on.items():
             if record.levelno >= level:
                 return is_on
-        return self._verbosity > 0
+        return self.verbosity > 0
+
+
+_LEVEL_BY_NAME = {
+    "log_error": logging.ERROR,
+    "log_warning": logging.WARNING,
+    "log_info": logging.INFO,
+}
+_NAME_BY_FORMAT = {"text": "default"}
+_FORMAT_BY_NAME = {name: form for form, name in _NAME_BY_FORMAT.items()}
 
 
 def _destination(settings: Settings, stream: TextIO) -> Destination:

@@ -498,7 +498,7 @@ class Settings:
     trace_config: tuple[str, ...] = _several(
         Group.OPERATION,
         values.TRACE_SETTING,
-        "Trace settings at start (not offered yet)",
+        "Trace setting at start: level, rate, count, triton,file or triton,log-frequency",
     )
     cache_config: CacheConfig | None = _setting(  # noqa: RUF009
         None,

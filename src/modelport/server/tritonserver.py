@@ -11,7 +11,7 @@ __all__ = ["HARMLESS_VALUE_BY_FLAG", "REMEDY_BY_FLAG"]
 _ONE_LOOP = "one event loop serves all connections, there are no pools to size; leave it out"
 _NO_POOL = "memory comes from the system as needed, there are no pools to size; leave it out"
 _NO_CLOUD = "the routes of SageMaker and Vertex AI are not served; leave it out"
-_TRACE = "tracing is not offered yet; leave it out"
+_TRACE = "was replaced; use --trace-config, as in --trace-config triton,file=trace.json"
 _NO_PLUGINS = "there are no backend libraries to find, runtimes are Python packages; leave it out"
 
 REMEDY_BY_FLAG = {

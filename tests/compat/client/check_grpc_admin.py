@@ -155,8 +155,8 @@ NOT_OURS = {
     "unregister_plugin": "the client's own",
     "plugin": "the client's own",
     "close": "called by the fixtures, at the end of their with",
-    "get_trace_settings": "not offered yet",
-    "update_trace_settings": "not offered yet",
-    "get_log_settings": "not offered yet",
-    "update_log_settings": "not offered yet",
+    "get_trace_settings": "see check_settings.py",
+    "update_trace_settings": "see check_settings.py",
+    "get_log_settings": "see check_settings.py",
+    "update_log_settings": "see check_settings.py",
 }

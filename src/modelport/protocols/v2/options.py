@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from modelport._version import __version__
 from modelport.errors import InvalidRequest
-from modelport.protocols.v2.ports import RegionsPort
+from modelport.protocols.v2.ports import LogsPort, RegionsPort, TracesPort
 from modelport.specs import ModelConfig
 from modelport.wire.ovms_images import ImageInputs, ImageLimits
 
@@ -25,6 +25,8 @@ class V2Options:
         is_ovms: Whether models that do not say it behave as under OVMS.
         images: What encoded images may grow into, where models take them.
         regions: Shared memory that clients pass tensors in; ``None`` where they may not.
+        logs: The log, where it is the server's own.
+        traces: What is traced, where anything can be.
     """
 
     server_name: str = "triton"
@@ -34,6 +36,8 @@ class V2Options:
     is_ovms: bool = False
     images: ImageLimits = field(default_factory=ImageLimits)
     regions: RegionsPort | None = None
+    logs: LogsPort | None = None
+    traces: TracesPort | None = None
 
     def image_inputs(self, config: ModelConfig) -> ImageInputs | None:
         """What of a model may be sent as encoded images; ``None`` where nothing may."""

@@ -8,7 +8,15 @@ from modelport.protocols.base import Buffer
 from modelport.specs import ModelConfig
 from modelport.stats import ModelStatistics
 
-__all__ = ["DeploymentPort", "EnginePort", "HoldPort", "IndexRow", "RegionsPort"]
+__all__ = [
+    "DeploymentPort",
+    "EnginePort",
+    "HoldPort",
+    "IndexRow",
+    "LogsPort",
+    "RegionsPort",
+    "TracesPort",
+]
 
 
 class DeploymentPort(Protocol):
@@ -165,4 +173,28 @@ class RegionsPort(Protocol):
 
     def hold(self, names: Iterable[str]) -> HoldPort:
         """Keep some regions for a request, until its ``release``."""
+        ...
+
+
+class LogsPort(Protocol):
+    """The log of the server."""
+
+    def settings(self) -> Mapping[str, bool | int | str]:
+        """Say what is logged, where to and how."""
+        ...
+
+    def change(self, changes: Mapping[str, bool | int | str]) -> None:
+        """Log otherwise from now on."""
+        ...
+
+
+class TracesPort(Protocol):
+    """What is traced."""
+
+    def settings(self, model: str | None = None) -> Mapping[str, str | list[str]]:
+        """Say what is traced, of all models or of one."""
+        ...
+
+    def change(self, model: str | None, changes: Mapping[str, Sequence[str] | None]) -> None:
+        """Trace otherwise from now on."""
         ...

@@ -6,15 +6,13 @@ from functools import partial
 from modelport.protocols.base import Access, Buffer, Call, Receiver, Rpc
 from modelport.protocols.v2.options import V2Options
 from modelport.protocols.v2.ports import EnginePort
-from modelport.protocols.v2_grpc.admin import (
-    Admin,
-    refusing,
-)
+from modelport.protocols.v2_grpc.admin import Admin
 from modelport.protocols.v2_grpc.health import HealthHandlers
 from modelport.protocols.v2_grpc.infer import Inferences, InferHandler
 from modelport.protocols.v2_grpc.reflection import Reflection
 from modelport.protocols.v2_grpc.regions import RegionHandlers
 from modelport.protocols.v2_grpc.replies import error_status
+from modelport.protocols.v2_grpc.settings import SettingHandlers
 from modelport.protocols.v2_grpc.stream import InferStream
 
 __all__ = ["error_status", "rpcs"]
@@ -26,12 +24,6 @@ _REFLECTIONS = (
     "grpc.reflection.v1alpha.ServerReflection",
 )
 _SERVICES = (_SERVICE, _HEALTH, *_REFLECTIONS)
-
-_NO_TRACE = "Tracing is not available in this server yet."
-_NO_LOGGING = (
-    "Log settings cannot be changed or read over the network yet. "
-    "Set them when the server starts: --log-verbose, --log-info, --log-format."
-)
 
 
 def rpcs(engine: EnginePort, options: V2Options) -> list[Rpc]:
@@ -45,6 +37,7 @@ def rpcs(engine: EnginePort, options: V2Options) -> list[Rpc]:
     health = HealthHandlers(engine, options, _SERVICES)
     inferences = Inferences(engine, options)
     regions = RegionHandlers(options)
+    settings = SettingHandlers(engine, options)
     memory = Access.SHARED_MEMORY
     unary: list[tuple[str, Access, Callable[[Call, Buffer], None]]] = [
         ("ServerLive", Access.PUBLIC, admin.server_live),
@@ -58,8 +51,8 @@ def rpcs(engine: EnginePort, options: V2Options) -> list[Rpc]:
         ("RepositoryIndex", Access.REPOSITORY_INDEX, admin.index),
         ("RepositoryModelLoad", Access.MODEL_REPOSITORY, admin.load),
         ("RepositoryModelUnload", Access.MODEL_REPOSITORY, admin.unload),
-        ("TraceSetting", Access.TRACE, refusing(_NO_TRACE)),
-        ("LogSettings", Access.LOGGING, refusing(_NO_LOGGING)),
+        ("TraceSetting", Access.TRACE, settings.trace),
+        ("LogSettings", Access.LOGGING, settings.log),
         ("SystemSharedMemoryStatus", memory, regions.status),
         ("SystemSharedMemoryRegister", memory, regions.register),
         ("SystemSharedMemoryUnregister", memory, regions.unregister),

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 
-from modelport.errors import ModelportError, NotFound, Unsupported
+from modelport.errors import ModelportError, NotFound
 from modelport.protocols.base import Buffer, Call
 from modelport.protocols.v2 import answers
 from modelport.protocols.v2.options import V2Options
@@ -12,7 +12,7 @@ from modelport.protocols.v2_grpc.replies import fail, reply
 from modelport.wire import v2_grpc_admin as wire
 from modelport.wire.proto import grpc_service_pb2 as pb
 
-__all__ = ["Admin", "refusing"]
+__all__ = ["Admin"]
 
 Unary = Callable[[Call, Buffer], None]
 
@@ -99,12 +99,3 @@ async def _answer(call: Call, work: Coroutine[None, None, None]) -> None:
         fail(call, exc)
     else:
         reply(call, b"")
-
-
-def refusing(text: str) -> Unary:
-    """Make a handler for what is known and not offered."""
-
-    def handle(call: Call, data: Buffer) -> None:
-        raise Unsupported(text)
-
-    return handle

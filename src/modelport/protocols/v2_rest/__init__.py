@@ -4,7 +4,6 @@ from modelport.protocols.base import Access, Handler, Route
 from modelport.protocols.v2.ports import DeploymentPort, EnginePort, IndexRow
 from modelport.protocols.v2_rest.admin import (
     Admin,
-    refusing,
     reporting,
     repository_named,
 )
@@ -13,6 +12,7 @@ from modelport.protocols.v2_rest.infer import InferHandler
 from modelport.protocols.v2_rest.options import RestOptions
 from modelport.protocols.v2_rest.regions import RegionHandlers
 from modelport.protocols.v2_rest.replies import encode_error
+from modelport.protocols.v2_rest.settings import SettingHandlers
 
 __all__ = [
     "DeploymentPort",
@@ -25,11 +25,6 @@ __all__ = [
 
 _MODEL = "/v2/models/{model}"
 _VERSION = "/v2/models/{model}/versions/{version:int}"
-_NO_TRACE = "Tracing is not available in this server yet."
-_NO_LOGGING = (
-    "Log settings cannot be changed or read over the network yet. "
-    "Set them when the server starts: --log-verbose, --log-info, --log-format."
-)
 
 
 def routes(engine: EnginePort, options: RestOptions) -> list[Route]:
@@ -41,6 +36,7 @@ def routes(engine: EnginePort, options: RestOptions) -> list[Route]:
     """
     admin = Admin(engine, options)
     regions = RegionHandlers(options)
+    settings = SettingHandlers(engine, options)
     infer = InferHandler(engine, options)
     generate = GenerateHandler(engine, options, is_stream=False)
     stream = GenerateHandler(engine, options, is_stream=True)
@@ -67,12 +63,15 @@ def routes(engine: EnginePort, options: RestOptions) -> list[Route]:
             ("POST", f"{model}/generate", Access.INFERENCE, generate),
             ("POST", f"{model}/generate_stream", Access.INFERENCE, stream),
         ]
-    for method in ("GET", "POST"):
+    for path in ("/v2/trace/setting", f"{_MODEL}/trace/setting"):
         rows += [
-            (method, "/v2/trace/setting", Access.TRACE, refusing(_NO_TRACE)),
-            (method, f"{_MODEL}/trace/setting", Access.TRACE, refusing(_NO_TRACE)),
-            (method, "/v2/logging", Access.LOGGING, refusing(_NO_LOGGING)),
+            ("GET", path, Access.TRACE, settings.trace),
+            ("POST", path, Access.TRACE, settings.change_trace),
         ]
+    rows += [
+        ("GET", "/v2/logging", Access.LOGGING, settings.log),
+        ("POST", "/v2/logging", Access.LOGGING, settings.change_log),
+    ]
     for memory, status, register, unregister in (
         ("/v2/systemsharedmemory", regions.status, regions.register, regions.unregister),
         (

@@ -13,7 +13,6 @@ from modelport.wire import v2_admin
 
 __all__ = [
     "Admin",
-    "refusing",
     "reporting",
     "repository_named",
 ]
@@ -124,12 +123,3 @@ def repository_named(exchange: Exchange) -> None:
         "'repository_name' specification is not supported. Leave "
         f"'{exchange.params['repository']}' out of the path."
     )
-
-
-def refusing(text: str) -> Handler:
-    """Make a handler for what is known and not offered."""
-
-    def handle(exchange: Exchange) -> None:
-        raise Unsupported(text)
-
-    return handle

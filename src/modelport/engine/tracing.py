@@ -1,0 +1,383 @@
+"""Traces of single requests: which are traced, and what is noted of them.
+
+While nothing is traced, nothing of this is in the way of a request: the engine gives callers an
+:class:`Entrance` in place of the deployment only for models that are traced now.
+
+Settings come in scopes: one for all models, and one for each model that has settings of its own.
+Counters belong to the scope, so that a rate for all models counts the requests of all of them.
+
+Source: Triton, "Trace" and "Trace Extension".
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from modelport.clock import Clock
+from modelport.errors import InvalidRequest, ModelportError, Unsupported
+from modelport.messages import Request, Response, Sink, Tensors, Ticket
+from modelport.specs import ModelConfig
+from modelport.stats import ModelStatistics
+from modelport.tensors import Tensor
+
+if TYPE_CHECKING:
+    from modelport.engine.deployment import Deployment
+    from modelport.engine.pipeline import Pipeline
+
+__all__ = ["Entrance", "Trace", "TraceSettings", "TracedTensor", "Traces", "parse_setting"]
+
+MOST_TRACED_VALUES: Final = 4096
+"""Of one tensor; what comes after them is left out."""
+LEVELS: Final = ("OFF", "TIMESTAMPS", "TENSORS")
+
+SettingValues = Sequence[str] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceSettings:
+    """What is traced.
+
+    Attributes:
+        levels: ``TIMESTAMPS`` and ``TENSORS``; empty for off.
+        rate: One of so many requests is traced.
+        count: How many more are; -1 for no limit.
+        log_frequency: Traces to a file; 0 for all in one.
+    """
+
+    levels: tuple[str, ...] = ()
+    rate: int = 1000
+    count: int = -1
+    log_frequency: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TracedTensor:
+    """A tensor as a trace shows it; ``data`` may be cut."""
+
+    activity: str
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: tuple[object, ...]
+
+
+@dataclass(slots=True, eq=False)
+class Trace:
+    """What is noted of one request.
+
+    Attributes:
+        id: Counts the traces.
+        model: Its name.
+        version: Of the model.
+        request_id: The caller's own; "" for none.
+        timestamps: Names and nanoseconds of a monotonic clock, in their order.
+        tensors: Where these are traced.
+        log_frequency: Traces to a file; 0 for all in one.
+    """
+
+    id: int
+    model: str
+    version: int
+    request_id: str
+    log_frequency: int
+    has_timestamps: bool
+    has_tensors: bool
+    timestamps: list[tuple[str, int]] = field(default_factory=list)
+    tensors: list[TracedTensor] = field(default_factory=list)
+
+    def mark(self, name: str, at_ns: int) -> None:
+        """Note when something happened."""
+        if self.has_timestamps:
+            self.timestamps.append((name, at_ns))
+
+    def executed(self, started_ns: int, ready_ns: int, computed_ns: int, ended_ns: int) -> None:
+        """Note how the batch went that the request was in."""
+        self.mark("COMPUTE_START", started_ns)
+        self.mark("COMPUTE_INPUT_END", ready_ns)
+        self.mark("COMPUTE_OUTPUT_START", computed_ns)
+        self.mark("COMPUTE_END", ended_ns)
+
+    def show(self, activity: str, tensors: Sequence[Tensor]) -> None:
+        """Note what went in or came out."""
+        if not self.has_tensors:
+            return
+        for tensor in tensors:
+            values = tuple(tensor.array.ravel()[:MOST_TRACED_VALUES].tolist())
+            self.tensors.append(
+                TracedTensor(activity, tensor.name, tensor.datatype.name, tensor.shape, values)
+            )
+
+
+class _Scope:
+    """Settings of all models, or of one, and what has been traced under them.
+
+    Attributes:
+        own: Those that were set here; the others are those of the scope above.
+    """
+
+    def __init__(self) -> None:
+        self.own: dict[str, Any] = {}
+        self.seen = 0
+        self.traced = 0
+
+
+class Traces:
+    """Decides what is traced. Used on the event loop only.
+
+    Args:
+        start: The settings at start, for all models.
+        file: Where traces go; "" for nowhere, and then nothing is traced.
+        keep: Takes the traces that are over.
+        clock: For the times.
+    """
+
+    def __init__(
+        self, start: TraceSettings, file: str, keep: Callable[[Trace], None], clock: Clock
+    ) -> None:
+        self.on_change: Callable[[], None] = lambda: None
+        self._start = start
+        self._file = file
+        self._keep = keep
+        self._now_ns = clock.now_ns
+        self._scope = _Scope()
+        self._scope_by_model: dict[str, _Scope] = {}
+        self._last_id = 0
+
+    # Settings.
+
+    def settings(self, model: str | None = None) -> dict[str, str | list[str]]:
+        """Say what is traced, of all models or of one; in the words of Triton."""
+        settings = self._settings(model)
+        left = settings.count
+        if left > 0:
+            left = max(0, left - self._scope_of(model).traced)
+        return {
+            "trace_level": list(settings.levels) or ["OFF"],
+            "trace_rate": str(settings.rate),
+            "trace_count": str(left),
+            "log_frequency": str(settings.log_frequency),
+            "trace_file": self._file,
+            "trace_mode": "triton",
+        }
+
+    def change(self, model: str | None, changes: Mapping[str, SettingValues]) -> None:
+        """Trace otherwise from now on; all of the changes are made, or none.
+
+        Args:
+            model: Whose settings; ``None`` for those of all models that have none of their own.
+            changes: Values by the names of ``settings``; ``None`` goes back to what holds without.
+
+        Raises:
+            InvalidRequest: A name is unknown, or a value is.
+            Unsupported: A setting cannot be changed while the server runs.
+        """
+        parsed = {name: _parsed(name, values) for name, values in changes.items()}
+        if not parsed:
+            return
+        scope = self._scope if model is None else self._scope_by_model.get(model) or _Scope()
+        for name, value in parsed.items():
+            if value is None:
+                scope.own.pop(_FIELDS[name], None)
+            else:
+                scope.own[_FIELDS[name]] = value
+        scope.seen = scope.traced = 0
+        if model is not None:
+            if scope.own:
+                self._scope_by_model[model] = scope
+            else:
+                self._scope_by_model.pop(model, None)
+        self.on_change()
+
+    def _settings(self, model: str | None) -> TraceSettings:
+        settings = replace(self._start, **self._scope.own)
+        if model in self._scope_by_model:
+            settings = replace(settings, **self._scope_by_model[model].own)
+        return settings
+
+    def _scope_of(self, model: str | None) -> _Scope:
+        return self._scope if model is None else self._scope_by_model.get(model, self._scope)
+
+    # Requests.
+
+    def concerns(self, model: str) -> bool:
+        """Whether requests to a model may be traced now."""
+        settings = self._settings(model)
+        return bool(self._file and settings.levels and settings.count)
+
+    def begin(self, model: str, version: int, request: Request) -> Trace | None:
+        """Count a request, and begin its trace if it is its turn."""
+        scope, settings = self._scope_of(model), self._settings(model)
+        if 0 <= settings.count <= scope.traced:
+            return None
+        scope.seen += 1
+        if scope.seen % settings.rate:
+            return None
+        scope.traced += 1
+        self._last_id += 1
+        trace = Trace(
+            self._last_id,
+            model,
+            version,
+            request.id,
+            settings.log_frequency,
+            "TIMESTAMPS" in settings.levels,
+            "TENSORS" in settings.levels,
+        )
+        now_ns = self._now_ns()
+        trace.mark("REQUEST_START", request.received_ns or now_ns)
+        trace.mark("QUEUE_START", now_ns)
+        payload = request.payload
+        if isinstance(payload, Tensors):
+            trace.show("TENSOR_QUEUE_INPUT", payload.tensors)
+        return trace
+
+    def end(self, trace: Trace) -> None:
+        """A request is over."""
+        trace.mark("REQUEST_END", self._now_ns())
+        self._keep(trace)
+
+
+class Entrance:
+    """A deployment whose requests may be traced; looks like it to its callers.
+
+    Attributes:
+        served: The deployment.
+        memo: For protocols, apart from the deployment's: what they keep there leads here.
+    """
+
+    def __init__(self, served: "Deployment | Pipeline", traces: Traces) -> None:
+        self.served = served
+        self.name = served.name
+        self.version = served.version
+        self.memo: dict[str, Any] = {}
+        self._traces = traces
+
+    def __repr__(self) -> str:
+        return f"<Entrance to {self.served!r}>"
+
+    @property
+    def config(self) -> ModelConfig:
+        """Complete."""
+        return self.served.config
+
+    @property
+    def config_json(self) -> str:
+        """The same in Triton's JSON form."""
+        return self.served.config_json
+
+    @property
+    def labels(self) -> Mapping[str, Sequence[str]]:
+        """Class labels by output."""
+        return self.served.labels
+
+    @property
+    def statistics(self) -> ModelStatistics:
+        """What it has done."""
+        return self.served.statistics
+
+    @property
+    def is_decoupled(self) -> bool:
+        """Whether a request may have no response, or many."""
+        return self.served.is_decoupled
+
+    def is_ready(self) -> bool:
+        """Whether it can still answer."""
+        return self.served.is_ready()
+
+    def submit(self, request: Request, sink: Sink) -> Ticket:
+        """Take a request, or raise; see ``Deployment.submit``."""
+        trace = self._traces.begin(self.name, self.version, request)
+        if trace is None:
+            return self.served.submit(request, sink)
+        request.trace = trace
+        try:
+            return self.served.submit(request, _TracedSink(sink, trace, self._traces))
+        except ModelportError:
+            self._traces.end(trace)
+            raise
+
+
+class _TracedSink:
+    """Notes when the end is there, before it is handed on."""
+
+    __slots__ = ("_sink", "_trace", "_traces")
+
+    def __init__(self, sink: Sink, trace: Trace, traces: Traces) -> None:
+        self._sink = sink
+        self._trace = trace
+        self._traces = traces
+
+    def push(self, response: Response, final: bool) -> bool:
+        """Hand a response on."""
+        self._trace.show("TENSOR_BACKEND_OUTPUT", response.outputs)
+        if final:
+            self._traces.end(self._trace)
+        return self._sink.push(response, final)
+
+    def end(self) -> None:
+        """Hand the end on."""
+        self._traces.end(self._trace)
+        self._sink.end()
+
+    def fail(self, error: ModelportError) -> None:
+        """Hand an error on."""
+        self._traces.end(self._trace)
+        self._sink.fail(error)
+
+
+def parse_setting(name: str, values: Sequence[str]) -> Any:
+    """Read a setting.
+
+    Args:
+        name: ``trace_level``, ``trace_rate``, ``trace_count`` or ``log_frequency``.
+        values: One, but for the level.
+
+    Raises:
+        InvalidRequest: A value is none of those that there are.
+    """
+    if name == "trace_level":
+        return _levels(values)
+    if len(values) != 1:
+        raise InvalidRequest(f"expect only 1 value for '{name}', got {len(values)}")
+    text = values[0]
+    least = _LEAST[name]
+    digits = text[1:] if text.startswith("-") else text
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 18 and int(text) >= least):
+        raise InvalidRequest(
+            f"Unable to parse '{name}', got: {text[:40]}. An integer from {least} on is needed."
+        )
+    return int(text)
+
+
+def _levels(values: Sequence[str]) -> tuple[str, ...]:
+    for value in values:
+        if value not in LEVELS:
+            raise InvalidRequest(
+                f"unknown trace level '{value[:40]}'. There are {', '.join(LEVELS)}."
+            )
+    if "OFF" in values:
+        return ()
+    return tuple(level for level in LEVELS if level in values)
+
+
+def _parsed(name: str, values: SettingValues) -> Any:
+    if name in _READ_ONLY:
+        raise Unsupported(
+            f"{_READ_ONLY[name]} can not be updated through network protocol. "
+            "Set it when the server starts: --trace-config."
+        )
+    if name not in _FIELDS:
+        raise InvalidRequest(
+            f"unknown trace setting '{name[:40]}'. There are {', '.join((*_FIELDS, *_READ_ONLY))}."
+        )
+    return None if values is None else parse_setting(name, values)
+
+
+_FIELDS: Final = {
+    "trace_level": "levels",
+    "trace_rate": "rate",
+    "trace_count": "count",
+    "log_frequency": "log_frequency",
+}
+_LEAST: Final = {"trace_rate": 1, "trace_count": -1, "log_frequency": 0}
+_READ_ONLY: Final = {"trace_file": "trace file location", "trace_mode": "trace mode"}
