@@ -17,7 +17,7 @@ import pytest
 from modelport.errors import LoadFailed
 from modelport.repository.loading import Choice, LoadOptions, ModelVersion, bring_up
 from modelport.repository.repository import ControlMode, Repository, RepositoryOptions
-from modelport.repository.sources import RepositorySource
+from modelport.repository.sources import OvmsSource, RepositorySource
 from modelport.runtimes.base import Batch, LoadContext, ModelSource, Outcome
 from modelport.specs import ModelConfig, ModelInput, ModelOutput
 from modelport.testing.fakes import FakeHost
@@ -187,7 +187,7 @@ class Bench:
     ) -> Repository:
         """Make the repository, not yet opened."""
         return Repository(
-            [RepositorySource(self.root)],
+            options.pop("sources", None) or [RepositorySource(self.root)],
             RepositoryOptions(
                 control_mode=mode,
                 load_models=load_models,
@@ -198,6 +198,10 @@ class Bench:
             self.listener,
             self.run_blocking,
         )
+
+    def ovms(self) -> OvmsSource:
+        """The list of models in ``config.json``, as OVMS has it."""
+        return OvmsSource(self.root / "config.json")
 
     async def run_blocking(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """Run on this thread, after the loop has turned once and a gate, if any, has opened."""

@@ -165,6 +165,44 @@ def test_closing_ends_polling(bench: Bench, run: Run) -> None:
     run(main())
 
 
+def test_the_list_of_ovms_is_followed_too(bench: Bench, run: Run) -> None:
+    bench.model("models/a", 1, 2)
+    bench.model("models/b", 7)
+
+    def listed(**policies: object) -> None:
+        entries = [
+            {
+                "config": {
+                    "name": name,
+                    "base_path": f"models/{name}",
+                    "model_version_policy": policy,
+                }
+            }
+            for name, policy in policies.items()
+        ]
+        bench.write("config.json", {"model_config_list": [{"config": e} for e in entries]})
+
+    async def main() -> None:
+        listed(a={"all": {}})
+        repository = bench.repository(ControlMode.POLL, sources=[bench.ovms()], **QUICK)
+        await repository.open()
+        assert bench.listener.told == ["+a v1", "+a v2"]
+        assert bench.listener.live["a", 1].config.switch("ovms")
+        listed(a={"specific": {"versions": [1]}}, b={"latest": {"num_versions": 1}})
+        await until(lambda: "+b v7" in bench.listener.told)
+        await until(lambda: "-a v2" in bench.listener.told)
+        bench.write("config.json", '{"model_config_list": [')
+        await looks(bench, 3)
+        assert set(bench.listener.live) == {("a", 1), ("b", 7)}
+        with pytest.raises(LoadFailed, match=r"^config\.json: The file is not valid json"):
+            await repository.refresh()
+        listed(b={"latest": {"num_versions": 1}})
+        await until(lambda: set(bench.listener.live) == {("b", 7)})
+        await repository.close()
+
+    run(main())
+
+
 # Told to look.
 
 

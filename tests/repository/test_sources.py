@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ from modelport.errors import LoadFailed
 from modelport.repository.sources import (
     DirectorySource,
     FileSource,
+    OvmsSource,
     RepositorySource,
     recognise,
 )
@@ -143,3 +145,35 @@ def test_what_is_not_recognised_says_what_was_looked_for(
         recognise(target)
     for text in texts:
         assert text in caught.value.text
+
+
+# The list of OVMS.
+
+
+def test_the_list_of_ovms_is_a_source(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    entries = [
+        {"config": {"name": "near", "base_path": "there"}},
+        {"config": {"name": "far", "base_path": "/nowhere"}},
+    ]
+    path = write(tmp_path / "config.json", json.dumps({"model_config_list": entries}))
+    source = recognise(str(path))
+    assert isinstance(source, OvmsSource)
+    assert repr(source) == "<OvmsSource config.json models=2>"
+    assert source.names() == ["far", "near"]
+    place = source.find("near")
+    assert place is not None
+    assert place.directory == tmp_path / "there"
+    assert place.config.parameter("ovms") == "true"
+    assert source.find("far") is None
+    assert list(source.stamps()) == ["near"]
+
+
+def test_a_list_of_ovms_that_cannot_be_read_is_an_error_that_says_where(tmp_path: Path) -> None:
+    text = '{"model_config_list": [{"config": {"name": "m"}}]}'
+    path = write(tmp_path / "config.json", text)
+    with pytest.raises(
+        LoadFailed,
+        match=r"^config\.json: model_config_list\[0\]\.config\.base_path: must be a text",
+    ):
+        recognise(str(path))

@@ -151,13 +151,24 @@ def _operator_config(place: Place, config_name: str) -> ModelConfig:
     try:
         match path.suffix:
             case ".json":
-                return model_config.decode_json(text)
+                config = model_config.decode_json(text)
             case ".pbtxt":
-                return model_config.decode_pbtxt(text)
+                config = model_config.decode_pbtxt(text)
             case _:
-                return model_config.decode_yaml(text)
+                config = model_config.decode_yaml(text)
     except LoadFailed as exc:
         raise LoadFailed(f"{title}: {exc.text}") from exc
+    return _with_place(config, place)
+
+
+def _with_place(config: ModelConfig, place: Place) -> ModelConfig:
+    """Add what the source says of the model; of a parameter that both set, the file's counts."""
+    said = place.config
+    return replace(
+        config,
+        version_policy=said.version_policy or config.version_policy,
+        parameters={**said.parameters, **config.parameters},
+    )
 
 
 def _override(config: ModelConfig, text: str) -> ModelConfig:

@@ -1,9 +1,11 @@
 """What a TARGET of ``modelport serve`` is, and where the models in it lie.
 
-Four kinds: a repository of model directories, one model directory, one model file, and Python
-code. To the rest of the repository they all look alike: a source lists names, and places a name.
+Five kinds: a repository of model directories, one model directory, one model file, Python code,
+and the list of models that OpenVINO Model Server reads. To the rest of the repository they all
+look alike: a source lists names, and places a name.
 """
 
+import contextlib
 import importlib.util
 import re
 from collections.abc import Container
@@ -17,14 +19,17 @@ from modelport.repository.layout import (
     is_model_directory,
     list_files,
     model_names,
+    read_text,
     sign,
 )
 from modelport.runtimes.registry import RUNTIMES, models_in_file, runtime_for_file
 from modelport.specs import ModelConfig
+from modelport.wire.model_config import decode_ovms, is_ovms
 
 __all__ = [
     "DirectorySource",
     "FileSource",
+    "OvmsSource",
     "Place",
     "RepositorySource",
     "Source",
@@ -159,6 +164,57 @@ class FileSource:
         return _stamps(self)
 
 
+class OvmsSource:
+    """The models that a ``config.json`` of OpenVINO Model Server lists.
+
+    Args:
+        path: Of the file, absolute.
+
+    Raises:
+        LoadFailed: If it cannot be read. Once it could be, what was read last counts.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._place_by_name = self._read()
+
+    def __repr__(self) -> str:
+        return f"<OvmsSource {self._path.name} models={len(self._place_by_name)}>"
+
+    def names(self, known: Container[str] = ()) -> list[str]:
+        """Name the models of the list."""
+        return sorted(self._place_by_name)
+
+    def find(self, name: str) -> Place | None:
+        """Place a model of the list as it is now."""
+        with contextlib.suppress(LoadFailed):
+            self._place_by_name = self._read()
+        place = self._place_by_name.get(name)
+        return place if place is not None and place.directory.is_dir() else None
+
+    def stamps(self) -> dict[str, object]:
+        """Read the list again, and stamp its models.
+
+        Raises:
+            LoadFailed: If it cannot be read.
+        """
+        self._place_by_name = self._read()
+        return _stamps(self)
+
+    def _read(self) -> dict[str, Place]:
+        name = self._path.name
+        try:
+            models = decode_ovms(read_text(self._path, name))
+        except LoadFailed as exc:
+            raise LoadFailed(f"{name}: {exc.text}") from exc
+        for model in models:
+            check_name(model.name)
+        # As OVMS has it: what is relative begins where the list lies.
+        return {
+            model.name: Place(self._path.parent / model.base_path, model.config) for model in models
+        }
+
+
 def recognise(target: str) -> Source:
     """Tell what a target is. No code of it is run, and no framework imported.
 
@@ -205,6 +261,8 @@ def _recognise_directory(target: str, directory: Path) -> Source:
 def _recognise_file(path: Path) -> Source:
     if path.suffix == ".py":
         return _python_source(path.name, path, "")
+    if path.suffix == ".json" and is_ovms(read_text(path, path.name)):
+        return OvmsSource(path)
     return FileSource(path, runtime_for_file(path).backend, {_file_model_name(path): ""})
 
 

@@ -10,21 +10,25 @@ protobuf and YAML are imported when text in those forms is read or written, not 
 
 from modelport.wire.model_config.completion import complete, merge
 from modelport.wire.model_config.json import decode_dict, decode_json, encode_json
+from modelport.wire.model_config.ovms import OvmsModel, decode_ovms, is_ovms
 from modelport.wire.model_config.pbtxt import decode_pbtxt, encode_pbtxt, from_proto, to_proto
 from modelport.wire.model_config.support import refuse_unsupported, unsupported
 from modelport.wire.model_config.validity import check, problems
 from modelport.wire.model_config.yaml import decode_yaml
 
 __all__ = [
+    "OvmsModel",
     "check",
     "complete",
     "decode_dict",
     "decode_json",
+    "decode_ovms",
     "decode_pbtxt",
     "decode_yaml",
     "encode_json",
     "encode_pbtxt",
     "from_proto",
+    "is_ovms",
     "merge",
     "problems",
     "refuse_unsupported",
