@@ -49,7 +49,7 @@ clean: ## Delete what these targets made
 
 # The official clients pin old libraries, so each generation lives in an environment of its own.
 # Where one cannot be made, its tests are skipped and say why; everything else is tested.
-compat: $(COMPAT)/current/.made $(COMPAT)/older/.made $(COMPAT)/bentoml/.made
+compat: $(COMPAT)/current/.made $(COMPAT)/older/.made $(COMPAT)/bentoml/.made $(COMPAT)/ovms/.made
 
 # Installed without what it asks for; the file of its environment lists that.
 ALONE_bentoml := bentoml==1.4.40

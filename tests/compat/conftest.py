@@ -1,3 +1,4 @@
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ import pytest
 from modelport.dtypes import DATATYPE_BY_NAME
 from tests.served import Served, serving
 
-collect_ignore = ["client", "bentoml_client"]
+collect_ignore = ["client", "bentoml_client", "ovms_client"]
 """Run by the clients' own environments."""
 
 ECHO = """
@@ -65,9 +66,25 @@ def controlled_server(
 
 
 @pytest.fixture(scope="session")
-def addresses(clients_server: Served, controlled_server: Served) -> dict[str, str]:
+def ovms_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """What a ``config.json`` of OVMS lists: one model, which takes pictures."""
+    directory = tmp_path_factory.mktemp("ovms")
+    (directory / "colors" / "1").mkdir(parents=True)
+    code = (Path(__file__).parent / "mean_color.py").read_text()
+    (directory / "colors" / "1" / "model.py").write_text(code)
+    entry = {"config": {"name": "colors", "base_path": "colors", "nireq": 4}}
+    (directory / "config.json").write_text(json.dumps({"model_config_list": [entry]}))
+    with serving(str(directory / "config.json")) as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def addresses(
+    clients_server: Served, controlled_server: Served, ovms_server: Served
+) -> dict[str, str]:
     """The environment of the client's side."""
     return {
         "SERVER_ADDRESS": clients_server.address,
         "CONTROLLED_ADDRESS": controlled_server.address,
+        "OVMS_ADDRESS": ovms_server.address,
     }

@@ -171,13 +171,7 @@ def test_the_list_of_ovms_is_followed_too(bench: Bench, run: Run) -> None:
 
     def listed(**policies: object) -> None:
         entries = [
-            {
-                "config": {
-                    "name": name,
-                    "base_path": f"models/{name}",
-                    "model_version_policy": policy,
-                }
-            }
+            {"name": name, "base_path": f"models/{name}", "model_version_policy": policy}
             for name, policy in policies.items()
         ]
         bench.write("config.json", {"model_config_list": [{"config": e} for e in entries]})

@@ -176,6 +176,7 @@ class OvmsSource:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._place_by_name: dict[str, Place] = {}
         self._place_by_name = self._read()
 
     def __repr__(self) -> str:

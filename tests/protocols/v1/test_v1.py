@@ -232,8 +232,13 @@ def test_a_model_says_how_it_is() -> None:
     assert exchange.json["ready"] is False
     (only,) = exchange.json["model_version_status"]
     assert only["status"]["error_message"] == "the weights are torn"
-    exchange = send("GET", "/v1/models/m/versions/0", is_ovms=True)
-    assert [s["version"] for s in exchange.json["model_version_status"]] == ["1"]
+
+
+def test_version_0_is_the_default_one() -> None:
+    """Also where V2 does not know it: OVMS's own client always asks for it."""
+    assert send("GET", "/v1/models/m/versions/0").json == send("GET", "/v1/models/m").json
+    assert send("GET", "/v1/models/m/versions/0/metadata").status == 200
+    assert send("POST", "/v1/models/m/versions/0:predict", ROWS).status == 200
 
 
 @pytest.mark.parametrize("path", ["never", "nobody", "nobody/metadata"])
@@ -243,7 +248,7 @@ def test_a_model_that_is_not_there_is_not_found(path: str) -> None:
     assert exchange.json["error"].startswith("Model with requested name is not found")
 
 
-@pytest.mark.parametrize("path", ["m/versions/7", "m/versions/0", "m/versions/7/metadata"])
+@pytest.mark.parametrize("path", ["m/versions/7", "m/versions/70", "m/versions/7/metadata"])
 def test_a_version_that_is_not_there_is_not_found(path: str) -> None:
     exchange = send("GET", f"/v1/models/{path}")
     assert exchange.status == 404

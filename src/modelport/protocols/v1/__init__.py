@@ -19,7 +19,7 @@ def routes(engine: EnginePort, options: V1Options) -> list[Route]:
         engine: Answers everything.
         options: What the operator set.
     """
-    admin = Admin(engine, options)
+    admin = Admin(engine)
     predict = PredictHandler(engine, options)
     rows: list[tuple[str, str, Access, Handler]] = [
         ("GET", "/v1/models", Access.METADATA, admin.models),

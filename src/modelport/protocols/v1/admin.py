@@ -5,7 +5,7 @@ import asyncio
 from modelport.errors import ModelportError, NotFound, Unsupported
 from modelport.protocols.base import Exchange, Handler
 from modelport.protocols.v1.ports import EnginePort
-from modelport.protocols.v1.replies import V1Options, fail, not_found, respond_json
+from modelport.protocols.v1.replies import asked_version, fail, not_found, respond_json
 from modelport.wire import v1
 
 __all__ = ["Admin", "no_method"]
@@ -14,9 +14,8 @@ __all__ = ["Admin", "no_method"]
 class Admin:
     """The handlers, over one engine."""
 
-    def __init__(self, engine: EnginePort, options: V1Options) -> None:
+    def __init__(self, engine: EnginePort) -> None:
         self._engine = engine
-        self._options = options
         # Reloads under way; the loop itself keeps only weak references to its tasks.
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -27,11 +26,9 @@ class Admin:
     def model_status(self, exchange: Exchange) -> None:
         """Say how the versions of one model are."""
         name = exchange.params["model"]
-        version = exchange.params.get("version")
+        version = asked_version(exchange)
         rows = self._rows().get(name, [])
         asked = rows if version is None else [row for row in rows if row[0] == version]
-        if version == "0" and self._options.is_ovms:
-            asked = [row for row in rows if row[1] == "READY"][-1:]
         if not asked:
             unknown = NotFound(f"Served are: {', '.join(self._names()) or 'none'}")
             fail(exchange, not_found(unknown, name, version, is_known=bool(rows)))
@@ -42,7 +39,7 @@ class Admin:
     def model_metadata(self, exchange: Exchange) -> None:
         """Say what one model takes and gives."""
         name = exchange.params["model"]
-        version = exchange.params.get("version")
+        version = asked_version(exchange)
         try:
             deployment = self._engine.resolve(name, version)
         except NotFound as exc:

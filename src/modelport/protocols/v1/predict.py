@@ -6,7 +6,7 @@ from modelport.errors import ModelFailed, ModelportError, NotFound, Unsupported
 from modelport.messages import Response
 from modelport.protocols.base import Exchange
 from modelport.protocols.v1.ports import EnginePort
-from modelport.protocols.v1.replies import JSON_HEADERS, V1Options, fail, not_found
+from modelport.protocols.v1.replies import JSON_HEADERS, V1Options, asked_version, fail, not_found
 from modelport.protocols.v2.images import submit_images
 from modelport.protocols.v2.ports import DeploymentPort
 from modelport.protocols.v2.threads import MOST_ON_LOOP, on_thread
@@ -43,7 +43,7 @@ class PredictHandler:
             fail(exchange, exc)
 
     def _find(self, exchange: Exchange) -> DeploymentPort:
-        name, version = exchange.params["model"], exchange.params.get("version")
+        name, version = exchange.params["model"], asked_version(exchange)
         try:
             deployment = self._engine.resolve(name, version)
         except NotFound as exc:

@@ -9,7 +9,15 @@ from modelport.protocols.v2.texts import LONGEST_TEXT
 from modelport.wire import json
 from modelport.wire.v1 import MalformedJson
 
-__all__ = ["JSON_HEADERS", "V1Options", "encode_error", "fail", "not_found", "respond_json"]
+__all__ = [
+    "JSON_HEADERS",
+    "V1Options",
+    "asked_version",
+    "encode_error",
+    "fail",
+    "not_found",
+    "respond_json",
+]
 
 JSON_HEADERS: Headers = (("Content-Type", "application/json"),)
 
@@ -25,6 +33,12 @@ class V1Options(V2Options):
 
     max_body_bytes: int = 2**31 - 1
     max_json_depth: int = json.MAX_DEPTH
+
+
+def asked_version(exchange: Exchange) -> str | None:
+    """The version in the path; ``None`` for the default one, which ``0`` means here as well."""
+    version = exchange.params.get("version")
+    return version if version is not None and version.strip("0") else None
 
 
 def encode_error(error: ModelportError) -> Reply:
