@@ -54,6 +54,7 @@ class EchoServer(ThreadingHTTPServer):
     def __init__(self, *, has_index: bool = True) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.has_index = has_index
+        self.metrics = ""
         self.calls: list[tuple[str, str, dict[str, str], bytes]] = []
 
     @property
@@ -77,7 +78,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self, body: bytes) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.server.calls.append((self.command, self.path, headers, body))
-        if self.path == "/v2/repository/index" and self.server.has_index:
+        if self.path == "/metrics" and self.server.metrics:
+            self._reply(200, self.server.metrics.encode())
+        elif self.path == "/v2/repository/index" and self.server.has_index:
             self._reply(200, json.dumps(INDEX).encode())
         elif self.path == "/v2/models" and not self.server.has_index:
             self._reply(200, b'{"models": ["sentiment"]}')
@@ -129,6 +132,7 @@ def _shared_server() -> Iterator[EchoServer]:
 @pytest.fixture
 def server(_shared_server: EchoServer) -> EchoServer:
     _shared_server.calls.clear()
+    _shared_server.metrics = ""
     return _shared_server
 
 

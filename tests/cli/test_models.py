@@ -87,3 +87,45 @@ def test_a_server_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) 
 def test_a_url_that_is_none_is_told(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "--url", url]) == 1
     assert f'cannot call "{url}"' in capsys.readouterr().err
+
+
+METRICS = """\
+# TYPE modelport_instances gauge
+modelport_instances{model="numbers",version="2",team="a"} 2
+modelport_instances{model="sentiment",version="1"} 1
+modelport_busy_instances{model="numbers",version="2",team="a"} 1
+modelport_busy_instances{model="sentiment",version="1"} 0
+nv_inference_pending_request_count{model="numbers",version="2",team="a"} 7
+nv_inference_pending_request_count{model="sentiment",version="1"} 0
+"""
+
+
+def test_how_busy_a_model_is_is_told_where_there_is_something_to_tell(
+    server: EchoServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.metrics = METRICS
+    assert main(["models", "--url", server.url]) == 0
+    heading, sentiment, numbers, *_ = capsys.readouterr().out.splitlines()
+    at = heading.index("load")
+    assert sentiment[at:].strip() == ""
+    assert numbers[at:].strip() == "1/2 busy, 7 waiting"
+
+
+def test_one_model_tells_how_busy_it_is_in_any_case(
+    server: EchoServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.metrics = METRICS
+    assert main(["models", "sentiment", "--url", server.url]) == 0
+    assert "\n  load      0/1 busy, 0 waiting\n" in capsys.readouterr().out
+    assert main(["models", "--url", server.url, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told[1]["load"] == {"instances": 2, "busy": 1, "pending": 7}
+    assert told[2]["load"] is None
+
+
+def test_page_that_is_no_metrics_is_passed_over(
+    server: EchoServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.metrics = "<html>metrics</html>"
+    assert main(["models", "sentiment", "--url", server.url]) == 0
+    assert "load" not in capsys.readouterr().out

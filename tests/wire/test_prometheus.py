@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from modelport.wire.prometheus import Family, FamilyType, Page, encode_labels, encode_number
+from modelport.wire.prometheus import (
+    Family,
+    FamilyType,
+    Page,
+    decode_samples,
+    encode_labels,
+    encode_number,
+)
 
 REQUESTS = Family("requests", FamilyType.COUNTER, "How many came")
 WAITING = Family("waiting", FamilyType.GAUGE, "How many wait")
@@ -83,6 +90,7 @@ def test_any_label_value_is_read_back(labels: dict[str, str]) -> None:
     text = page.encode().decode()
     (family,) = text_string_to_metric_families(text)
     assert family.samples[0].labels == labels
+    assert list(decode_samples(text, {WAITING.name})) == [(WAITING.name, labels, 1.0)]
 
 
 def test_what_is_no_unicode_does_not_cost_the_page() -> None:
@@ -106,3 +114,8 @@ def test_what_is_no_unicode_does_not_cost_the_page() -> None:
 )
 def test_numbers(value: float, text: str) -> None:
     assert encode_number(value) == text
+
+
+def test_what_is_no_sample_is_passed_over() -> None:
+    text = "# HELP a b\na 1\na{x=1} two\n\nother 3\na{ 4\nb +Inf\n"
+    assert list(decode_samples(text, {"a", "b"})) == [("a", {}, 1.0), ("b", {}, math.inf)]

@@ -1,4 +1,4 @@
-"""``modelport models``: what a server has, in which state, and how to call it."""
+"""``modelport models``: what a server has, in which state, how busy it is and how to call it."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from modelport.cli.help import options_section, render
 from modelport.cli.options import SERVER_OPTIONS, Option, asks_for_help, parse
 from modelport.cli.terminal import columns, is_coloured, paint, table
-from modelport.client.v2 import ModelMetadata, Refused, Server
+from modelport.client.v2 import Load, ModelMetadata, Refused, Server
 from modelport.errors import ModelportError
 
 __all__ = ["OPTIONS", "SUMMARY", "USAGE", "run"]
@@ -29,6 +29,7 @@ class Row:
         state: Triton's word, "" where the server does not say.
         reason: Why it is in that state, where there is something to say.
         metadata: Of a version that answers.
+        load: How busy it is, where the server tells.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Row:
     state: str
     reason: str
     metadata: ModelMetadata | None
+    load: Load | None = None
 
 
 def run(argv: Sequence[str]) -> int:
@@ -71,13 +73,17 @@ def _rows(server: Server, name: str | None) -> list[Row]:
         index = server.index()
     except Refused as refused:
         return _rows_without_index(server, name, refused)
+    load_by_version = server.load_by_version()
     rows = []
     for entry in index:
         if name is not None and entry["name"] != name:
             continue
         version, state = str(entry.get("version", "")), str(entry.get("state", ""))
         metadata = _metadata(server, entry["name"], version) if state == "READY" else None
-        rows.append(Row(entry["name"], version, state, str(entry.get("reason", "")), metadata))
+        load = load_by_version.get((entry["name"], version))
+        rows.append(
+            Row(entry["name"], version, state, str(entry.get("reason", "")), metadata, load)
+        )
     if name is not None and not rows:
         metadata = server.metadata(name)  # the server's own words for what it does not know
         rows = [Row(name, version, "", "", metadata) for version in metadata.versions or ("",)]
@@ -110,12 +116,13 @@ def overview(rows: Sequence[Row], *, is_on: bool) -> str:
     """Lay out one line for each version."""
     if not rows:
         return "no models"
-    heading = ["model", "version", "state", "inputs", "outputs", "reason"]
+    heading = ["model", "version", "state", "inputs", "outputs", "load", "reason"]
     lines = []
     for row in rows:
         inputs = ", ".join(map(str, row.metadata.inputs)) if row.metadata else ""
         outputs = ", ".join(map(str, row.metadata.outputs)) if row.metadata else ""
-        lines.append([row.name, row.version, row.state, inputs, outputs, row.reason])
+        load = _load(row.load) if row.load is not None else ""
+        lines.append([row.name, row.version, row.state, inputs, outputs, load, row.reason])
     kept = [at for at in range(len(heading)) if at < 2 or any(line[at] for line in lines)]
     return table(
         [heading[at] for at in kept],
@@ -123,6 +130,16 @@ def overview(rows: Sequence[Row], *, is_on: bool) -> str:
         colour_by_cell=_COLOUR_BY_STATE,
         is_on=is_on,
     )
+
+
+def _load(load: Load, *, is_whole: bool = False) -> str:
+    """Say what is worth a look, or all: one instance that has nothing to do is not."""
+    parts = []
+    if load.instances is not None and (is_whole or load.instances > 1 or load.busy):
+        parts.append(f"{load.busy or 0}/{load.instances} busy")
+    if load.pending or (is_whole and load.pending is not None):
+        parts.append(f"{load.pending} waiting")
+    return ", ".join(parts)
 
 
 def describe(rows: Sequence[Row], *, is_on: bool) -> str:
@@ -138,5 +155,7 @@ def describe(rows: Sequence[Row], *, is_on: bool) -> str:
             lines.append(f"  platform  {row.metadata.platform}")
             lines += [f"  input     {tensor}" for tensor in row.metadata.inputs]
             lines += [f"  output    {tensor}" for tensor in row.metadata.outputs]
+        if row.load is not None:
+            lines.append(f"  load      {_load(row.load, is_whole=True)}")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from modelport.errors import ModelportError, TimedOut, Unavailable
+from modelport.wire.prometheus import decode_samples
 
-__all__ = ["BadReply", "ModelMetadata", "Refused", "Reply", "Server", "TensorMetadata"]
+__all__ = ["BadReply", "Load", "ModelMetadata", "Refused", "Reply", "Server", "TensorMetadata"]
 
 
 class Refused(ModelportError):
@@ -82,6 +83,21 @@ class ModelMetadata:
     outputs: tuple[TensorMetadata, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a version has to do at the moment; ``None`` where the server does not tell.
+
+    Attributes:
+        instances: It has so many.
+        busy: Of them that execute something.
+        pending: Requests that wait in the queue.
+    """
+
+    instances: int | None = None
+    busy: int | None = None
+    pending: int | None = None
+
+
 class Server:
     """One server, over one connection that is opened by the first call.
 
@@ -133,6 +149,21 @@ class Server:
         if not isinstance(names, list):
             raise BadReply('the list of models is no object with "models"')
         return [str(name) for name in names]
+
+    def load_by_version(self) -> dict[tuple[str, str], Load]:
+        """Say how busy each version is, by model and version; empty where no page tells.
+
+        That is ``/metrics``, which Triton has on a port of its own.
+        """
+        try:
+            text = self.get("/metrics").body.decode("utf-8", "replace")
+        except Refused:
+            return {}
+        numbers: dict[tuple[str, str], dict[str, int]] = {}
+        for name, labels, value in decode_samples(text, _LOAD_FIELDS):
+            version = labels.get("model", ""), labels.get("version", "")
+            numbers.setdefault(version, {})[_LOAD_FIELDS[name]] = int(value)
+        return {version: Load(**told) for version, told in numbers.items()}
 
     def metadata(self, model: str, version: str | None = None) -> ModelMetadata:
         """Describe a model's inputs and outputs."""
@@ -225,3 +256,10 @@ def _error_text(status: int, body: bytes) -> str:
                 return str(found[key])
     text = body.decode("utf-8", "replace").strip()
     return text[:500] or http.client.responses.get(status, "no text")
+
+
+_LOAD_FIELDS = {
+    "modelport_instances": "instances",
+    "modelport_busy_instances": "busy",
+    "nv_inference_pending_request_count": "pending",
+}

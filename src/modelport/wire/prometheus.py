@@ -11,15 +11,27 @@ Source: https://prometheus.io/docs/instrumenting/exposition_formats/, "Text-base
 
 import enum
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-__all__ = ["CONTENT_TYPE", "Family", "FamilyType", "Page", "encode_labels", "encode_number"]
+__all__ = [
+    "CONTENT_TYPE",
+    "Family",
+    "FamilyType",
+    "Page",
+    "Sample",
+    "decode_samples",
+    "encode_labels",
+    "encode_number",
+]
 
 CONTENT_TYPE = "text/plain; charset=utf-8"
 
 Number = int | float
+Sample = tuple[str, Mapping[str, str], float]
+"""The name of a family, the labels, and the value."""
 
 
 class FamilyType(enum.StrEnum):
@@ -149,9 +161,38 @@ def encode_number(value: Number) -> str:
     return "+Inf" if value > 0 else "-Inf"
 
 
+def decode_samples(text: str, names: Container[str]) -> Iterator[Sample]:
+    r"""Read the samples of some families; lines that are none are passed over.
+
+    >>> list(decode_samples('# TYPE a gauge\na{model="x \\"y\\""} 2\nb 1\n', {"a"}))
+    [('a', {'model': 'x "y"'}, 2.0)]
+    """
+    # Not splitlines: values may hold what else ends a line for Python.
+    for line in text.split("\n"):
+        found = _SAMPLE.match(line)
+        if found is None or found[1] not in names:
+            continue
+        labels = {
+            label[1]: _ESCAPED.sub(_unescaped, label[2])
+            for label in _LABEL.finditer(found[2] or "")
+        }
+        try:
+            value = float(found[3])
+        except ValueError:
+            continue
+        yield found[1], labels, value
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    return "\n" if found[1] == "n" else found[1]
+
+
 def _series(name: str, labels: str) -> str:
     return f"{name}{{{labels}}}" if labels else name
 
 
 _HELP_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n"})
 _ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
+_SAMPLE = re.compile(r"([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)")
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+_ESCAPED = re.compile(r"\\(.)")
