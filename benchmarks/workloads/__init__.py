@@ -14,6 +14,7 @@ from benchmarks.workloads import (
     start,
     streams,
     tiny,
+    workers,
 )
 
 Workload = Callable[[Plan], Iterator[Row]]
@@ -29,6 +30,10 @@ WORKLOAD_BY_NAME: dict[str, Workload] = {
     "RELOAD": reload.under_load,
     "SIGTERM": drain.under_load,
     "SLOW": hostile.beside_hostile_clients,
+    "P1": workers.beside_one_another,
+    "P2": workers.large_tensors,
+    "P3": workers.tiny_requests,
+    "P4": workers.kill,
 }
 
 LATER_BY_NAME = {"W3": "comes with gRPC", "W2G": "comes with gRPC"}

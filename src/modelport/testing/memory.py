@@ -278,6 +278,7 @@ class MemoryEngine:
     rows: list[MemoryRow] = field(default_factory=list)
     is_exiting: bool = False
     ready: bool = True
+    live: bool = True
     calls: list[tuple[Any, ...]] = field(default_factory=list)
     load_error: ModelportError | None = None
     resolve_error: ModelportError | None = None
@@ -310,6 +311,10 @@ class MemoryEngine:
     async def unload(self, model: str, *, unload_dependents: bool) -> None:
         """Remember the call."""
         self.calls.append(("unload", model, unload_dependents))
+
+    def is_live(self) -> bool:
+        """As ``live`` says."""
+        return self.live
 
     def is_ready(self, *, strict: bool) -> bool:
         """As ``ready`` says."""

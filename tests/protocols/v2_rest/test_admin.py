@@ -62,6 +62,8 @@ def test_health_is_said_by_status_and_in_words() -> None:
     unready = server(ready=False)
     assert get("/v2/health/live", unready).status == 200
     assert get("/v2/health/ready", unready).status == 400
+    hanging = MemoryServer(MemoryEngine(live=False))
+    assert (get("/v2/health/live", hanging).status) == 400
     lenient = MemoryServer(unready.engine, RestOptions(is_readiness_strict=False))
     assert get("/v2/health/ready", lenient).status == 200
 

@@ -131,6 +131,10 @@ class EnginePort(Protocol):
         """Whether no new requests are taken because the process is going down."""
         ...
 
+    def is_live(self) -> bool:
+        """Whether the server can answer at all, and no part of it hangs."""
+        ...
+
     def is_ready(self, *, strict: bool) -> bool:
         """Whether what should be served is; not strictly, whether requests are taken at all."""
         ...

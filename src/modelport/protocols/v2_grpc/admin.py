@@ -27,9 +27,9 @@ class Admin:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def server_live(self, call: Call, data: Buffer) -> None:
-        """Say whether the process is up."""
+        """Say whether the server can answer, and none of its worker processes hangs."""
         answers.check_not_exiting(self._engine)
-        reply(call, pb.ServerLiveResponse(live=True).SerializeToString())
+        reply(call, pb.ServerLiveResponse(live=self._engine.is_live()).SerializeToString())
 
     def server_ready(self, call: Call, data: Buffer) -> None:
         """Say whether what should be served is."""

@@ -41,9 +41,10 @@ class Admin:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def server_live(self, exchange: Exchange) -> None:
-        """Say whether the process is up."""
+        """Say whether the server can answer, and none of its worker processes hangs."""
         answers.check_not_exiting(self._engine)
-        respond_json(exchange, {"live": True})
+        is_live = self._engine.is_live()
+        respond_json(exchange, {"live": is_live}, 200 if is_live else 400)
 
     def server_ready(self, exchange: Exchange) -> None:
         """Say whether what should be served is."""
