@@ -34,7 +34,8 @@ def test_arrays_tell_their_type_and_perhaps_their_shape() -> None:
         ranked: np.ndarray[tuple[int, Literal[3]], np.dtype[np.uint8]],
         text: NDArray[np.str_],
         blobs: NDArray[np.bytes_],
-    ) -> NDArray[np.float64]: ...  # type: ignore[empty-body]  # never called
+    ) -> NDArray[np.float64]:
+        raise NotImplementedError
 
     inputs, outputs = read(model)
     assert inputs == [
@@ -50,9 +51,18 @@ def test_arrays_tell_their_type_and_perhaps_their_shape() -> None:
 
 def test_values_are_one_element_and_lists_have_a_dimension_each() -> None:
     def model(
-        a: bool, b: int, c: float, d: str, e: bytes, f: np.float32, g: list[float],
-        h: list[list[str]], i: Sequence[int], j: int | None = None,
-    ) -> str: ...  # type: ignore[empty-body]  # never called  # fmt: skip
+        a: bool,
+        b: int,
+        c: float,
+        d: str,
+        e: bytes,
+        f: np.float32,
+        g: list[float],
+        h: list[list[str]],
+        i: Sequence[int],
+        j: int | None = None,
+    ) -> str:
+        raise NotImplementedError
 
     inputs, outputs = read(model)
     assert inputs == [
@@ -71,7 +81,8 @@ def test_values_are_one_element_and_lists_have_a_dimension_each() -> None:
 
 
 def test_anything_else_is_json() -> None:
-    def model(a: dict[str, Any], b: list[dict[str, int]], c: Any) -> dict[str, float]: ...  # type: ignore[empty-body]  # never called
+    def model(a: dict[str, Any], b: list[dict[str, int]], c: Any) -> dict[str, float]:
+        raise NotImplementedError
 
     inputs, outputs = read(model)
     assert inputs == ["a BYTES[1] json", "b BYTES[1] json", "c BYTES[1] json"]
@@ -115,7 +126,8 @@ def test_results_of_several_parts_are_several_outputs(result: Any, outputs: list
 def test_batches_are_arrays_whose_first_dimension_is_left_out() -> None:
     def model(
         x: Annotated[Array, "FP32[-1, 10]"], y: NDArray[np.float32]
-    ) -> Annotated[NDArray[np.float32], (-1, 2)]: ...  # type: ignore[empty-body]  # never called
+    ) -> Annotated[NDArray[np.float32], (-1, 2)]:
+        raise NotImplementedError
 
     inputs, outputs = read(model, is_batching=True)
     assert inputs == ["x FP32[10] array", "y FP32[-1] array"]
@@ -123,21 +135,44 @@ def test_batches_are_arrays_whose_first_dimension_is_left_out() -> None:
 
 
 def test_arguments_that_are_no_inputs_need_no_annotation() -> None:
-    def model(x: int, parameters, *rest, **others) -> int: ...  # type: ignore[no-untyped-def,empty-body]  # that is the point
+    def model(x: int, parameters, *rest, **others) -> int:  # type: ignore[no-untyped-def]  # that is the point
+        raise NotImplementedError
 
     assert read(model)[0] == ["x INT64[1] value"]
 
 
-def no_annotation(x) -> int: ...  # type: ignore[no-untyped-def,empty-body]  # that is the point
+def no_annotation(x) -> int:  # type: ignore[no-untyped-def]  # that is the point
+    raise NotImplementedError
+
+
 def no_result(x: int): ...  # type: ignore[no-untyped-def]  # that is the point
 def gives_none(x: int) -> None: ...
-def any_array(x: Array) -> int: ...  # type: ignore[empty-body]  # never called
-def bare_array(x: np.ndarray) -> int: ...  # type: ignore[type-arg,empty-body]  # that is the point
-def open_tuple(x: int) -> tuple[int, ...]: ...  # type: ignore[empty-body]  # never called
-def unknown(x: "Nowhere") -> int: ...  # type: ignore[name-defined,empty-body]  # noqa: F821
-def value(x: float) -> NDArray[np.float32]: ...  # type: ignore[empty-body]  # never called
-def short(x: Annotated[NDArray[np.float32], (3, 2)]) -> NDArray[np.float32]: ...  # type: ignore[empty-body]  # never called
-def unfit(x: NDArray[np.datetime64]) -> int: ...  # type: ignore[empty-body]  # never called
+def any_array(x: Array) -> int:
+    raise NotImplementedError
+
+
+def bare_array(x: np.ndarray) -> int:
+    raise NotImplementedError
+
+
+def open_tuple(x: int) -> tuple[int, ...]:
+    raise NotImplementedError
+
+
+def unknown(x: "Nowhere") -> int:  # type: ignore[name-defined]  # noqa: F821
+    raise NotImplementedError
+
+
+def value(x: float) -> NDArray[np.float32]:
+    raise NotImplementedError
+
+
+def short(x: Annotated[NDArray[np.float32], (3, 2)]) -> NDArray[np.float32]:
+    raise NotImplementedError
+
+
+def unfit(x: NDArray[np.datetime64]) -> int:
+    raise NotImplementedError
 
 
 @pytest.mark.parametrize(

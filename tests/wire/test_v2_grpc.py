@@ -60,6 +60,7 @@ def refused(message: pb.ModelInferRequest) -> ModelportError:
 
 
 def only(request: Request) -> Tensor:
+    tensor: Tensor
     (tensor,) = request.payload.tensors
     return tensor
 

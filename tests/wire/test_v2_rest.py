@@ -468,7 +468,8 @@ def raw(
     inputs = (ModelInput(name="I", data_type=datatype, dims=dims),)
     inference = bind_raw(body, ModelConfig(name="m", max_batch_size=max_batch_size, input=inputs))
     assert inference.is_binary
-    return inference.request.payload.tensors[0]
+    tensor: Tensor = inference.request.payload.tensors[0]
+    return tensor
 
 
 def test_raw_bodies_take_the_shape_of_the_model() -> None:
