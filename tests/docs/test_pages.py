@@ -180,9 +180,10 @@ class Story:
             return text
         port = self._served.address.rpartition(":")[2]
         metrics = self._served.metrics_url.partition("://")[2].partition("/")[0].rpartition(":")[2]
-        return text.replace("localhost:8000", f"localhost:{port}").replace(
-            "localhost:8002", f"localhost:{metrics}"
-        )
+        grpc = self._served.grpc_address.rpartition(":")[2]
+        for shown, real in (("8000", port), ("8001", grpc), ("8002", metrics)):
+            text = text.replace(f"localhost:{shown}", f"localhost:{real}")
+        return text
 
     def _python(self, text: str) -> str:
         """The interpreter that has what a block imports."""
