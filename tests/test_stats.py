@@ -157,3 +157,15 @@ def test_version_has_done_what_its_instances_have_done_and_what_nobody_is_known_
     assert one.queue_histogram.total == 3 * MS
     assert statistics.compute_infer_histogram.total == 12 * MS
     assert other.compute_infer_histogram.total == 1 * MS
+
+
+@given(st.lists(st.integers(0, 2 * 10**10), max_size=50))
+def test_histogram_of_decades_counts_the_same_values(values: list[int]) -> None:
+    fine = Histogram()
+    coarse = Histogram(tuple(10**power for power in range(5, 11)))
+    for value in values:
+        fine.observe(value)
+        coarse.observe(value)
+    thinned = fine.decades()
+    assert thinned.bounds == coarse.bounds
+    assert (thinned.counts, thinned.total) == (coarse.counts, coarse.total)

@@ -11,6 +11,7 @@ from modelport.errors import LoadFailed, ModelportError
 from modelport.runtimes.base import Batch, Outcome
 from modelport.specs import (
     CacheControl,
+    Direct,
     EnsembleScheduling,
     EnsembleStep,
     ModelConfig,
@@ -192,6 +193,23 @@ def test_cache_is_for_those_who_ask_for_it_on_servers_that_have_one(bench: Bench
         await engine.detach("both", 1)
         assert engine.cache is not None
         assert engine.cache.statistics().entries == 0
+        await engine.close()
+
+    bench.run(main())
+
+
+def test_ensemble_of_a_model_that_remembers_cannot_have_a_cache(bench: Bench) -> None:
+    async def main() -> None:
+        member = config_of(name="remembering", sequence_batching=SequenceBatching(direct=Direct()))
+        step = EnsembleStep(model_name="remembering", input_map={"x": "x"}, output_map={"y": "y"})
+        ensemble = config_of(
+            name="both", response_cache=ON, ensemble_scheduling=EnsembleScheduling(step=(step,))
+        )
+        engine = Engine(EngineOptions(cache_bytes=100_000, execution="thread"), bench.clock)
+        engine.attach([bench.version(doubling, config=member)])
+        with pytest.raises(LoadFailed, match="support model remembering with sequence_batching"):
+            engine.attach([bench.version(config=ensemble)])
+        bench.loop.selector.patience_s = 1.0
         await engine.close()
 
     bench.run(main())

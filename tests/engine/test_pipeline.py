@@ -234,7 +234,15 @@ def test_members_are_told_what_the_caller_said(bench: Bench) -> None:
         kitchen.serve(model("a", outputs=2), run)
         kitchen.ensemble(step("a", "x", "y"))
         await kitchen.ask(
-            7, parameters={"p": 1}, principal="me", trace_id="t", priority=2, timeout_us=9
+            7,
+            parameters={"p": 1},
+            principal="me",
+            trace_id="t",
+            priority=2,
+            timeout_us=9,
+            sequence_id="s",
+            sequence_start=True,
+            sequence_end=True,
         )
         (seen,) = requests
         assert (seen.id, seen.parameters, seen.principal, seen.trace_id) == (
@@ -244,6 +252,7 @@ def test_members_are_told_what_the_caller_said(bench: Bench) -> None:
             "t",
         )
         assert (seen.priority, seen.timeout_us) == (2, 9)
+        assert (seen.sequence_id, seen.sequence_start, seen.sequence_end) == ("s", True, True)
         assert seen.outputs == ("y",), "only what the map names is asked for"
 
     cook(bench, recipe)

@@ -22,11 +22,14 @@ from modelport.messages import Request, Tensors
 from modelport.repository.repository import ModelVersion
 from modelport.runtimes.base import Batch, Outcome
 from modelport.specs import (
+    CacheControl,
+    DynamicBatching,
     EnsembleScheduling,
     EnsembleStep,
     InstanceGroup,
     ModelConfig,
     Parameter,
+    QueuePolicy,
     TransactionPolicy,
 )
 from modelport.tensors import Tensor
@@ -112,6 +115,26 @@ MODELS: dict[str, tuple[ModelConfig, Execute, int]] = {
         spinning,
         1,
     ),
+    "privileged": (
+        config(
+            "privileged",
+            dynamic=DynamicBatching(
+                priority_levels=3,
+                default_priority_level=2,
+                default_queue_policy=QueuePolicy(
+                    timeout_action="DELAY",
+                    default_timeout_microseconds=1000,
+                    allow_timeout_override=True,
+                ),
+                priority_queue_policy={
+                    3: QueuePolicy(default_timeout_microseconds=2000, max_queue_size=5)
+                },
+            ),
+        ),
+        spinning,
+        2,
+    ),
+    "cached": (config("cached", response_cache=CacheControl(enable=True)), spinning, 2),
     "later": (config("later"), lambda batch: sleeping(batch), 1),
     "later_inline": (inline("later_inline"), lambda batch: sleeping(batch), 1),
     "stream": (config("stream", decoupled=True), streaming, 2),
@@ -121,14 +144,18 @@ MODELS: dict[str, tuple[ModelConfig, Execute, int]] = {
         1,
     ),
 }
-ENSEMBLES = {"chain": ("plain", "later", False), "flow": ("plain", "stream", True)}
+ENSEMBLES = {
+    "chain": ("plain", "later", False),
+    "flow": ("plain", "stream", True),
+    "streams": ("stream", "stream", True),
+}
 
 
 class Store:
     """The engine, everything that it has ever served, and what was asked of it."""
 
     def __init__(self) -> None:
-        self.engine = Engine(EngineOptions(max_queue_size=1000), SystemClock())
+        self.engine = Engine(EngineOptions(max_queue_size=1000, cache_bytes=8000), SystemClock())
         self.served: list[Served] = []
         self.asked: Counter[str] = Counter()
         self.sinks: list[tuple[FakeSink, bool]] = []
@@ -179,6 +206,9 @@ async def client(store: Store, chance: random.Random) -> None:
         request = Request(Tensors([Tensor("x", FP32, array)]), id=name)
         if chance.random() < 0.1:
             request.deadline_ns = time.perf_counter_ns() + chance.randrange(10**5, 10**7)
+        if chance.random() < 0.3:
+            request.priority = chance.randrange(5)
+            request.timeout_us = chance.choice((0, 500, 5000))
         sink = FakeSink(name)
         store.asked[name] += 1
         try:
@@ -203,7 +233,7 @@ async def client(store: Store, chance: random.Random) -> None:
         store.sinks.append((sink, False))
         if sink.error is None:
             times = 4.0 if name in ENSEMBLES else 2.0
-            count = 3 if name in ("stream", "stream_later", "flow") else 1
+            count = {"stream": 3, "stream_later": 3, "flow": 3, "streams": 9}.get(name, 1)
             assert sink.values == [[value * times] * rows] * count
 
 
@@ -260,7 +290,7 @@ def test_everything_at_once_adds_up() -> None:
     members = Counter[str]()
     for name, (first, second, _) in ENSEMBLES.items():
         members[first] += store.asked[name]
-        members[second] += store.asked[name]
+        members[second] += store.asked[name] * (3 if name == "streams" else 1)
     for name in MODELS:
         assert store.asked[name] <= counted[name] <= store.asked[name] + members[name]
     for name in ENSEMBLES:

@@ -4,6 +4,7 @@ Classes of their own, so that models without a cache have nothing to ask.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from modelport.clock import Clock
@@ -14,7 +15,7 @@ from modelport.engine.pipeline import Pipeline
 from modelport.errors import LoadFailed, ModelportError
 from modelport.messages import Request, Response, Sink, Ticket
 from modelport.repository.repository import ModelVersion
-from modelport.specs import ModelConfig
+from modelport.specs import CacheControl, ModelConfig
 from modelport.stats import ModelStatistics
 
 if TYPE_CHECKING:
@@ -74,7 +75,11 @@ class CachingDeployment(Deployment):
 
 
 class CachingPipeline(Pipeline):
-    """An ensemble that looks for an answer before its steps run."""
+    """An ensemble that looks for an answer before its steps run.
+
+    Raises:
+        LoadFailed: If one of its steps cannot have a cache.
+    """
 
     def __init__(
         self,
@@ -85,6 +90,8 @@ class CachingPipeline(Pipeline):
         clock: Clock,
     ) -> None:
         super().__init__(version, resolve=resolve, clock=clock)
+        for step in self.plan.steps:
+            wants_cache(replace(resolve(step.model, step.version).config, response_cache=_ON))
         self._lookup = _Lookup(cache, self.statistics, clock)
 
     def submit(self, request: Request, sink: Sink) -> Ticket:
@@ -171,3 +178,4 @@ class _Answered:
 
 
 _ANSWERED = _Answered()
+_ON = CacheControl(enable=True)

@@ -274,6 +274,9 @@ class _Run:
         request.principal = mine.principal
         request.trace_id = mine.trace_id
         request.priority = mine.priority
+        request.sequence_id = mine.sequence_id
+        request.sequence_start = mine.sequence_start
+        request.sequence_end = mine.sequence_end
         request.timeout_us = mine.timeout_us
         request.deadline_ns = mine.deadline_ns
         sink = _StepSink(self, flow, step)

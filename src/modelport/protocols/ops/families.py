@@ -281,7 +281,7 @@ INSTANCE_HISTOGRAMS = (
             "modelport_instance_queue_duration_seconds",
             "Seconds that requests waited which the instance answered",
         ),
-        lambda stats: stats.queue_histogram,
+        lambda stats: stats.queue_histogram.decades(),
         _SECOND,
     ),
     InstanceRow(
@@ -289,7 +289,7 @@ INSTANCE_HISTOGRAMS = (
             "modelport_instance_compute_infer_duration_seconds",
             "Seconds that requests waited while the instance computed",
         ),
-        lambda stats: stats.compute_infer_histogram,
+        lambda stats: stats.compute_infer_histogram.decades(),
         _SECOND,
     ),
     InstanceRow(

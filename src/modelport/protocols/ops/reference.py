@@ -36,7 +36,8 @@ def page() -> str:
         "### Of instances",
         _table([families.INSTANCES, families.BUSY_INSTANCES]),
         "Of versions with several instances, also histograms of each, with the label `instance`"
-        " (`--metrics-config histogram_latencies=BOOL`):",
+        " (`--metrics-config histogram_latencies=BOOL`). Their buckets are powers of ten, so that"
+        " the page stays small:",
         _table(row.family for row in families.INSTANCE_HISTOGRAMS),
         "### Latencies as histograms",
         "`--metrics-config histogram_latencies=BOOL`, on by default. Buckets in seconds:"
