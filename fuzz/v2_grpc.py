@@ -14,6 +14,7 @@ protobuf reads back. The work is bounded by the bytes that came, not by the numb
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -44,7 +45,7 @@ def _parameters(**values: pb.InferParameter) -> dict[str, pb.InferParameter]:
     return values
 
 
-def _message(**members: object) -> bytes:
+def _message(**members: Any) -> bytes:
     return pb.ModelInferRequest(model_name="m", **members).SerializeToString()
 
 
