@@ -8,6 +8,7 @@ Source: Triton's statistics extension, ``ModelStatistics``; the reference says w
 import time
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from modelport.latency_window import LatencyWindow
 
@@ -31,6 +32,9 @@ FIRST_RESPONSE_BOUNDS_NS = tuple(ms * 1_000_000 for ms in (100, 500, 2000, 5000)
 """Triton's."""
 
 _FIRST_NS = DURATION_BOUNDS_NS[0]
+
+MOST_COUNTED_RESPONSES = 256
+"""Places of a stream that have counters of their own; a stream may be endless."""
 
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
@@ -93,17 +97,25 @@ class BatchDurations:
 
 
 class ResponseDurations:
-    """How the responses at one index of a decoupled model's streams went."""
+    """How the responses at one place of a decoupled model's streams went."""
 
-    __slots__ = ("cancel", "compute_infer", "compute_output", "empty_response", "fail", "success")
+    __slots__ = ("cancel", "empty_response", "fail", "success")
 
     def __init__(self) -> None:
-        self.compute_infer = Duration()
-        self.compute_output = Duration()
         self.success = Duration()
         self.fail = Duration()
         self.empty_response = Duration()
         self.cancel = Duration()
+
+    @property
+    def compute_infer(self) -> Duration:
+        """How long models took for responses that were given."""
+        return Duration(self.success.count, self.success.ns)
+
+    @property
+    def compute_output(self) -> Duration:
+        """Taking them apart is part of the former."""
+        return Duration(self.success.count, 0)
 
 
 class InstanceStatistics:
@@ -163,7 +175,7 @@ class ModelStatistics:
         self.last_started_ns = 0
         self.instances: list[InstanceStatistics] = []
         self.rest = InstanceStatistics()
-        self.response_stats: dict[str, ResponseDurations] = {}
+        self._responses: list[ResponseDurations] = []
         self.failures = dict.fromkeys(("REJECTED", "CANCELED", "BACKEND", "OTHER"), 0)
         self.pending = 0
         self.request_histogram = Histogram()
@@ -252,6 +264,39 @@ class ModelStatistics:
         batch.compute_input_ns += input_ns
         batch.compute_infer_ns += infer_ns
         batch.compute_output_ns += output_ns
+
+    @property
+    def response_stats(self) -> Mapping[str, ResponseDurations]:
+        """How the streams of a decoupled model went, by the place of a response in its stream."""
+        return {str(index): counted for index, counted in enumerate(self._responses)}
+
+    def record_response(self, index: int, duration_ns: int) -> None:
+        """Count a response of a stream.
+
+        Args:
+            index: How many responses the stream had given before; only the first so many places
+                are counted.
+            duration_ns: Since the response before it, or since the model had the request.
+        """
+        if index < MOST_COUNTED_RESPONSES:
+            success = self._responses_at(index).success
+            success.count += 1
+            success.ns += duration_ns
+
+    def record_stream_end(
+        self, index: int, how: Literal["fail", "empty_response", "cancel"], duration_ns: int
+    ) -> None:
+        """Count what came in the place of a response; ``empty_response`` is an end without one."""
+        if index < MOST_COUNTED_RESPONSES:
+            duration: Duration = getattr(self._responses_at(index), how)
+            duration.count += 1
+            duration.ns += duration_ns
+
+    def _responses_at(self, index: int) -> ResponseDurations:
+        responses = self._responses
+        while len(responses) <= index:
+            responses.append(ResponseDurations())
+        return responses[index]
 
     def record_success(
         self,

@@ -911,3 +911,57 @@ def test_deployment_is_ready_while_all_its_instances_are(bench: Bench) -> None:
         )
 
     bench.run(main())
+
+
+def test_streams_are_counted_place_by_place(bench: Bench) -> None:
+    def run(batch: Batch) -> None:
+        (work,) = batch.works
+        for _ in range(int(first_of(work))):
+            bench.clock.advance(0.001)
+            work.send(answer(work), final=False)
+        if work.rows == 2:
+            raise ValueError("no")
+        work.send(None, final=True)
+
+    async def main() -> None:
+        deployment, _ = bench.deploy(run, config=config_of(decoupled=True), execution="inline")
+        for value, rows in ((2, 1), (1, 1), (1, 2)):
+            sink, _ = bench.submit(deployment, value, rows)
+            await over(sink)
+        told = deployment.statistics.response_stats
+        assert list(told) == ["0", "1", "2"]
+        names = ("success", "fail", "empty_response", "cancel")
+        counts = [[getattr(one, name).count for name in names] for one in told.values()]
+        assert counts == [[3, 0, 0, 0], [1, 1, 1, 0], [0, 0, 1, 0]]
+        assert told["0"].success.ns == told["0"].compute_infer.ns == 3_000_000
+
+    bench.run(main())
+
+
+def test_endless_streams_are_counted_up_to_a_place(bench: Bench) -> None:
+    def run(batch: Batch) -> None:
+        (work,) = batch.works
+        for _ in range(1000):
+            work.send(answer(work), final=False)
+        work.send(None, final=True)
+
+    async def main() -> None:
+        deployment, _ = bench.deploy(run, config=config_of(decoupled=True))
+        sink, _ = bench.submit(deployment, 1)
+        await over(sink)
+        assert len(deployment.statistics.response_stats) == 256
+
+    bench.run(main())
+
+
+def test_a_stream_that_nobody_reads_any_more_is_counted(bench: Bench) -> None:
+    async def main() -> None:
+        gate = Gate(lambda batch: None)
+        deployment, _ = bench.deploy(gate, config=config_of(decoupled=True))
+        _, ticket = bench.submit(deployment, 1)
+        await gate.reached()
+        ticket.cancel()
+        gate.open()
+        assert deployment.statistics.response_stats["0"].cancel.count == 1
+
+    bench.run(main())

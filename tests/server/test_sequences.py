@@ -79,22 +79,24 @@ BY_STATE = """
 STATE = """
   state { input_name: "before" output_name: "after" data_type: TYPE_INT64 dims: 1 }
 """
+PROCESSES = 'parameters { key: "execution" value { string_value: "process" } }'
 MODELS = {
-    "by_id": (BY_ID, "oldest { max_candidate_sequences: 200 }", ""),
-    "by_place": (BY_PLACE, "direct { }", ""),
-    "by_state": (BY_STATE, "oldest { max_candidate_sequences: 100 }", STATE),
+    "by_id": (BY_ID, "oldest { max_candidate_sequences: 200 }", "", ""),
+    "by_place": (BY_PLACE, "direct { }", "", ""),
+    "in_processes": (BY_ID, "oldest { max_candidate_sequences: 200 }", "", PROCESSES),
+    "by_state": (BY_STATE, "oldest { max_candidate_sequences: 100 }", STATE, ""),
 }
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     repository = tmp_path_factory.mktemp("sequences")
-    for name, (execute, strategy, more) in MODELS.items():
+    for name, (execute, strategy, more, outside) in MODELS.items():
         version = repository / name / "1"
         version.mkdir(parents=True)
         (version / "model.py").write_text(HEAD + execute)
         config = CONFIG.format(strategy=strategy, more=more)
-        (version.parent / "config.pbtxt").write_text(config)
+        (version.parent / "config.pbtxt").write_text(config + outside)
     with serving(str(repository)) as served:
         yield served
 

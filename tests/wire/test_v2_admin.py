@@ -6,7 +6,7 @@ import pytest
 
 from modelport.errors import InvalidRequest
 from modelport.specs import ModelConfig, ModelInput, ModelOutput
-from modelport.stats import ModelStatistics, ResponseDurations
+from modelport.stats import ModelStatistics
 from modelport.wire.v2_admin import (
     LoadRequest,
     decode_index_request,
@@ -114,7 +114,7 @@ def test_statistics_have_all_their_members() -> None:
     counted.record_execution(2_000, 2, 1, 2, 3)
     counted.record_success(4, 10, 4, 1, 2, 3)
     counted.record_failure(7, "BACKEND")
-    counted.response_stats["0"] = ResponseDurations()
+    counted.record_response(0, 7)
     shown = statistics("m", 2, counted)
     assert (shown["name"], shown["version"]) == ("m", "2")
     assert (shown["inference_count"], shown["execution_count"]) == (4, 2)
@@ -131,8 +131,13 @@ def test_statistics_have_all_their_members() -> None:
     }
     assert [row["batch_size"] for row in shown["batch_stats"]] == [2, 4]
     assert shown["batch_stats"][1]["compute_infer"] == {"count": 1, "ns": 2}
-    nothing = {"count": 0, "ns": 0}
-    assert shown["response_stats"]["0"] == dict.fromkeys(
-        ("compute_infer", "compute_output", "success", "fail", "empty_response", "cancel"), nothing
-    )
+    nothing, one = {"count": 0, "ns": 0}, {"count": 1, "ns": 7}
+    assert shown["response_stats"]["0"] == {
+        "compute_infer": one,
+        "compute_output": {"count": 1, "ns": 0},
+        "success": one,
+        "fail": nothing,
+        "empty_response": nothing,
+        "cancel": nothing,
+    }
     assert shown["memory_usage"] == []

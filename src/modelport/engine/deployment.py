@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Collection, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from modelport.clock import Clock
 from modelport.engine.admission import Admission
@@ -533,6 +533,9 @@ class Deployment:
         if response is not None:
             if job.responses == 0:
                 self.statistics.first_response_histogram.observe(now_ns - job.enqueued_ns)
+            since_ns = job.responded_ns or job.started_ns or job.enqueued_ns
+            self.statistics.record_response(job.responses, now_ns - since_ns)
+            job.responded_ns = now_ns
             job.responses += 1
         if final:
             started_ns = job.started_ns or job.enqueued_ns
@@ -545,6 +548,7 @@ class Deployment:
             self._close(job)
         if response is None:
             if final:
+                self._record_stream_end(job, "empty_response")
                 self._end(job)
         elif not self._push(job, response, final) and not final:
             job.pause()
@@ -577,11 +581,19 @@ class Deployment:
     def _fail(self, job: Job, error: ModelportError, reason: str = "") -> None:
         """Close a request with an error that its caller hears."""
         self._record_failure(job, reason or _REASONS.get(error.kind, "BACKEND"))
+        if self.is_decoupled and job.started_ns:
+            self._record_stream_end(job, "fail")
         self._close(job)
         self._tell(job, error)
 
     def _record_failure(self, job: Job, reason: str) -> None:
         self.statistics.record_failure(self._now_ns() - job.enqueued_ns, reason)
+
+    def _record_stream_end(
+        self, job: Job, how: Literal["fail", "empty_response", "cancel"]
+    ) -> None:
+        since_ns = job.responded_ns or job.started_ns or job.enqueued_ns
+        self.statistics.record_stream_end(job.responses, how, self._now_ns() - since_ns)
 
     def _close(self, job: Job) -> None:
         """From here on the caller hears nothing more."""
@@ -608,6 +620,8 @@ class Deployment:
         """A caller has gone: what it had queued will not run. Its sink hears nothing more."""
         self._queue.leave(job)
         self._record_failure(job, "CANCELED")
+        if self.is_decoupled and job.started_ns:
+            self._record_stream_end(job, "cancel")
         self._close(job)
         job.is_cancelled = True
         if self._ordered is not None:

@@ -50,6 +50,7 @@ class Job:
     level = 0
     is_delayed = False
     responses = 0
+    responded_ns = 0
     is_queued = False
     is_running = False
     is_cancelled = False
