@@ -11,6 +11,7 @@ from modelport._version import __version__
 if TYPE_CHECKING:
     from modelport import exceptions, validators
     from modelport.client.bentoml import AsyncHTTPClient, SyncHTTPClient
+    from modelport.launching import serve
     from modelport.progress import report_progress
     from modelport.runtimes.python_calls import call_model, call_model_async, stream_model
     from modelport.services.context import Context
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         Service,
         api,
         asgi_app,
+        get_client,
         mount_asgi_app,
         on_deployment,
         on_shutdown,
@@ -42,12 +44,14 @@ __all__ = [
     "call_model_async",
     "depends",
     "exceptions",
+    "get_client",
     "model",
     "mount_asgi_app",
     "on_deployment",
     "on_shutdown",
     "on_startup",
     "report_progress",
+    "serve",
     "service",
     "stream_model",
     "task",
@@ -66,12 +70,14 @@ _MODULE_BY_NAME = {
     "call_model_async": "modelport.runtimes.python_calls",
     "depends": "modelport.services.dependencies",
     "exceptions": "modelport.exceptions",
+    "get_client": "modelport.services.declaration",
     "model": "modelport.signature",
     "mount_asgi_app": "modelport.services.declaration",
     "on_deployment": "modelport.services.declaration",
     "on_shutdown": "modelport.services.declaration",
     "on_startup": "modelport.services.declaration",
     "report_progress": "modelport.progress",
+    "serve": "modelport.launching",
     "service": "modelport.services.declaration",
     "stream_model": "modelport.runtimes.python_calls",
     "task": "modelport.services.declaration",

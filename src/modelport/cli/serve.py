@@ -36,6 +36,10 @@ def run(argv: Sequence[str]) -> int:
         raise UsageError(
             "TARGET: nothing to serve; name a model repository, a model file or a .py file"
         )
+    if resolved.settings.reload:
+        from modelport.cli.reloading import serve_again
+
+        return serve_again(argv, resolved.targets)
     # Only now: help and errors above should not wait for numpy and the event loop.
     # And without the garbage collector, which would look through all that is imported again and
     # again and find nothing; the server turns it on when it is ready.

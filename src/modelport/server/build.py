@@ -146,6 +146,7 @@ class Server:
                 self.services.served if self.services is not None else (),
                 max_upload_bytes=settings.max_upload_size,
             ),
+            *(self.services.routes() if self.services is not None else ()),
         ]
 
     def _rpcs(self) -> list[Rpc]:

@@ -887,6 +887,14 @@ class Connection(asyncio.Protocol):
             errors = body.bound.route.errors if body.bound.route else self.server.errors
             self._refuse(errors(exc), body.bound)
             return b""
+        except Exception:
+            log.exception("the body of a request could not be taken")
+            self._body = None
+            self._let_go()
+            errors = body.bound.route.errors if body.bound.route else self.server.errors
+            error = ModelportError("internal error; the log of the server tells more")
+            self._refuse(_with_text(errors(error), 500), body.bound)
+            return b""
         if body.is_complete and self._body is body:
             self._body = None
             if isinstance(body, _StreamedBody):
@@ -906,6 +914,11 @@ class Connection(asyncio.Protocol):
             exchange.receiver.complete()
         except ModelportError as exc:
             self._answer_error(exchange, cast(Route, body.bound.route).errors(exc))
+        except Exception:
+            log.exception("the body of a request could not be used")
+            error = ModelportError("internal error; the log of the server tells more")
+            reply = cast(Route, body.bound.route).errors(error)
+            self._answer_error(exchange, _with_text(reply, 500))
 
     def _let_go(self) -> None:
         """Have a handler that waits for the rest of a body know that it will not come."""

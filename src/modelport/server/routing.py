@@ -103,7 +103,9 @@ class _Row:
     def choose(self, method: str, values: tuple[str, ...]) -> Match:
         found = self._routes.get(method) or (self._head() if method == "HEAD" else None)
         if found is None:
-            methods = {*self._routes, *(["HEAD"] if self._head() else [])}
+            # What only takes what nobody else does is no reason to know a path.
+            known = {name for name, row in self._routes.items() if "fallback" not in row[0].tags}
+            methods = {*known, *(["HEAD"] if self._head() else [])}
             return Match(None, {}, tuple(sorted(methods)))
         route, names = found
         params = dict(zip(names, map(unquote_component, values), strict=True))

@@ -18,14 +18,15 @@ from typing import Any
 from modelport.engine.engine import Engine
 from modelport.engine.executor import call_on_thread
 from modelport.errors import LoadFailed
-from modelport.protocols.base import Exchange
+from modelport.protocols.base import Exchange, Route
 from modelport.protocols.bentoml import ServedEndpoint
 from modelport.repository.loading import ConcurrencyLimit, ModelVersion
 from modelport.runtimes.service import ServiceRuntime
+from modelport.server.asgi import MountedApp
 from modelport.server.fetching import Fetcher
 from modelport.server.uploads import Spool
 from modelport.services.context import Context, RequestView
-from modelport.services.declaration import Mount, Service
+from modelport.services.declaration import Service
 from modelport.services.dependencies import LocalProxy
 from modelport.services.endpoint import Endpoint
 from modelport.services.files import Folder, Upload
@@ -57,6 +58,10 @@ class RunningService:
         self.instance: Any = None
         self.loop = ServiceLoop(f"modelport-{service.name}-loop")
         self.state: dict[str, Any] = {}
+        self.apps = [
+            MountedApp(mount, self.prefix, self.loop, service.middlewares)
+            for mount in service.mounts
+        ]
         self._spool = spool
         self._fetcher = fetcher
 
@@ -79,14 +84,9 @@ class RunningService:
         return self.service.prefix
 
     @property
-    def mounts(self) -> Sequence[Mount]:
-        """Its ASGI applications."""
-        return self.service.mounts
-
-    @property
     def mounted_paths(self) -> Sequence[str]:
         """Of its ASGI applications."""
-        return [f"{self.prefix}{each.path}".rstrip("/") or "/" for each in self.service.mounts]
+        return [each.path or "/" for each in self.apps]
 
     def place(self, name_by_method: dict[str, str]) -> None:
         """Give every endpoint its place.
@@ -148,6 +148,8 @@ class RunningService:
             self.instance = instance
             for name in service.hooks("startup"):
                 self._run(getattr(instance, name))
+            for app in self.apps:
+                app.open()
         except (Exception, SystemExit) as exc:
             log.exception("service %s could not be started", self.name)
             raise LoadFailed(
@@ -158,6 +160,8 @@ class RunningService:
         """Run the hooks of its end, and end its loop."""
         instance, self.instance = self.instance, None
         if instance is not None:
+            for app in self.apps:
+                app.close()
             for name in self.service.hooks("shutdown"):
                 try:
                     self._run(getattr(instance, name))
@@ -307,6 +311,10 @@ class Services:
             return dependency.make()
         inner = self._by_id[id(dependency.on)]
         return LocalProxy(inner.service, inner.instance, inner.loop)
+
+    def routes(self) -> list[Route]:
+        """Give the routes of the mounted applications."""
+        return [route for each in self.served for app in each.apps for route in app.routes()]
 
     async def close(self) -> None:
         """Close all, the last one first."""

@@ -483,6 +483,12 @@ class Settings:
     log_file: str | None = _setting(
         None, Group.OPERATION, values.PATH, "Append the log to this file", default_text="stderr"
     )
+    reload: bool = _setting(
+        False,
+        Group.OPERATION,
+        values.SWITCH,
+        "Start anew whenever a Python file beside a target changes; for development",
+    )
     quiet: bool = _setting(
         False, Group.OPERATION, values.SWITCH, "Print no greeting and no example calls at start"
     )

@@ -94,9 +94,7 @@ class Spool:
             if self._unchecked < CHECK_EVERY_BYTES:
                 return
             self._unchecked = 0
-        if shutil.disk_usage(self._place or self._root or tempfile.gettempdir()).free < (
-            KEPT_FREE_BYTES + size
-        ):
+        if shutil.disk_usage(self._open()).free < KEPT_FREE_BYTES + size:
             self._give_back(principal, size)
             self._unchecked = CHECK_EVERY_BYTES
             raise Overloaded("there is no room for files now; try again later", retry_after_s=5)

@@ -20,6 +20,7 @@ __all__ = [
     "ServiceOptions",
     "api",
     "asgi_app",
+    "get_client",
     "mount_asgi_app",
     "on_deployment",
     "on_shutdown",
@@ -369,6 +370,18 @@ def asgi_app(app: Any, *, path: str = "/", name: str = "") -> Callable[[T], T]:
 
 mount_asgi_app = asgi_app
 """The older name."""
+
+
+def get_client(*args: Any, **kwargs: Any) -> Any:
+    """Raise: in BentoML this looks for a deployment in its cloud, which there is none of here.
+
+    Raises:
+        RuntimeError: Always; the text names what to use.
+    """
+    raise RuntimeError(
+        "get_client() needs BentoML's cloud, which there is none of here; "
+        "use modelport.SyncHTTPClient(url) or modelport.AsyncHTTPClient(url)"
+    )
 
 
 def _declared(

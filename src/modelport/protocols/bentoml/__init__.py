@@ -61,6 +61,9 @@ def routes(
             )
             if endpoint.is_task and tasks is not None:
                 rows += tasks.routes(endpoint, handler)
+    if any(path == "/" for service in services for path in service.mounted_paths):
+        # An application at the root answers for all that nobody else does.
+        return rows
     rows.append(
         Route(
             method="POST",
@@ -68,6 +71,7 @@ def routes(
             access=Access.INFERENCE,
             handler=ModelHandler(engine),
             errors=encode_error,
+            tags=frozenset({"fallback"}),
         )
     )
     return rows

@@ -1,0 +1,286 @@
+"""ASGI applications that services mount: behind the same door and the same limits as everything.
+
+An application runs on the event loop of its service, so one that blocks holds up its own service
+and nobody else. What it sends is handed over to the server's loop, and it waits where the client
+does not read.
+
+Source: ASGI specification 3.0, "HTTP Connection Scope" and "Lifespan".
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from modelport.errors import LoadFailed
+from modelport.protocols import bentoml
+from modelport.protocols.base import Access, Exchange, Route
+from modelport.services.declaration import Mount
+from modelport.services.loop import ServiceLoop
+from modelport.wire.http import unquote_component
+
+__all__ = ["MountedApp"]
+
+log = logging.getLogger("modelport.services")
+
+Message = dict[str, Any]
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+LIFESPAN_S = 30.0
+"""How long an application may take to start or to stop."""
+
+
+class MountedApp:
+    """One application at its place.
+
+    Args:
+        mount: As declared.
+        prefix: Of its service.
+        loop: Of its service.
+        middlewares: Around it, the last one outermost.
+    """
+
+    def __init__(
+        self,
+        mount: Mount,
+        prefix: str,
+        loop: ServiceLoop,
+        middlewares: Sequence[tuple[Any, dict[str, Any]]] = (),
+    ) -> None:
+        app = mount.app
+        for middleware, options in middlewares:
+            app = middleware(app, **options)
+        self._app = app
+        self._loop = loop
+        self.path = f"{prefix}{mount.path}".rstrip("/")
+        self._stop: asyncio.Event | None = None
+        self._started: asyncio.Event | None = None
+        self._failure = ""
+
+    def __repr__(self) -> str:
+        return f"<MountedApp {self.path or '/'}>"
+
+    def routes(self) -> list[Route]:
+        """Give everything below its path, for every method."""
+        patterns = [f"{self.path}/{{rest:path}}"]
+        # At the root, every path of one component is a shape of its own in the table.
+        patterns += [self.path] if self.path else ["/", "/{rest}"]
+        return [
+            Route(
+                method=method,
+                pattern=pattern,
+                access=Access.INFERENCE,
+                handler=self._handle,
+                errors=bentoml.encode_error,
+                tags=frozenset({"head"}) if method == "GET" else frozenset(),
+            )
+            for method in METHODS
+            for pattern in patterns
+        ]
+
+    def _handle(self, exchange: Exchange) -> None:
+        call = _Call(exchange, asyncio.get_running_loop())
+        running = self._loop.spawn(call.run(self._app, self._scope(exchange)))
+
+        def left() -> None:
+            call.is_gone = True
+            running.loop.call_soon_threadsafe(call.disconnected)
+
+        exchange.on_disconnect = left
+
+    def _scope(self, exchange: Exchange) -> Message:
+        headers = [
+            (name.encode("latin-1"), value.encode("latin-1"))
+            for name, value in exchange.headers.items()
+        ]
+        host = exchange.headers.get("host", "localhost")
+        name, _, port = host.rpartition(":")
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": exchange.method,
+            "scheme": "http",
+            "path": unquote_component(exchange.path),
+            "raw_path": exchange.path.encode("latin-1"),
+            "query_string": exchange.query.encode("latin-1"),
+            "root_path": self.path,
+            "headers": headers,
+            "client": None,
+            "server": (name, int(port)) if name and port.isdigit() else (host, None),
+            "state": {},
+        }
+
+    # Lifespan; both block.
+
+    def open(self) -> None:
+        """Run what the application does at its start.
+
+        Raises:
+            LoadFailed: It says that it cannot start, or takes too long.
+        """
+        self._loop.run(self._open())
+
+    def close(self) -> None:
+        """Run what the application does at its end."""
+        with contextlib.suppress(Exception):
+            self._loop.run(self._close())
+
+    async def _open(self) -> None:
+        self._stop, self._started = asyncio.Event(), asyncio.Event()
+        self._ended = asyncio.ensure_future(self._run_lifespan())
+        started = asyncio.ensure_future(self._started.wait())
+        await asyncio.wait(
+            (self._ended, started), timeout=LIFESPAN_S, return_when=asyncio.FIRST_COMPLETED
+        )
+        if self._failure:
+            raise LoadFailed(f"the application at {self.path or '/'} failed: {self._failure}")
+        if not started.done() and not self._ended.done():
+            raise LoadFailed(f"the application at {self.path or '/'} took too long to start")
+
+    async def _close(self) -> None:
+        if self._stop is not None:
+            self._stop.set()
+            await asyncio.wait((self._ended,), timeout=LIFESPAN_S)
+
+    async def _run_lifespan(self) -> None:
+        assert self._stop is not None
+        assert self._started is not None
+        stop, started = self._stop, self._started
+        has_begun = False
+
+        async def receive() -> Message:
+            nonlocal has_begun
+            if not has_begun:
+                has_begun = True
+                return {"type": "lifespan.startup"}
+            await stop.wait()
+            return {"type": "lifespan.shutdown"}
+
+        async def send(message: Message) -> None:
+            if message["type"] == "lifespan.startup.failed":
+                self._failure = message.get("message") or "it did not say why"
+            if message["type"].startswith("lifespan.startup"):
+                started.set()
+
+        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
+        try:
+            await self._app(scope, receive, send)
+        except Exception:
+            # As the specification has it: one that raises here does not know this protocol.
+            log.debug("the application at %s has no lifespan", self.path or "/")
+
+
+class _Call:
+    """One request to an application: ``receive`` and ``send`` between two event loops."""
+
+    def __init__(self, exchange: Exchange, server_loop: asyncio.AbstractEventLoop) -> None:
+        self._exchange = exchange
+        self._server_loop = server_loop
+        self._body: bytes | None = bytes(exchange.body)
+        self._gone: asyncio.Event | None = None
+        self._writable: asyncio.Event | None = None
+        self._head: tuple[int, list[tuple[str, str]]] | None = None
+        self._is_started = False
+        self._is_done = False
+        self.is_gone = False
+
+    async def run(
+        self,
+        app: Callable[..., Awaitable[None]],
+        scope: Message,
+    ) -> None:
+        """Call the application; what it raises is logged, and the client told."""
+        self._gone, self._writable = asyncio.Event(), asyncio.Event()
+        if self.is_gone:
+            self._gone.set()
+        try:
+            await app(scope, self._receive, self._send)
+            if not self._is_done:
+                self._on_server(self._break_off)
+        except Exception:
+            log.exception("an application failed at %s", scope["path"])
+            self._on_server(self._break_off)
+
+    def disconnected(self) -> None:
+        """The client has gone. Called on the loop of the application."""
+        if self._gone is not None:
+            self._gone.set()
+        if self._writable is not None:
+            self._writable.set()
+
+    async def _receive(self) -> Message:
+        body, self._body = self._body, None
+        if body is not None:
+            return {"type": "http.request", "body": body, "more_body": False}
+        assert self._gone is not None
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Message) -> None:
+        if self.is_gone or self._is_done:
+            return
+        if message["type"] == "http.response.start":
+            headers = [
+                (name.decode("latin-1"), value.decode("latin-1"))
+                for name, value in message.get("headers", ())
+            ]
+            self._head = (message["status"], headers)
+            return
+        if message["type"] != "http.response.body" or self._head is None:
+            return
+        data = message.get("body", b"")
+        if not message.get("more_body", False):
+            self._is_done = True
+            self._on_server(self._finish, data)
+            return
+        assert self._writable is not None
+        self._writable.clear()
+        self._on_server(self._write, data, asyncio.get_running_loop())
+        await self._writable.wait()
+
+    # On the server's loop.
+
+    def _on_server(self, call: Callable[..., object], *args: object) -> None:
+        with contextlib.suppress(RuntimeError):
+            self._server_loop.call_soon_threadsafe(call, *args)
+
+    def _finish(self, data: bytes) -> None:
+        assert self._head is not None
+        status, headers = self._head
+        if not self._is_started:
+            self._exchange.respond(status, _without_length(headers), [data])
+        else:
+            if data:
+                self._exchange.write(data)
+            self._exchange.finish()
+
+    def _write(self, data: bytes, loop: asyncio.AbstractEventLoop) -> None:
+        assert self._head is not None
+        assert self._writable is not None
+        if not self._is_started:
+            self._is_started = True
+            self._exchange.start(self._head[0], _without_length(self._head[1]))
+        writable = self._writable
+
+        def go_on() -> None:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(writable.set)
+
+        if not data or self._exchange.write(data) or self.is_gone:
+            go_on()
+        else:
+            self._exchange.on_writable = go_on
+
+    def _break_off(self) -> None:
+        if self._is_started:
+            self._exchange.abort()
+        else:
+            text = b"Internal Server Error"
+            self._exchange.respond(500, (("Content-Type", "text/plain; charset=utf-8"),), [text])
+
+
+def _without_length(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Leave out what the listener writes itself."""
+    own = ("content-length", "transfer-encoding", "connection")
+    return [row for row in headers if row[0].lower() not in own]

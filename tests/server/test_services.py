@@ -1,0 +1,269 @@
+import contextlib
+import http.client
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.served import Served, serving
+
+FILE = Path(__file__).parent / "services_sample.py"
+
+AFFINE = """
+
+@bentoml.model(inputs={"x": "FP32[2]"}, outputs={"y": "FP32[2]"})
+def affine(x):
+    return 2 * x + 1
+"""
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    models = tmp_path_factory.mktemp("models") / "models.py"
+    models.write_text("import modelport as bentoml\n" + AFFINE)
+    data = tmp_path_factory.mktemp("data")
+    with serving(str(FILE), str(models), f"--data-dir={data}") as running:
+        yield running
+        assert running.stop() == 0
+        assert any("Team has left" in line for line in running.lines)
+
+
+def call(
+    served: Served,
+    path: str,
+    body: Any = None,
+    headers: dict[str, str] | None = None,
+    method: str = "POST",
+) -> tuple[int, dict[str, str], bytes]:
+    host, _, port = served.address.partition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=30)
+    sent = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+    with contextlib.closing(connection):
+        connection.request(method, path, sent, headers or {})
+        with connection.getresponse() as reply:
+            said = {name.lower(): value for name, value in reply.getheaders()}
+            return reply.status, said, reply.read()
+
+
+def get(served: Served, path: str) -> tuple[int, dict[str, str], bytes]:
+    return call(served, path, method="GET")
+
+
+def multipart(name: str, filename: str, data: bytes) -> tuple[bytes, dict[str, str]]:
+    disposition = f'form-data; name="{name}"; filename="{filename}"'
+    head = f"--xyz\r\nContent-Disposition: {disposition}\r\n\r\n".encode()
+    body = head + data + b"\r\n--xyz--\r\n"
+    return body, {"Content-Type": "multipart/form-data; boundary=xyz"}
+
+
+def test_services_live_at_their_paths(served: Served) -> None:
+    assert call(served, "/team/echo", {"text": "a"})[2] == b"a"
+    assert call(served, "/echo", {"text": "a"})[2] == b"other a"
+    status, headers, _ = call(served, "/team/echo", {"text": "a"})
+    assert (status, headers["server"]) == (200, "BentoML Service/Team")
+    assert len(headers["x-bentoml-request-id"]) == 16
+
+
+def test_names_that_two_services_have_say_whose_they_are(served: Served) -> None:
+    schema = json.loads(get(served, "/schema.json")[2])
+    route_by_name = {each["name"]: each["route"] for each in schema["routes"]}
+    assert route_by_name["Team_echo"] == "/team/echo"
+    assert route_by_name["Other_echo"] == "/echo"
+    assert "shout" not in route_by_name
+
+
+def test_a_client_attaches_by_either_base(served: Served) -> None:
+    assert get(served, "/team/readyz")[0] == get(served, "/readyz")[0] == 200
+    below = json.loads(get(served, "/team/schema.json")[2])
+    assert "/echo" in [each["route"] for each in below["routes"]]
+
+
+def test_the_documentation_is_valid_and_needs_nobody_else(served: Served) -> None:
+    document = json.loads(get(served, "/docs.json")[2])
+    assert document["openapi"] == "3.1.0"
+    ids = [each["post"]["operationId"] for each in document["paths"].values()]
+    assert len(ids) == len(set(ids))
+    page = get(served, "/")[2].decode()
+    assert "https://" not in page
+    assert "http://" not in page
+
+
+def test_services_answer_for_each_other(served: Served) -> None:
+    assert call(served, "/team/through", {"text": "a"})[2] == b"A"
+    assert call(served, "/team/through_async", {"text": "a"})[2] == b"A"
+    status, _, body = call(served, "/team/through", {"text": "fail"})
+    assert status == 500
+    assert b"inner text" not in body
+
+
+def test_synchronous_calls_do_not_wait_for_each_other_and_are_bounded(served: Served) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        replies = list(
+            pool.map(lambda _: call(served, "/team/together", {"seconds": 0.4}), range(8))
+        )
+    statuses = sorted(status for status, _, _ in replies)
+    assert statuses == [200] * 4 + [429] * 4
+    assert max(int(body) for status, _, body in replies if status == 200) > 1
+    refused = next(reply for reply in replies if reply[0] == 429)
+    assert json.loads(refused[2]) == {"error": "Too many requests"}
+    assert refused[1]["retry-after"] == "1"
+
+
+def test_a_call_that_takes_too_long_is_answered_504(served: Served) -> None:
+    status, _, body = call(served, "/team/together", {"seconds": 3})
+    assert status == 504
+    assert json.loads(body) == {"error": "Not able to process the request in 2 seconds"}
+
+
+def test_requests_share_batches(served: Served) -> None:
+    with ThreadPoolExecutor(24) as pool:
+        bodies = list(pool.map(lambda at: call(served, "/double", {"x": [[at]]})[2], range(48)))
+    assert [json.loads(body) for body in bodies] == [[[2 * at]] for at in range(48)]
+    sizes = json.loads(call(served, "/batches", {})[2])
+    assert sum(sizes) == 48
+    assert max(sizes) > 1
+    assert max(sizes) <= 16
+
+
+def test_endpoints_are_models_of_every_protocol(served: Served) -> None:
+    metadata = json.loads(get(served, "/v2/models/count")[2])
+    assert metadata["platform"] or metadata["name"] == "count"
+    request = {
+        "inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["x"]}],
+    }
+    answer = json.loads(call(served, "/v2/models/Other_echo/infer", request)[2])
+    assert answer["outputs"][0]["data"] == ["other x"]
+    index = json.loads(call(served, "/v2/repository/index", {})[2])
+    states = {each["name"]: each.get("state") for each in index}
+    assert states["Other_echo"] == "READY"
+    statistics = json.loads(get(served, "/v2/models/Other_echo/stats")[2])
+    assert statistics["model_stats"][0]["inference_count"] >= 1
+
+
+def test_models_are_endpoints(served: Served) -> None:
+    assert json.loads(call(served, "/affine", {"x": [1, 2]})[2]) == [3.0, 5.0]
+    status, _, body = call(served, "/affine", {"y": [1, 2]})
+    assert status == 400
+    assert "has no input 'y'" in json.loads(body)["error"]
+    assert call(served, "/nothing", {})[0] == 404
+    assert get(served, "/nothing")[0] == 404
+
+
+def test_streams_can_be_told_apart_and_say_that_they_failed(served: Served) -> None:
+    ndjson = {"Accept": "application/x-ndjson"}
+    lines = call(served, "/count", {"n": 3}, ndjson)[2].splitlines()
+    assert [json.loads(line) for line in lines] == [0, 1, 2]
+    last = json.loads(call(served, "/count", {"n": 6}, ndjson)[2].splitlines()[-1])
+    assert "unexpected error" in last["error"]
+    events = call(served, "/count", {"n": 6}, {"Accept": "text/event-stream"})[2].split(b"\n\n")
+    assert events[0] == b"data: 0"
+    assert events[6].startswith(b"event: error\ndata: ")
+    with pytest.raises(http.client.IncompleteRead):
+        call(served, "/count", {"n": 6})
+
+
+def test_files_are_gone_when_the_call_ends(served: Served) -> None:
+    body, headers = multipart("file", "../../etc/cat.png", b"x" * 3_000_000)
+    status, _, said = call(served, "/team/size", body, headers)
+    assert status == 200
+    size, name, folder = json.loads(said)
+    assert (size, name) == (3_000_000, "cat.png")
+    assert not Path(folder).exists()
+
+
+def test_an_upload_that_breaks_off_leaves_nothing_behind(served: Served) -> None:
+    body, headers = multipart("file", "a.bin", b"x" * 3_000_000)
+    host, _, port = served.address.partition(":")
+    with socket.create_connection((host, int(port))) as connection:
+        head = f"POST /team/size HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+        head += f"Content-Type: {headers['Content-Type']}\r\n\r\n"
+        connection.sendall(head.encode() + body[:2_000_000])
+    assert call(served, "/team/echo", {"text": "a"})[0] == 200
+
+
+def test_an_upload_in_chunks_is_taken(served: Served) -> None:
+    body, headers = multipart("file", "a.bin", b"y" * 2_500_000)
+    host, _, port = served.address.partition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=30)
+    pieces = (body[at : at + 100_000] for at in range(0, len(body), 100_000))
+    connection.request("POST", "/team/size", pieces, headers, encode_chunked=True)
+    assert json.loads(connection.getresponse().read())[0] == 2_500_000
+    connection.close()
+
+
+def test_memory_stays_bounded_while_a_large_file_comes(served: Served) -> None:
+    size = 200_000_000
+    head, headers = multipart("file", "big.bin", b"")
+    start, end = head[: -len(b"\r\n--xyz--\r\n")], b"\r\n--xyz--\r\n"
+    before = resident_bytes(served)
+    most = 0
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not done.wait(0.02):
+            most = max(most, resident_bytes(served))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+
+    def pieces() -> Iterator[bytes]:
+        yield start
+        for _ in range(size // 1_000_000):
+            yield bytes(1_000_000)
+        yield end
+
+    host, _, port = served.address.partition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=60)
+    length = {"Content-Length": str(len(start) + size + len(end))}
+    connection.request("POST", "/team/size", pieces(), headers | length)
+    answer = json.loads(connection.getresponse().read())
+    done.set()
+    watcher.join()
+    connection.close()
+    assert answer[0] == size
+    assert most - before < 50_000_000
+
+
+def resident_bytes(served: Served) -> int:
+    pages = Path(f"/proc/{served.process.pid}/statm").read_text().split()[1]
+    return int(pages) * 4096
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b"--xyz\r\n", {"Content-Type": "multipart/form-data; boundary=xyz"}),
+        (b"", {"Content-Type": "multipart/form-data"}),
+        (b"file=/etc/passwd", {"Content-Type": "application/x-www-form-urlencoded"}),
+        (b'{"file": "/etc/passwd"}', {"Content-Type": "application/json"}),
+    ],
+)
+def test_what_is_no_file_is_refused(served: Served, body: bytes, headers: dict[str, str]) -> None:
+    assert call(served, "/team/size", body, headers)[0] == 400
+
+
+def test_urls_are_not_fetched_unless_the_operator_says_so(served: Served) -> None:
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    url = b"file=http%3A%2F%2F169.254.169.254%2Flatest"
+    status, _, body = call(served, "/team/size", url, form)
+    assert status == 403
+    assert "--url-allow 169.254.169.254" in json.loads(body)["error"]
+
+
+def test_pickles_are_refused(served: Served) -> None:
+    headers = {"Content-Type": "application/vnd.bentoml+pickle"}
+    for path in ("/team/echo", "/echo", "/team/size"):
+        assert call(served, path, b"\x80\x05N.", headers)[0] == 415
+
+
+def test_applications_answer_below_their_path(served: Served) -> None:
+    status, headers, body = get(served, "/team/web/page?x=1")
+    assert (status, headers["content-type"]) == (200, "text/plain")
+    assert body.split() == [b"GET", b"/team/web", b"/team/web/page"]
+    assert call(served, "/team/web/a", b"hello")[2].split()[-1] == b"hello"
