@@ -133,6 +133,9 @@ class WorkerProcess:
             assert self._loop is not None
             self._loop.call_soon(self._flush)
         self._unwritten.append(data)
+        if self.outgoing.fds:
+            # They belong to this frame, and go before anything else is encoded.
+            self._flush()
 
     def tell(self, data: bytes) -> None:
         """Send a frame past the batches that wait; on an event loop."""
@@ -146,6 +149,8 @@ class WorkerProcess:
         self._control.write(encoder.closed(Frame.REPLY, parts), self.outgoing.take_fds())
 
     def _flush(self) -> None:
+        if not self._unwritten:
+            return
         release = self.incoming.release_frame()
         data = b"".join([*self._unwritten, release])
         self._unwritten.clear()

@@ -305,9 +305,21 @@ class WorkerRuntime(RemoteRuntime):
         assert process is not None
         number = self._next
         self._next = (number + 1) & 0xFFFFFFFF
-        data = process.outgoing.encoder.requests(number, batch.rows, batch.works)
         self._running[number] = (batch, done)
-        process.write(data)
+        try:
+            data = process.outgoing.encoder.requests(number, batch.rows, batch.works)
+        except Exception as exc:
+            # Nothing that a client can send leads here; what it is, is its batch's alone.
+            asyncio.get_running_loop().call_soon(self._not_sent, number, exc)
+        else:
+            process.write(data)
+
+    def _not_sent(self, number: int, error: Exception) -> None:
+        running = self._running.pop(number, None)
+        if running is not None:
+            now_ns = time.perf_counter_ns()
+            batch, done = running
+            done(batch, (now_ns, now_ns, now_ns, now_ns), None, error)
 
     async def execute(self, batch: Batch) -> Sequence[Outcome] | None:
         """Answer a batch, on whatever loop this runs."""
