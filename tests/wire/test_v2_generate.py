@@ -119,6 +119,9 @@ NOT_STRING = "Unable to parse JSON bytes array: attempt to access JSON non-strin
         ({"n": 2**31}, "Unable to parse 'data': value 0 of input 'n' is 2147483648, which INT32"),
         ({"n": [1, 2], "parameters": 1}, "The schema can not convert input 'n'"),
         ({"parameters": 1, "n": [1, 2]}, "Expected JSON object for keyword: 'parameters'"),
+        ({"x": {}, "n": [1, 2]}, "parameter 'x' has invalid type."),
+        ({"priority": -1, "n": [1, 2]}, "Unable to parse 'priority': attempt to access JSON non-u"),
+        ({"parameters": {"triton_x": 1}, "n": [1, 2]}, "parameter keys starting with 'triton_'"),
         (b"[" * 101 + b"]" * 101, "JSON nesting depth exceeds maximum allowed limit (100)"),
     ],
 )

@@ -8,7 +8,7 @@ Source: Triton's generate extension; Open Inference Protocol, "Generate".
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -44,8 +44,9 @@ def decode_generate_request(body: Buffer, config: ModelConfig, options: CodecOpt
         )
     inputs = {entry.name: entry for entry in config.input}
     tensors: dict[str, Tensor] = {}
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, ParameterValue] = {}
     request = Request(Tensors(()))
+    # What is wrong is told of the member that stands first, as in Triton.
     for key, value in members:
         if key in inputs:
             if key in tensors:
@@ -58,10 +59,10 @@ def decode_generate_request(body: Buffer, config: ModelConfig, options: CodecOpt
                 raise wrong_type("id", "string", "'id'", value)
             request.id = value
         elif key == "parameters":
-            parameters.update(_nested_parameters(value))
+            parameters |= _bound(_nested_parameters(value), request)
         else:
-            parameters[key] = value
-    bind_parameters(parameters, request)
+            parameters |= _bound({key: value}, request)
+    request.parameters = parameters
     request.payload.tensors = list(tensors.values())
     return request
 
@@ -96,6 +97,13 @@ def encode_generate_response(
 def encode_event(pieces: Sequence[Buffer]) -> bytes:
     """Wrap one object as a server-sent event. Its JSON has no line breaks."""
     return b"data: " + b"".join(pieces) + b"\n\n"
+
+
+def _bound(parameters: Mapping[str, Any], request: Request) -> Mapping[str, ParameterValue]:
+    """Act on reserved parameters; gives those that are for the model."""
+    request.parameters = {}
+    bind_parameters(parameters, request)
+    return request.parameters
 
 
 def _nested_parameters(value: Any) -> dict[str, ParameterValue]:

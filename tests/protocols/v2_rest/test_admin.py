@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from modelport.errors import LoadFailed, Unavailable
+from modelport.errors import LoadFailed, PollFailed, Unavailable
 from modelport.protocols.base import ADMIN, Access
 from modelport.protocols.v2_rest import RestOptions, routes
 from modelport.specs import ModelConfig
@@ -168,6 +168,12 @@ def test_a_failed_load_says_why() -> None:
     text = "load failed for model 'a': version 1 is at UNAVAILABLE state: boom;\n"
     exchange = later(server(load_error=LoadFailed(text)), "/v2/repository/models/a/load")
     assert (exchange.status, exchange.json) == (400, {"error": text})
+
+
+def test_a_load_of_what_is_not_there_is_a_failure_inside_as_in_triton() -> None:
+    text = "failed to load 'a', failed to poll from model repository"
+    exchange = later(server(load_error=PollFailed(text)), "/v2/repository/models/a/load")
+    assert (exchange.status, exchange.json) == (500, {"error": text})
 
 
 def test_a_bad_load_reaches_nobody() -> None:
