@@ -1,7 +1,7 @@
 import pytest
 
 from modelport.errors import LoadFailed
-from modelport.repository.devices import Placement, decide_kinds, placements
+from modelport.repository.devices import InstanceDevice, decide_kinds, instance_devices
 from modelport.runtimes.base import Gpus
 from modelport.specs import InstanceGroup, ModelConfig
 from modelport.wire import model_config
@@ -11,32 +11,32 @@ TWO = Gpus(count=2, are_preferred=True)
 BY_NAME = Gpus(count=2)
 
 
-def placed(gpus: Gpus, *groups: InstanceGroup) -> list[Placement]:
+def placed(gpus: Gpus, *groups: InstanceGroup) -> list[InstanceDevice]:
     """What becomes of some groups, as the repository does it."""
     config = ModelConfig(instance_group=decide_kinds(groups, gpus))
-    return placements(model_config.complete(config, name="m"))
+    return instance_devices(model_config.complete(config, name="m"))
 
 
 def test_models_that_say_nothing_are_on_the_cpu_where_there_is_no_gpu() -> None:
-    assert placed(NONE) == [Placement("m_0_0", "CPU")]
+    assert placed(NONE) == [InstanceDevice("m_0_0", "CPU")]
 
 
 def test_models_that_say_nothing_are_on_every_gpu_that_is_preferred() -> None:
-    assert placed(TWO) == [Placement("m_0_0", "GPU", 0), Placement("m_0_1", "GPU", 1)]
+    assert placed(TWO) == [InstanceDevice("m_0_0", "GPU", 0), InstanceDevice("m_0_1", "GPU", 1)]
 
 
 @pytest.mark.parametrize("kind", ["KIND_AUTO", "KIND_CPU"])
 def test_gpus_that_are_not_preferred_are_used_by_name_only(kind: str) -> None:
-    assert placed(BY_NAME, InstanceGroup(kind=kind)) == [Placement("m_0_0", "CPU")]
+    assert placed(BY_NAME, InstanceGroup(kind=kind)) == [InstanceDevice("m_0_0", "CPU")]
 
 
 def test_each_gpu_of_a_group_has_its_count_of_instances() -> None:
     group = InstanceGroup(name="g", kind="KIND_GPU", count=2, gpus=(1, 0))
     assert placed(BY_NAME, group) == [
-        Placement("g_0", "GPU", 1),
-        Placement("g_1", "GPU", 1),
-        Placement("g_2", "GPU", 0),
-        Placement("g_3", "GPU", 0),
+        InstanceDevice("g_0", "GPU", 1),
+        InstanceDevice("g_1", "GPU", 1),
+        InstanceDevice("g_2", "GPU", 0),
+        InstanceDevice("g_3", "GPU", 0),
     ]
 
 
@@ -46,7 +46,7 @@ def test_groups_stand_one_after_another() -> None:
 
 
 def test_model_may_choose_its_device_itself() -> None:
-    assert placed(TWO, InstanceGroup(kind="KIND_MODEL")) == [Placement("m_0_0", "MODEL")]
+    assert placed(TWO, InstanceGroup(kind="KIND_MODEL")) == [InstanceDevice("m_0_0", "MODEL")]
 
 
 @pytest.mark.parametrize(

@@ -185,3 +185,38 @@ def test_tree_that_leads_nowhere_is_refused(
     file.write_text("\n".join(lines))
     with pytest.raises(LoadFailed, match="tree 0 has n"):
         load_model(LightgbmRuntime, directory, ModelConfig())
+
+
+def grown_on_categories() -> Any:
+    rng = np.random.default_rng(0)
+    kinds = rng.integers(0, 40, (400, 1)).astype(float)
+    target = np.isin(kinds[:, 0], (1, 5, 7, 33)).astype(float)
+    data = lightgbm.Dataset(kinds, target, categorical_feature=[0], params={"verbose": -1})
+    options = {"verbose": -1, "min_data_in_leaf": 1, "min_data_per_group": 1, "num_threads": 1}
+    return lightgbm.train(options, data, 3), kinds
+
+
+def test_categories_are_understood(directory: Path) -> None:
+    booster, kinds = grown_on_categories()
+    answer = load(directory, booster).ask({"features": kinds})
+    np.testing.assert_allclose(answer["prediction"][:, 0], booster.predict(kinds))
+
+
+@pytest.mark.parametrize("line", ["cat_boundaries", "cat_threshold", "num_cat"])
+def test_categories_that_lead_nowhere_are_refused(directory: Path, line: str) -> None:
+    booster, _ = grown_on_categories()
+    save(directory, booster)
+    file = directory / "model.txt"
+    lines = file.read_text().splitlines()
+    index = next(
+        number
+        for number, text in enumerate(lines)
+        if text.startswith(f"{line}=") and not text.endswith("=0")
+    )
+    lines[index] = f"{line}=0" if line == "num_cat" else lines[index].rpartition(" ")[0] + " 9999"
+    if line == "cat_threshold":
+        lines[index] = f"{line}=1"
+        lines[index - 1] = lines[index - 1].rpartition(" ")[0] + " 9"
+    file.write_text("\n".join(lines))
+    with pytest.raises(LoadFailed, match=r"tree \d+ has nodes that lead nowhere"):
+        load_model(LightgbmRuntime, directory, ModelConfig())

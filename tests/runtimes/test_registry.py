@@ -268,6 +268,8 @@ class TestImport:
 
     @pytest.mark.parametrize("row", RUNTIMES, ids=lambda row: row.name)
     def test_every_row_is_a_runtime(self, row: RuntimeRow) -> None:
+        if row.name == "torch":
+            pytest.importorskip("torch", reason="PyTorch is not installed; it is large")
         runtime = import_runtime(row)
         for method in ("complete", "load", "execute", "is_ready", "unload"):
             assert callable(getattr(runtime, method))

@@ -11,11 +11,11 @@ from modelport.errors import LoadFailed
 from modelport.runtimes.base import Gpus
 from modelport.specs import InstanceGroup, ModelConfig
 
-__all__ = ["Placement", "decide_kinds", "placements"]
+__all__ = ["InstanceDevice", "decide_kinds", "instance_devices"]
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class InstanceDevice:
     """Where one instance goes.
 
     Attributes:
@@ -40,10 +40,10 @@ def decide_kinds(groups: Sequence[InstanceGroup], gpus: Gpus) -> tuple[InstanceG
     )
 
 
-def placements(config: ModelConfig) -> list[Placement]:
+def instance_devices(config: ModelConfig) -> list[InstanceDevice]:
     """List the instances of a complete configuration, group by group."""
     return [
-        Placement(f"{group.name}_{index}", group.kind.removeprefix("KIND_"), device_id)
+        InstanceDevice(f"{group.name}_{index}", group.kind.removeprefix("KIND_"), device_id)
         for group in config.instance_group
         for index, device_id in enumerate(
             device_id for device_id in group.gpus or (0,) for _ in range(group.count)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from modelport.errors import LoadFailed
-from modelport.repository.devices import decide_kinds, placements
+from modelport.repository.devices import decide_kinds, instance_devices
 from modelport.repository.ensembles import complete_ensemble
 from modelport.repository.layout import check_filename, list_files, read_labels
 from modelport.repository.reading import Reading
@@ -314,16 +314,16 @@ def _load_instances(
     loaded: ModelVersion, runtime: type[Runtime], source: ModelSource, host: Host
 ) -> None:
     """Load the instances one after another: most frameworks take turns at it anyway."""
-    for placement in placements(loaded.config):
+    for device in instance_devices(loaded.config):
         instance = runtime()
         context = LoadContext(
             source=source,
             config=loaded.config,
             config_json=loaded.config_json,
-            instance_name=placement.name,
+            instance_name=device.name,
             host=host,
-            kind=placement.kind,
-            device_id=placement.device_id,
+            kind=device.kind,
+            device_id=device.device_id,
         )
         try:
             instance.load(context)
@@ -331,7 +331,7 @@ def _load_instances(
             _unload_quietly(loaded, host)
             raise
         loaded.instances.append(instance)
-        loaded.instance_names.append(placement.name)
+        loaded.instance_names.append(device.name)
 
 
 def _unload_quietly(loaded: ModelVersion, host: Host) -> None:

@@ -102,6 +102,8 @@ def _check(header: dict[str, str], trees: list[dict[str, str]]) -> None:
     if len(header["tree_sizes"].split()) != len(trees):
         raise ValueError("its header announces another number of trees than it has")
     features = int(header["max_feature_idx"]) + 1
+    if len(trees) % max(1, int(header["num_tree_per_iteration"])):
+        raise ValueError("its last round has not a tree for every class")
     for tree in trees:
         leaves = int(tree["num_leaves"])
         if len(tree["leaf_value"].split()) != leaves:
@@ -117,5 +119,31 @@ def _check(header: dict[str, str], trees: list[dict[str, str]]) -> None:
             fits = fits and child.shape == nodes.shape
             fits = fits and bool((((child > nodes) & (child < leaves - 1)) | (child < 0)).all())
             fits = fits and bool((child >= -leaves).all())
-        if not fits:
+        if not fits or not _fit_categories(tree, leaves - 1):
             raise ValueError(f"tree {tree['Tree']} has nodes that lead nowhere")
+
+
+def _fit_categories(tree: dict[str, str], nodes: int) -> bool:
+    """Whether nodes that ask for categories have some: their threshold is a number of a set."""
+    thresholds = np.array(tree["threshold"].split(), np.float64)
+    kinds = np.array(tree["decision_type"].split(), np.int64)
+    if len(thresholds) != nodes or len(kinds) != nodes:
+        return False
+    sets = int(tree["num_cat"])
+    asked = thresholds[(kinds & _IS_CATEGORICAL) != 0]
+    if not bool(((asked >= 0) & (asked < sets)).all()):
+        return False
+    if not sets:
+        return True
+    bounds = np.array(tree["cat_boundaries"].split(), np.int64)
+    words = len(tree["cat_threshold"].split())
+    return (
+        len(bounds) == sets + 1
+        and bool((np.diff(bounds) >= 0).all())
+        and bounds[0] == 0
+        and bounds[-1] == words
+    )
+
+
+_IS_CATEGORICAL = 1
+"""In the ``decision_type`` of a node."""

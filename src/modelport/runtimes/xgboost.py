@@ -3,7 +3,8 @@
 A forest that was stopped early answers with its best round, as ``XGBClassifier`` and
 ``XGBRegressor`` do; with ``backend: "fil"`` all rounds count, as they do there.
 
-XGBoost computes in single precision and takes NaN for a missing value.
+XGBoost computes in single precision and takes NaN for a missing value. It walks trees unchecked, so
+they are checked when they have been read.
 """
 
 import json
@@ -17,6 +18,7 @@ import xgboost
 from modelport.dtypes import FP32, DataType
 from modelport.errors import LoadFailed
 from modelport.runtimes.trees import FIL, TreeRuntime, threads_of
+from modelport.runtimes.xgboost_file import check_trees, read_ubjson
 from modelport.specs import ModelConfig
 from modelport.tensors import Array
 
@@ -36,6 +38,7 @@ class XgboostRuntime(TreeRuntime):
             # Given the content, it tells the format by that; given a name, by the ending.
             content = bytearray(file.read_bytes())
             booster = xgboost.Booster(params={"nthread": threads_of(config)}, model_file=content)
+            check_trees(read_ubjson(bytes(booster.save_raw("ubj"))))
             return _Booster(booster, uses_all_rounds=config.backend == FIL)
         except (xgboost.core.XGBoostError, OSError, ValueError, KeyError) as exc:
             raise LoadFailed(
@@ -52,6 +55,7 @@ class _Booster:
         shape = learner["learner_model_param"]
         self._objective = learner["learner_train_param"]["objective"]
         self._booster = booster
+        self._is_linear = learner["gradient_booster"]["name"] == "gblinear"
         best = None if uses_all_rounds else booster.attr("best_iteration")
         self._rounds = (0, 0) if best is None else (0, int(best) + 1)
         self.features = int(booster.num_features())
@@ -79,6 +83,14 @@ class _Booster:
         return given[:, 0] if given.shape[1] == 1 else given
 
     def _predict(self, rows: Array, kind: str) -> Array:
+        if self._is_linear:
+            # It has neither rounds nor the quick way to predict.
+            linear: Array = self._booster.predict(
+                xgboost.DMatrix(rows, nthread=1),
+                output_margin=kind == "margin",
+                validate_features=False,
+            )
+            return linear
         given: Array = self._booster.inplace_predict(
             rows, iteration_range=self._rounds, predict_type=kind, validate_features=False
         )
