@@ -611,6 +611,14 @@ class ModelConfig(Message):
         """Whether a request may have no response, or many."""
         return self.model_transaction_policy is not None and self.model_transaction_policy.decoupled
 
+    @property
+    def first_response_buckets_ms(self) -> tuple[float, ...]:
+        """The bounds that it wants for the histogram of first responses; empty for the usual."""
+        for control in self.model_metrics.metric_control if self.model_metrics is not None else ():
+            if control.histogram_options is not None and control.histogram_options.buckets:
+                return control.histogram_options.buckets
+        return ()
+
     def parameter(self, name: str, default: str = "") -> str:
         """The text of one of ``parameters``."""
         found = self.parameters.get(name)

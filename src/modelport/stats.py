@@ -145,6 +145,10 @@ class ModelStatistics:
 
     What instances do is counted with them, and added up when somebody looks.
 
+    Args:
+        load_s: How long loading took.
+        first_response_buckets_ms: Rising; Triton's if there are none.
+
     What is counted for every request is plain integers; the durations that clients know are made
     of them when somebody looks. A request that succeeded counts once in each of them, so they
     share one count.
@@ -160,7 +164,9 @@ class ModelStatistics:
         rest: What cannot be said to have been done by one of them.
     """
 
-    def __init__(self, *, load_s: float = 0.0) -> None:
+    def __init__(
+        self, *, load_s: float = 0.0, first_response_buckets_ms: Sequence[float] = ()
+    ) -> None:
         self.success_count = 0
         self.success_ns = 0
         self.queue_ns = 0
@@ -179,7 +185,8 @@ class ModelStatistics:
         self.failures = dict.fromkeys(("REJECTED", "CANCELED", "BACKEND", "OTHER"), 0)
         self.pending = 0
         self.request_histogram = Histogram()
-        self.first_response_histogram = Histogram(FIRST_RESPONSE_BOUNDS_NS)
+        own_bounds = tuple(round(bound * 1e6) for bound in first_response_buckets_ms)
+        self.first_response_histogram = Histogram(own_bounds or FIRST_RESPONSE_BOUNDS_NS)
         self.window: LatencyWindow | None = None
         self.load_s = load_s
         # The difference between the clocks, so that no request needs to read both.

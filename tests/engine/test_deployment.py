@@ -25,7 +25,10 @@ from modelport.messages import Response
 from modelport.runtimes.base import Batch, Outcome
 from modelport.specs import (
     DynamicBatching,
+    Histogram,
+    MetricControl,
     ModelInput,
+    ModelMetrics,
     ModelOutput,
     Parameter,
     QueuePolicy,
@@ -963,5 +966,17 @@ def test_a_stream_that_nobody_reads_any_more_is_counted(bench: Bench) -> None:
         ticket.cancel()
         gate.open()
         assert deployment.statistics.response_stats["0"].cancel.count == 1
+
+    bench.run(main())
+
+
+def test_model_may_set_the_buckets_of_first_responses(bench: Bench) -> None:
+    async def main() -> None:
+        control = MetricControl(histogram_options=Histogram(buckets=(0.5, 20)))
+        config = config_of(model_metrics=ModelMetrics(metric_control=(control,)))
+        own, _ = bench.deploy(config=config)
+        assert own.statistics.first_response_histogram.bounds == (500_000, 20_000_000)
+        usual, _ = bench.deploy()
+        assert usual.statistics.first_response_histogram.bounds[0] == 100_000_000
 
     bench.run(main())

@@ -105,7 +105,9 @@ class Deployment:
         self.config: ModelConfig = config
         self.config_json = version.config_json
         self.labels = version.labels
-        self.statistics = ModelStatistics(load_s=version.load_s)
+        self.statistics = ModelStatistics(
+            load_s=version.load_s, first_response_buckets_ms=config.first_response_buckets_ms
+        )
         self.completions = completions
         self.memo: dict[str, Any] = {}
         self.is_decoupled = config.is_decoupled

@@ -72,7 +72,9 @@ class Pipeline:
         self.config = config
         self.config_json = version.config_json
         self.labels = version.labels
-        self.statistics = ModelStatistics(load_s=version.load_s)
+        self.statistics = ModelStatistics(
+            load_s=version.load_s, first_response_buckets_ms=config.first_response_buckets_ms
+        )
         self.memo: dict[str, Any] = {}
         self.is_decoupled = config.is_decoupled
         self.resolve = resolve

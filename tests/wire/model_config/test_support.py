@@ -41,7 +41,9 @@ input {
   reshape { shape: 12 }
 }
 output { name: "y" data_type: TYPE_FP32 dims: 1 reshape {} label_filename: "labels.txt" }
-instance_group [ { name: "g" kind: KIND_CPU count: 2 }, { kind: KIND_MODEL }, { gpus: 0 } ]
+instance_group [
+  { name: "g" kind: KIND_CPU count: 2 rate_limiter { priority: 1 } host_policy: "x" },
+  { kind: KIND_MODEL }, { gpus: 0 } ]
 optimization {
   graph { level: 1 } priority: PRIORITY_MAX eager_batching: true
   gather_kernel_buffer_threshold: 3 input_pinned_memory { enable: true }
@@ -61,6 +63,7 @@ metric_tags { key: "a" value: "b" }
 parameters { key: "a" value { string_value: "b" } }
 model_transaction_policy { decoupled: true }
 response_cache { enable: true }
+model_metrics { metric_control { histogram_options { buckets: 1 } } }
 model_warmup { name: "w" batch_size: 1 inputs { key: "x" value { zero_data: true } } }
 """
 SEQUENCES = """
@@ -122,15 +125,12 @@ def test_what_is_acted_on_passes_as_read_and_completed(text: str) -> None:
             'ensemble_scheduling { step {} step { model_namespace: "n" } }',
             "ensemble_scheduling.step[1].model_namespace: ",
         ),
-        ("instance_group { rate_limiter {} }", "instance_group[0].rate_limiter: "),
         ("instance_group { secondary_devices {} }", "instance_group[0].secondary_devices: "),
         ('instance_group { profile: "0" }', "instance_group[0].profile: "),
         ("instance_group { passive: true }", "instance_group[0].passive: "),
-        ('instance_group { host_policy: "x" }', "instance_group[0].host_policy: "),
         ('cc_model_filenames { key: "7.5" value: "m" }', "cc_model_filenames: "),
         ("model_operations {}", "model_operations: "),
         ("model_repository_agents { agents {} }", "model_repository_agents: "),
-        ("model_metrics { metric_control {} }", "model_metrics: "),
     ],
 )
 def test_what_is_not_acted_on_is_refused_by_name(text: str, place: str) -> None:

@@ -14,11 +14,15 @@ from modelport.specs import (
     DynamicBatching,
     EnsembleScheduling,
     EnsembleStep,
+    Histogram,
     InitialState,
     InstanceGroup,
     Latest,
+    MetricControl,
+    MetricFamilyIdentifier,
     ModelConfig,
     ModelInput,
+    ModelMetrics,
     ModelOutput,
     Oldest,
     QueuePolicy,
@@ -59,6 +63,14 @@ ENSEMBLE = complete(
     ),
     name="e",
 )
+
+
+def _buckets(family: str, *bounds: float) -> ModelMetrics:
+    control = MetricControl(
+        metric_identifier=MetricFamilyIdentifier(family=family),
+        histogram_options=Histogram(buckets=bounds),
+    )
+    return ModelMetrics(metric_control=(control,))
 
 
 @pytest.mark.parametrize("config", [GOOD, ENSEMBLE], ids=["model", "ensemble"])
@@ -174,6 +186,14 @@ def _state(**changes: Any) -> dict[str, Any]:
                 ),
             ),
             "default_queue_policy.timeout_action DELAY exclude one another: who is delayed",
+        ),
+        (
+            {"model_metrics": _buckets("nv_other", 1)},
+            'metric_control[0] is for "nv_other"; the only family with buckets of its own is ',
+        ),
+        (
+            {"model_metrics": _buckets("nv_inference_first_response_histogram_ms", 2, 1)},
+            "metric_control[0].histogram_options.buckets are [2, 1]; they rise, from above 0",
         ),
         (
             _sequences(direct=Direct(), oldest=Oldest()),

@@ -123,6 +123,7 @@ ACTED_ON: Final = frozenset(
         "ensemble_scheduling.step.output_map",
         "parameters.string_value",
         "model_transaction_policy.decoupled",
+        "model_metrics",
         "model_warmup",
         "response_cache.enable",
     )
@@ -132,6 +133,9 @@ ACTED_ON: Final = frozenset(
 HINTS: Final = frozenset(
     (
         "input.format",
+        # Triton itself looks at these two only with --rate-limit and --host-policy.
+        "instance_group.rate_limiter",
+        "instance_group.host_policy",
         "optimization.priority",
         "optimization.eager_batching",
         "optimization.gather_kernel_buffer_threshold",
@@ -162,17 +166,14 @@ NOT_YET: Final = {
     "optimization.execution_accelerators": "no accelerator is set up; remove it, or give the "
     "backend its own options in parameters",
     "ensemble_scheduling.step.model_namespace": "model names are one namespace; remove it",
-    "instance_group.rate_limiter": "instances are limited by their count alone; remove it",
     "instance_group.secondary_devices": _REMOVE_GPU,
     "instance_group.profile": "only TensorRT has optimization profiles; remove it",
     "instance_group.passive": "every instance takes requests; remove the group",
-    "instance_group.host_policy": "instances are not bound to parts of the machine; remove it",
     "cc_model_filenames": "no file is chosen by GPU; use default_model_filename",
     "model_operations": "no library of operations is loaded; remove it, or register it in the "
     "backend's parameters",
     "model_repository_agents": "no agent looks at a model directory; check it before it is put "
     "there, and remove this",
-    "model_metrics": "all models share the server's histogram buckets; remove it",
 }
 """What is refused when it is given, and what to do about it."""
 

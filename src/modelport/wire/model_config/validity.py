@@ -8,7 +8,7 @@ Source: Triton's model configuration documentation.
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Final
 
@@ -19,6 +19,7 @@ from modelport.specs import (
     EnsembleStep,
     ModelConfig,
     ModelInput,
+    ModelMetrics,
     ModelOutput,
     QueuePolicy,
     SequenceBatching,
@@ -66,6 +67,7 @@ def problems(config: ModelConfig, *, name: str = "") -> Iterator[str]:
         _ensemble(config),
         _filenames(config),
         _metric_tags(config),
+        _metrics(config.model_metrics),
     )
 
 
@@ -344,6 +346,24 @@ def _metric_tags(config: ModelConfig) -> Iterator[str]:
             )
 
 
+def _metrics(metrics: ModelMetrics | None) -> Iterator[str]:
+    for index, control in enumerate(metrics.metric_control if metrics is not None else ()):
+        path = f"model_metrics.metric_control[{index}]"
+        identifier = control.metric_identifier
+        family = identifier.family if identifier is not None else ""
+        if family != _OWN_BUCKETS:
+            yield (
+                f'{path} is for "{_printable(family)}"; the only family with buckets of its own is '
+                f"{_OWN_BUCKETS}"
+            )
+        options = control.histogram_options
+        bounds = options.buckets if options is not None else ()
+        if not all(math.isfinite(bound) and bound > 0 for bound in bounds) or any(
+            low >= high for low, high in pairwise(bounds)
+        ):
+            yield f"{path}.histogram_options.buckets are {list(bounds)}; they rise, from above 0"
+
+
 def _printable(text: str) -> str:
     return text if text.isprintable() else ascii(text)[1:-1]
 
@@ -361,3 +381,5 @@ def _repeated(names: Iterable[str]) -> list[str]:
 _LABEL: Final = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")  # Prometheus keeps "__" for itself
 _OWN_LABELS: Final = ("model", "version", "le", "quantile", "reason", "gpu_uuid")
 _ID_TYPES: Final = ("TYPE_UINT64", "TYPE_INT64", "TYPE_UINT32", "TYPE_INT32", "TYPE_STRING")
+_OWN_BUCKETS: Final = "nv_inference_first_response_histogram_ms"
+"""In milliseconds; what Triton lets a model set, too."""
