@@ -11,7 +11,7 @@ from benchmarks import machine, report
 from benchmarks.load import wrk_path
 from benchmarks.plan import Plan
 from benchmarks.servers import BenchmarkError
-from benchmarks.workloads import LATER_BY_NAME, WORKLOAD_BY_NAME
+from benchmarks.workloads import WORKLOAD_BY_NAME
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,9 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("benchmarks: interrupted; all servers have been ended", file=sys.stderr)
-        _print(rows, options.only)
+        _print(rows)
         return 130
-    _print(rows, options.only)
+    _print(rows)
     if options.json is not None:
         chosen = {
             "rounds": plan.rounds,
@@ -57,21 +57,18 @@ def _measure(name: str, plan: Plan) -> list[report.Row]:
     return rows
 
 
-def _print(rows: Sequence[report.Row], names: Sequence[str]) -> None:
+def _print(rows: Sequence[report.Row]) -> None:
     if not rows:
         return
     print("\n".join(f"{name}: {value}" for name, value in machine.description().items()))
     print()
     print(report.table(rows))
-    if len(names) == len(WORKLOAD_BY_NAME):
-        print()
-        print("\n".join(f"{name} {reason}" for name, reason in LATER_BY_NAME.items()))
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measure Modelport beside a bare uvicorn in the same run.",
+        description="Measure Modelport beside a bare uvicorn or grpc.aio in the same run.",
         epilog=f"Workloads: {', '.join(WORKLOAD_BY_NAME)}. See docs/design/measuring.md.",
     )
     parser.add_argument("--rounds", type=_positive, default=5, help="rounds of each (default 5)")
@@ -105,8 +102,6 @@ def _positive(text: str) -> int:
 def _names(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
     for name in names:
-        if name in LATER_BY_NAME:
-            raise argparse.ArgumentTypeError(f"{name} {LATER_BY_NAME[name]}")
         if name not in WORKLOAD_BY_NAME:
             known = ", ".join(WORKLOAD_BY_NAME)
             raise argparse.ArgumentTypeError(f"no workload {name!r}; there are {known}")

@@ -73,6 +73,30 @@ def press_with_images(server: Server, *, connections: int, seconds: int) -> Load
         return use.load(figures, generator_s)
 
 
+def press_with_calls(
+    server: Server, kind: str, *, connections: int, seconds: int, is_checked: bool = True
+) -> Load:
+    """Warm the server up, then make gRPC calls with a client of our own.
+
+    Args:
+        server: Answers gRPC on its port.
+        kind: Which requests: a function of :mod:`benchmarks.messages`.
+        connections: With one call at a time on each.
+        seconds: How long.
+        is_checked: Whether every answer must be right, or only be one.
+
+    Raises:
+        BenchmarkError: If any call failed.
+    """
+    arguments = (server.port, kind, connections, seconds, int(is_checked))
+    with client("benchmarks.clients.calls", *arguments) as generator:
+        generator.report()
+        use = _Use(server)
+        figures = generator.report()
+        generator_s = figures.pop("cpu_s")
+        return use.load(figures, generator_s)
+
+
 def check(server: Server, exchanges: Sequence[Exchange]) -> None:
     """Make sure that the server is up and answers the first requests rightly.
 

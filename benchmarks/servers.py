@@ -6,6 +6,7 @@ that Ctrl-C reaches the benchmark alone, which then ends them in order.
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -87,6 +88,24 @@ class Server(Child):
                 )
             time.sleep(every_s)
 
+    def await_connection(self) -> None:
+        """Wait until the port takes connections.
+
+        Raises:
+            BenchmarkError: If it does not in 20 s.
+        """
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1.0).close()
+                return
+            except OSError as error:
+                if time.perf_counter() - self.started_at > _START_TIMEOUT_S:
+                    raise BenchmarkError(
+                        f"{self.name} takes no connections; it wrote: "
+                        f"{self.log_tail() or 'nothing'}"
+                    ) from error
+                time.sleep(0.01)
+
 
 @contextmanager
 def child(
@@ -130,6 +149,15 @@ def bare_uvicorn(
         f"--ws none --no-access-log --log-level warning"
     ).split()
     with _server("bare uvicorn", command, port, environment, core) as server:
+        yield server
+
+
+@contextmanager
+def bare_grpc(*, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """Run ``benchmarks.baselines.grpc_aio``."""
+    port = machine.free_port()
+    command = [sys.executable, "-m", "benchmarks.baselines.grpc_aio", str(port)]
+    with _server("bare grpc.aio", command, port, environment, None) as server:
         yield server
 
 

@@ -6,7 +6,9 @@ from benchmarks.plan import Plan
 from benchmarks.report import Row
 from benchmarks.workloads import (
     batching,
+    calls,
     drain,
+    floods,
     hostile,
     isolation,
     large,
@@ -23,8 +25,11 @@ WORKLOAD_BY_NAME: dict[str, Workload] = {
     "W1": tiny.throughput,
     "W1-lat": tiny.latency,
     "W2": large.throughput,
+    "W3": calls.tiny,
+    "W2G": calls.large,
     "W4": batching.throughput,
     "W5": streams.rate,
+    "W5G": calls.streams,
     "W6": isolation.beside_slow_models,
     "START": start.time_and_memory,
     "RELOAD": reload.under_load,
@@ -34,6 +39,5 @@ WORKLOAD_BY_NAME: dict[str, Workload] = {
     "P2": workers.large_tensors,
     "P3": workers.tiny_requests,
     "P4": workers.kill,
+    "FLOOD": floods.beside_floods,
 }
-
-LATER_BY_NAME = {"W3": "comes with gRPC", "W2G": "comes with gRPC"}

@@ -40,6 +40,7 @@ def throughput(
     baseline: Callable[[], Load],
     ours: Callable[[], Load],
     bar: Bar,
+    against: str = "uvicorn",
 ) -> Iterator[Row]:
     """Compare requests per second, with processor time and p99 beside them."""
     theirs, mine = in_turn(plan.rounds, baseline, ours)
@@ -47,7 +48,7 @@ def throughput(
     if others > _QUIET:
         plan.tell(f"{workload}: beware, other processes used {others:.0%} of a core meanwhile")
     name = f"{workload} {variant}"
-    plan.tell_figures(f"{name}, uvicorn", [load.requests_per_s for load in theirs], "req/s")
+    plan.tell_figures(f"{name}, {against}", [load.requests_per_s for load in theirs], "req/s")
     plan.tell_figures(f"{name}, modelport", [load.requests_per_s for load in mine], "req/s")
     figures: tuple[tuple[str, str, Callable[[Load], float], Bar | None], ...] = (
         ("throughput", "req/s", lambda load: load.requests_per_s, bar),

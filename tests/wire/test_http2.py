@@ -132,7 +132,7 @@ def test_a_server_begins_with_its_settings_and_acknowledges_the_clients() -> Non
     settings, window, ack = side.frames()
     assert settings[:3] == (Frame.SETTINGS, 0, 0)
     rows = dict(struct.iter_unpack(">HI", settings[3]))
-    assert rows == {3: 1024, 4: 1_048_576, 5: 1_048_576, 6: 65_536}
+    assert rows == {3: 1024, 4: 2_097_152, 5: 1_048_576, 6: 65_536}
     assert window == (Frame.WINDOW_UPDATE, 0, 0, (16_777_216 - 65_535).to_bytes(4, "big"))
     assert ack == (Frame.SETTINGS, 1, 0, b"")
 

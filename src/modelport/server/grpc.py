@@ -45,6 +45,8 @@ log = logging.getLogger("modelport.grpc")
 COMPRESS_FROM_BYTES = 1024
 """Smaller messages gain nothing."""
 PREFIX_BYTES = 5
+UNKNOWN_ANSWER_BYTES = 65_536
+"""What is expected of a method that has not answered yet: thousands of first calls may come."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +102,7 @@ class GrpcServer:
             text = f"the method {head.path[:200]} is not known here"
             return _BoundCall(self, head, answers, None, (Status.UNIMPLEMENTED, text))
         headers = head.headers
+        answers.bytes = answers.bytes or UNKNOWN_ANSWER_BYTES
         bound = _BoundCall(self, head, answers, rpc, None)
         try:
             bound.principal = self.door.admit(head, rpc)
@@ -449,7 +452,8 @@ class GrpcCall(Answering):
             bound.calls.deadlines.remove(self, self.deadline_ns)
         if self.reserved_bytes:
             reserved_bytes, self.reserved_bytes = self.reserved_bytes, 0
-            self._connection.server.pressure.release(reserved_bytes)
+            self._connection.keep_reserved(reserved_bytes)
+            self._connection.wake()
         if self._is_started:
             bound.answers.bytes = self._sent_bytes
         if self._receiver is not None:

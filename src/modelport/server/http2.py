@@ -56,11 +56,18 @@ log = logging.getLogger("modelport.http2")
 
 HIGH_WATER_BYTES = 65_536
 """Unread bytes in the socket above which nothing more is read from a client."""
-MOST_QUEUED_BYTES = 262_144
-"""Bytes that wait for a client's windows above which none of its requests is begun."""
+MOST_QUEUED_BYTES = 131_072
+"""Bytes of answers that a client has not taken above which none of its requests is begun."""
+MOST_WAITING = 64
+"""Requests that are not begun, above which a client is refused more while it reads nothing."""
+MOST_PRESSED = 4
+"""Requests of one client that may wait for memory ahead of those of others."""
+WAITING_BYTES = 2048
+"""What a request costs that is not begun because its client takes no answers, about."""
 STREAM_FULL_BYTES = 65_536
 """Bytes of one stream that wait above which its producer is told to wait."""
 MOST_KNOWN = 1024
+TOO_MANY_UNREAD = "too many answers wait to be read by their clients; try again later"
 GOODBYE_S = 1.0
 """How long a client may take to hear that it should open no more streams."""
 
@@ -190,6 +197,9 @@ class Http2Connection(asyncio.Protocol):
         self._is_closing = False
         self._is_lost = False
         self._is_noted = False
+        self._is_going_on = False
+        self._pressed = 0
+        self._reserved_bytes = 0
         self._is_leaving = False
         self._has_left = False
         self._waiting: deque[Callable[[], None]] = deque()
@@ -227,11 +237,9 @@ class Http2Connection(asyncio.Protocol):
         if server.last_sender is self:
             server.last_sender = None
         self._waiting.clear()
-        streams = list(self.endpoint.streams.values())
-        self.endpoint.streams.clear()
-        for stream in streams:
-            stream.is_over = True
+        for stream in self.endpoint.abandon():
             stream.receive_reset(ErrorCode.CANCEL)
+        self._release_reserved()
 
     def eof_received(self) -> bool:
         """The client closes; nobody closes half of an HTTP/2 connection."""
@@ -255,7 +263,7 @@ class Http2Connection(asyncio.Protocol):
         for stream in list(self.endpoint.streams.values()):
             if stream.queue is None:
                 stream.flushed()
-        self._go_on_with_waiting()
+        self._go_on_soon()
         self.wake()
 
     def data_received(self, data: bytes) -> None:
@@ -283,7 +291,7 @@ class Http2Connection(asyncio.Protocol):
         finally:
             self._is_feeding = False
         if self._waiting:
-            self._go_on_with_waiting()
+            self.flush()
         if endpoint.out:
             if server.last_sender is not self and started_ns - server.last_sent_ns < BURST_GAP_NS:
                 self.wake()
@@ -322,8 +330,12 @@ class Http2Connection(asyncio.Protocol):
         endpoint = self.endpoint
         out = endpoint.out
         if not out or self._is_lost:
+            self._release_reserved()
+            if self._waiting:
+                self._go_on_soon()
             return
         endpoint.out = []
+        endpoint.out_bytes = 0
         if len(out) == 1:
             self._transport.write(out[0])
         elif sum(map(len, out)) < JOIN_BELOW_BYTES:
@@ -332,11 +344,26 @@ class Http2Connection(asyncio.Protocol):
             self._transport.writelines(_join_small(out))
         if endpoint.queued_bytes or self._is_noted:
             self._note_unread()
+        if self._reserved_bytes:
+            self._release_reserved()
+        if self._waiting:
+            self._go_on_soon()
+
+    def keep_reserved(self, reserved_bytes: int) -> None:
+        """Release room for an answer when the answer is written; then it counts as unread."""
+        self._reserved_bytes += reserved_bytes
+
+    def _release_reserved(self) -> None:
+        reserved_bytes, self._reserved_bytes = self._reserved_bytes, 0
+        if reserved_bytes:
+            self.server.pressure.release(reserved_bytes)
 
     def _note_unread(self) -> None:
         """Tell the bound over all connections whether this one's client keeps up."""
         is_slow = self.is_full or self.endpoint.queued_bytes > STREAM_FULL_BYTES
-        if is_slow is not self._is_noted:
+        if is_slow and self._is_noted:
+            self.server.pressure.grew(self)
+        elif is_slow is not self._is_noted:
             self._is_noted = is_slow
             if is_slow:
                 self.server.pressure.filled(self)
@@ -344,8 +371,10 @@ class Http2Connection(asyncio.Protocol):
                 self.server.pressure.emptied(self)
 
     def unread_bytes(self) -> int:
-        """Bytes of answers that are still in memory because the client has not read them."""
-        return self._transport.get_write_buffer_size() + self.endpoint.queued_bytes
+        """Bytes that are in memory because the client has not read its answers."""
+        endpoint = self.endpoint
+        unread_bytes = self._transport.get_write_buffer_size() + endpoint.queued_bytes
+        return unread_bytes + endpoint.waiting_bytes + WAITING_BYTES * len(self._waiting)
 
     def has_room(self, stream: Stream) -> bool:
         """Whether the client keeps up with a stream."""
@@ -353,8 +382,13 @@ class Http2Connection(asyncio.Protocol):
 
     @property
     def is_clogged(self) -> bool:
-        """Whether so much waits for the client's windows that no request of it is begun."""
-        return self.endpoint.queued_bytes > MOST_QUEUED_BYTES or self.is_full
+        """Whether the client has so much to take that no request of it is begun."""
+        endpoint = self.endpoint
+        return (
+            self.is_full
+            or self._pressed >= MOST_PRESSED
+            or endpoint.queued_bytes + endpoint.out_bytes > MOST_QUEUED_BYTES
+        )
 
     def begin(self, stream: "Answering", answers: Answers, run: Callable[[], None]) -> None:
         """Run a request, now or when its client and all clients together leave room for it.
@@ -365,6 +399,9 @@ class Http2Connection(asyncio.Protocol):
             run: Called at most once.
         """
         if self.is_clogged or self._waiting:
+            if len(self._waiting) >= MOST_WAITING and self.server.pressure.is_stuck(self):
+                stream.refuse(Overloaded(TOO_MANY_UNREAD))
+                return
             stream.is_holding = True
 
             def later() -> None:
@@ -391,21 +428,42 @@ class Http2Connection(asyncio.Protocol):
                 run()
                 self.wake()
 
+        def go_on_late() -> None:
+            self._pressed -= 1
+            go_on()
+            self._go_on_soon()
+
         def refuse() -> None:
+            self._pressed -= 1
             if not stream.is_over:
-                text = "too many answers wait to be read by their clients; try again later"
-                stream.refuse(Overloaded(text))
+                stream.refuse(Overloaded(TOO_MANY_UNREAD))
                 self.wake()
+            self._go_on_soon()
 
         if pressure.reserve(expected_bytes):
             go_on()
         else:
-            pressure.wait(expected_bytes, go_on, refuse)
+            self._pressed += 1
+            pressure.wait(expected_bytes, go_on_late, refuse)
+
+    def _go_on_soon(self) -> None:
+        if self._waiting and not self._is_going_on and not self.is_clogged:
+            self._is_going_on = True
+            asyncio.get_running_loop().call_soon(self._go_on_with_waiting)
 
     def _go_on_with_waiting(self) -> None:
+        """Begin what had to wait, for a while and as far as the client takes the answers."""
         waiting = self._waiting
-        while waiting and not self.is_clogged:
+        until_ns = self.server.clock.now_ns() + TURN_NS
+        while waiting and self.server.clock.now_ns() <= until_ns:
+            if self.endpoint.out_bytes > HIGH_WATER_BYTES:
+                self.flush()
+            if self.is_clogged:
+                break
             waiting.popleft()()
+        self._is_going_on = False
+        self._go_on_soon()
+        self.wake()
 
     # Called by the endpoint.
 
@@ -846,7 +904,8 @@ class Http2Exchange(Answering):
     def _release(self) -> None:
         reserved_bytes, self.reserved_bytes = self.reserved_bytes, 0
         if reserved_bytes:
-            self.server.pressure.release(reserved_bytes)
+            self._connection.keep_reserved(reserved_bytes)
+            self._connection.wake()
 
     def _with_request_id(self, status: int, headers: Headers, body: Sequence[Buffer]) -> Headers:
         request_id = self.headers.get("x-request-id", "")

@@ -67,7 +67,11 @@ class _Unread:
 
 
 class Pressure:
-    """Counts unread bytes, and lets requests go on while there are few. On the event loop only."""
+    """Counts unread bytes, and lets requests go on while there are few. On the event loop only.
+
+    Attributes:
+        is_short: Whether there were too many a moment ago, so that requests have to wait.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._now_ns = clock.now_ns
@@ -78,6 +82,7 @@ class Pressure:
         self._is_letting_go_on = False
         self._turn_ns = 0
         self._timer: asyncio.TimerHandle | None = None
+        self.is_short = False
 
     def __repr__(self) -> str:
         return f"<Pressure unread={self.unread_bytes()} waiting={len(self._waiting)}>"
@@ -138,6 +143,7 @@ class Pressure:
         self, expected_bytes: int, go_on: Callable[[], None], refuse: Callable[[], None]
     ) -> None:
         """Call ``go_on`` once room is reserved for the answer, ``refuse`` if none comes free."""
+        self.is_short = True
         self._waiting.append((self._now_ns() + MOST_WAITING_NS, expected_bytes, go_on, refuse))
         self._watch()
 
@@ -145,6 +151,17 @@ class Pressure:
         """A client does not keep up."""
         self._unread[reader] = _Unread(reader.unread_bytes(), self._now_ns())
         self._watch()
+
+    def grew(self, reader: Reader) -> None:
+        """A client that does not keep up has been given more."""
+        unread = self._unread.get(reader)
+        if unread is not None:
+            unread.bytes = reader.unread_bytes()
+
+    def is_stuck(self, reader: Reader) -> bool:
+        """Whether a client has not read a byte for a while, and memory is short."""
+        unread = self._unread.get(reader) if self.is_short else None
+        return unread is not None and self._now_ns() - unread.since_ns > STUCK_NS // 2
 
     def emptied(self, reader: Reader) -> None:
         """A client has caught up, or has gone."""
@@ -161,13 +178,14 @@ class Pressure:
         stuck = []
         for reader, unread in self._unread.items():
             left_bytes = reader.unread_bytes()
-            if left_bytes != unread.bytes:
-                unread.bytes = left_bytes
+            if left_bytes < unread.bytes:
                 unread.since_ns = now_ns
-            elif now_ns - unread.since_ns > STUCK_NS:
+            # More is no sign of reading: a client can ask on while it takes no answers.
+            unread.bytes = left_bytes
+            if now_ns - unread.since_ns > STUCK_NS:
                 stuck.append((unread.since_ns, reader))
         total = self.unread_bytes()
-        is_short = total > UNREAD_BYTES or bool(self._waiting)
+        self.is_short = is_short = total > UNREAD_BYTES or bool(self._waiting)
         stuck.sort(key=lambda row: row[0])
         for _, reader in stuck[:MOST_CLOSED]:
             if not is_short or total <= UNREAD_BYTES // 2:
