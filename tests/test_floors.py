@@ -276,7 +276,7 @@ FLOORS = {
         refused=frozenset({"http", "socket", "ssl", "urllib"}),
     ),
     "protocols": Floor(
-        ours=("documents", "engine.engine", "stores.base", "wire"),
+        ours=("documents", "engine.engine", "engine.tasks", "stores.base", "wire"),
         refused=frozenset({"http", "socket", "ssl"}),
     ),
     "server": Floor(

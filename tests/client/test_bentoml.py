@@ -239,6 +239,16 @@ def test_items_of_a_stream_are_whole_whatever_the_network_cuts(ask: Ask) -> None
         assert "".join(ask(server.url, "words")) == "café x"
 
 
+def test_records_of_text_keep_apart_and_tell_of_failures(ask: Ask) -> None:
+    good = chunked(b'"a"\n"b', b'"\n', content_type="application/x-ndjson")
+    bad = chunked(b'"a"\n{"error": "burst"}\n', content_type="application/x-ndjson")
+    with scripted(service(words=[good, bad])) as server:
+        assert ask(server.url, "words") == ["a", "b"]
+        assert server.asked[-1].headers["accept"].startswith("application/x-ndjson")
+        with pytest.raises(BentoMLException, match="burst"):
+            ask(server.url, "words")
+
+
 def test_item_is_given_as_soon_as_it_has_come() -> None:
     with (
         scripted(service(numbers=[chunked(b'{"i": 0}', is_whole=False)])) as server,

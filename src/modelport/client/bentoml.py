@@ -348,8 +348,9 @@ class SyncHTTPClient(_Client):
         return self._result(endpoint, self._run(flow))
 
     def _items(self, endpoint: Endpoint, flow: Flow[Response]) -> Iterator[Any]:
-        stream = cast(blocking.BlockingStream, self._run(flow).stream)
-        items = items_of(endpoint.output)
+        response = self._run(flow)
+        stream = cast(blocking.BlockingStream, response.stream)
+        items = items_of(endpoint.output, response.headers)
         try:
             for data in stream:
                 yield from items.feed(data)
@@ -564,8 +565,9 @@ class AsyncHTTPClient(_Client):
         return self._result(endpoint, await self._run(flow))
 
     async def _items(self, endpoint: Endpoint, flow: Flow[Response]) -> AsyncGenerator[Any]:
-        stream = cast(asynchronous.AsyncStream, (await self._run(flow)).stream)
-        items = items_of(endpoint.output)
+        response = await self._run(flow)
+        stream = cast(asynchronous.AsyncStream, response.stream)
+        items = items_of(endpoint.output, response.headers)
         try:
             async with contextlib.aclosing(stream.pieces()) as pieces:
                 async for data in pieces:

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from modelport.exceptions import BentoMLException
 from modelport.wire.bentoml_client import MISSING, Endpoint, JsonItems, Parameter, TextItems
 
 __all__ = ["File", "bind", "file_of", "items_of", "plain", "result_of"]
@@ -251,11 +252,41 @@ def result_of(
     return value
 
 
-def items_of(schema: Mapping[str, Any]) -> "TextItems | JsonItems | BinaryItems":
+def items_of(
+    schema: Mapping[str, Any], headers: Mapping[str, str]
+) -> "TextItems | JsonItems | BinaryItems | TextRecords":
     """What cuts a stream into the items of an endpoint."""
+    if headers.get("content-type", "").startswith("application/x-ndjson"):
+        return TextRecords()
     if schema.get("type") != "string":
         return JsonItems()
     return BinaryItems() if schema.get("format") == "binary" else TextItems()
+
+
+class TextRecords:
+    """Pieces of text, each in a record of its own; what is no text is the failure of the stream."""
+
+    def __init__(self) -> None:
+        self._records = JsonItems()
+
+    def feed(self, data: bytes) -> Iterator[str]:
+        """Give those that have come whole.
+
+        Raises:
+            BentoMLException: The stream has failed.
+        """
+        for record in self._records.feed(data):
+            yield self._text(record)
+
+    def end(self) -> Iterator[str]:
+        """Give what is left."""
+        for record in self._records.end():
+            yield self._text(record)
+
+    def _text(self, record: Any) -> str:
+        if not isinstance(record, str):
+            raise BentoMLException(json.dumps(record))
+        return record
 
 
 class BinaryItems:

@@ -13,11 +13,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modelport.errors import InvalidRequest, ModelportError, NotFound, Unavailable
+from modelport.errors import Cancelled, InvalidRequest, ModelportError, NotFound, Unavailable
 from modelport.progress import reporting_to
 from modelport.stores.base import Claim, Content, NewTask, Retry, Task, TaskState, TaskStore
 
 __all__ = ["TaskEndpoint", "TaskOptions", "Tasks", "new_task_id"]
+
+REPORT_S = 0.5
+"""How old a report of progress may be when its owner looks."""
 
 log = logging.getLogger("modelport.tasks")
 
@@ -91,7 +94,7 @@ class Tasks:
             log.warning("%d tasks were interrupted by the end of a server, or expired", recovered)
         loop = asyncio.get_running_loop()
         self._loops = [
-            loop.create_task(self._repeat(self._renew, self._options.lease_s / 5)),
+            loop.create_task(self._repeat(self._renew, min(self._options.lease_s / 5, REPORT_S))),
             loop.create_task(self._repeat(self._claim_next, None)),
             loop.create_task(self._repeat(self._recover, self._options.lease_s / 3)),
             loop.create_task(self._repeat(self._prune, self._options.prune_every_s)),
@@ -292,7 +295,12 @@ class Tasks:
     # The end.
 
     async def close(self, grace_s: float = 0.0) -> None:
-        """Let what runs end for so long, give the rest back as interrupted, close the store."""
+        """Let what runs end for so long, give the rest back as interrupted, close the store.
+
+        Idempotent.
+        """
+        if self._is_closing:
+            return
         self._is_closing = True
         # The leases are renewed to the last.
         renewing, others = self._loops[:1], self._loops[1:]
@@ -329,6 +337,8 @@ class _Running:
         self._report: tuple[float | None, str] | None = None
 
     def report(self, fraction: float | None, text: str) -> None:
+        if self.is_cancelled or self.is_dropped:
+            raise Cancelled("the task was cancelled")
         self._report = (fraction, text)
 
     def take_report(self) -> tuple[float | None, str] | None:

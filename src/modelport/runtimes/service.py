@@ -25,6 +25,7 @@ from modelport.errors import (
 )
 from modelport.exceptions import BentoMLException
 from modelport.messages import Arguments, CallScope, Response, Tensors
+from modelport.progress import report_to
 from modelport.runtimes.base import (
     Batch,
     Host,
@@ -264,6 +265,7 @@ class ServiceRuntime:
             context = payload.context
             if context is not None and self._endpoint.api.is_task:
                 current.set(context)
+                report_to(context.task)
             scope = payload.scope
             if scope is not None:
                 scope.claim()

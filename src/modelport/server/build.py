@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,6 +58,7 @@ from modelport.wire.ovms_images import ImageLimits
 from modelport.wire.v2_rest import CodecOptions
 
 if TYPE_CHECKING:
+    from modelport.engine.tasks import Tasks
     from modelport.server.services import Services
 
 __all__ = ["Server", "serve"]
@@ -104,6 +106,7 @@ class Server:
         self._access_log = AccessLog() if settings.access_log else None
         self._spool = _spool(settings)
         self.services = _services(settings, self._spool)
+        self.tasks = _tasks(settings, self.services)
         self.http = self._listener(self._routes())
         self.grpc = self._listener([])
         self.metrics = self._listener(ops.routes(self.engine, self._ops_options()))
@@ -144,10 +147,23 @@ class Server:
             *bentoml.routes(
                 self.engine,
                 self.services.served if self.services is not None else (),
+                tasks=self._task_routes(),
                 max_upload_bytes=settings.max_upload_size,
             ),
             *(self.services.routes() if self.services is not None else ()),
         ]
+
+    def _task_routes(self) -> bentoml.TaskQueue | None:
+        if self.tasks is None:
+            return None
+        from modelport.protocols.bentoml.tasks import TaskRoutes
+
+        return TaskRoutes(
+            self.engine,
+            self.tasks,
+            concurrency=self.settings.task_concurrency,
+            now_ns=self.clock.now_ns,
+        )
 
     def _rpcs(self) -> list[Rpc]:
         settings = self.settings
@@ -228,6 +244,8 @@ class Server:
             listener.open()
         if self.services is not None:
             await self.services.open(self.engine)
+        if self.tasks is not None:
+            await self.tasks.open()
         await self.engine.open(self.repository)
         failures = self.repository.failures
         for name, text in failures.items():
@@ -283,6 +301,8 @@ class Server:
                     if not any(listener.connections for listener in self.listeners):
                         break
                     await asyncio.sleep(0.02)
+                if self.tasks is not None:
+                    await self.tasks.close(self.settings.exit_timeout_secs / 2)
                 await self.engine.drain()
         except TimeoutError:
             return False
@@ -294,6 +314,8 @@ class Server:
             listening.close()
         for listener in self.listeners:
             listener.close()
+        if self.tasks is not None:
+            await self.tasks.close()
         await self.engine.close()
         if self.regions is not None:
             self.regions.unregister()
@@ -420,6 +442,26 @@ def _services(settings: Settings, spool: Spool) -> "Services | None":
 
     fetcher = Fetcher(settings.url_allow, most_bytes=settings.max_upload_size)
     return Services(targets, spool=spool, fetcher=fetcher)
+
+
+def _tasks(settings: Settings, services: "Services | None") -> "Tasks | None":
+    """Open the store of tasks, if there is anything that can be submitted."""
+    served = services.served if services is not None else ()
+    if not any(endpoint.is_task for service in served for endpoint in service.endpoints):
+        return None
+    import sqlite3
+
+    from modelport.engine.tasks import TaskOptions, Tasks
+    from modelport.stores.tasks import SqliteTasks
+
+    path = Path(settings.data_dir).expanduser() / "tasks.sqlite"
+    try:
+        store = SqliteTasks(path, time.time, most_queued=settings.task_queue_size)
+    except (OSError, sqlite3.Error) as exc:
+        raise StartFailed(
+            f"tasks cannot be kept in {path}: {exc}; choose another folder with --data-dir"
+        ) from exc
+    return Tasks(store, TaskOptions(keep_s=settings.task_retention_secs))
 
 
 def _spool(settings: Settings) -> Spool:

@@ -122,7 +122,9 @@ class RunningService:
         request = RequestView(
             exchange.method, exchange.path, exchange.query, exchange.headers, exchange.principal
         )
-        return Context(request, folder, self.state)
+        context = Context(request, folder, self.state)
+        context.task = getattr(exchange, "report", None)
+        return context
 
     # Life; all of it blocks.
 

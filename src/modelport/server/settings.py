@@ -185,6 +185,25 @@ class Settings:
         default_text="$XDG_DATA_HOME/modelport or ~/.local/share/modelport",
     )
 
+    task_concurrency: int = _setting(
+        8,
+        Group.LIMITS,
+        values.POSITIVE_COUNT,
+        "Tasks of one endpoint that run at a time in this process",
+    )
+    task_queue_size: int = _setting(
+        10_000,
+        Group.LIMITS,
+        values.COUNT,
+        "Tasks that may wait; further ones are refused with 429",
+    )
+    task_retention_secs: float = _setting(
+        86_400.0,
+        Group.LIMITS,
+        values.SECONDS,
+        "How long a task that is over, and its result, can be looked at",
+    )
+
     # Where to listen
 
     host: str = _setting(

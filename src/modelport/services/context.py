@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+from modelport.progress import Report
 from modelport.services.files import Folder
 
 __all__ = ["Context", "RequestView", "ResponseDraft", "current"]
@@ -136,7 +137,7 @@ class Context:
         request: As it came; one without headers where it came by another way than HTTP.
         response: How its answer should be.
         state: Shared by all calls of the process.
-        task: Of what this call is the work, where it is a task that was submitted.
+        task: Takes reports of progress, where this call is the work of a task that was submitted.
     """
 
     __slots__ = ("_folder", "request", "response", "state", "task")
@@ -145,7 +146,7 @@ class Context:
         self.request = request
         self.response = ResponseDraft()
         self.state = state
-        self.task: Any = None
+        self.task: Report | None = None
         self._folder = folder
 
     @property

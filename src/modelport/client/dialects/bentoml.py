@@ -137,8 +137,12 @@ class Dialect:
         """
         headers, body, length = _encode(endpoint, bind(endpoint, args, kwargs))
         route = endpoint.route.rstrip("/") + suffix if suffix else endpoint.route
-        request = self.request("POST", route, headers=headers, body=body, length=length)
         is_stream = endpoint.is_stream and not suffix
+        output = endpoint.output
+        if is_stream and output.get("type") == "string" and output.get("format") != "binary":
+            # Pieces of bare text run together on the way; records keep apart, and tell of failures.
+            headers = [*headers, ("Accept", "application/x-ndjson, */*;q=0.5")]
+        request = self.request("POST", route, headers=headers, body=body, length=length)
         response = yield from followed(request, self._retries, wants_stream=is_stream)
         if not 200 <= response.status < 300:
             raise failure(response)

@@ -75,17 +75,17 @@ class Client:
             for connection in connections:
                 connection.close()
 
-    def take(self, address: Address, timeout_s: float | None) -> tuple[socket.socket, bool]:
-        """Give a connection, and whether it has been used before."""
+    def take(self, address: Address, timeout_s: float | None) -> socket.socket:
+        """Give a connection, new or used before."""
         while True:
             with self._lock:
                 kept = self._idle.get(address)
                 connection = kept.pop() if kept else None
             if connection is None:
-                return self._connect(address, timeout_s), False
+                return self._connect(address, timeout_s)
             if not _has_ended(connection):
                 connection.settimeout(timeout_s)
-                return connection, True
+                return connection
             connection.close()
 
     def give_back(self, address: Address, connection: socket.socket) -> None:
@@ -136,9 +136,10 @@ class _Exchange:
         head, length = heads.of(request, target, host)
         body = request.body
         self._reader = ResponseReader(request.method, heads.answers)
-        connection, is_used = self._transport.take(self._address, self._timeout_s)
+        connection = self._transport.take(self._address, self._timeout_s)
         self._connection = connection
-        try:
+        # A server that refuses a body answers before it has read it: look for the answer then.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             if isinstance(body, bytes) and len(body) < JOIN_BELOW_BYTES:
                 self._is_sent = True
                 connection.sendall(head + body)
@@ -152,10 +153,6 @@ class _Exchange:
                     connection.sendall(b"".join(encode_chunk(piece)))
             if length is None:
                 connection.sendall(LAST_CHUNK)
-        except (BrokenPipeError, ConnectionResetError):
-            # A server that refuses a body answers before it has read it: look for the answer.
-            if is_used:
-                raise
 
     def receive(self, *, wants_stream: bool) -> Response:
         reader = self._reader
