@@ -243,12 +243,15 @@ class Call(Protocol):
         on_cancel: Called once if the client resets the call, goes away or has waited too long,
             before ``finish``.
         on_writable: Called when a call that was full may be sent more.
+        on_drain: Called while the server goes down, any number of times until ``finish``: a call
+            that has no end of its own ends when nothing is under way on it.
     """
 
     received_ns: int
     deadline_ns: int | None
     on_cancel: Callable[[], None] | None
     on_writable: Callable[[], None] | None
+    on_drain: Callable[[], None] | None
 
     @property
     def path(self) -> str:

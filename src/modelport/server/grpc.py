@@ -163,6 +163,7 @@ class GrpcCall(Answering):
     deadline_ns: int | None = None
     on_cancel: Callable[[], None] | None = None
     on_writable: Callable[[], None] | None = None
+    on_drain: Callable[[], None] | None = None
     is_finished = False
     _begun_ns = 0
     _is_started = False
@@ -380,6 +381,11 @@ class GrpcCall(Answering):
         timeout_s = self._connection.server.options.body_timeout_s
         if now_ns - self.received_ns > timeout_s * 1e9:
             self.refuse(TimedOut("the message of the call did not come in time"))
+
+    def drain(self) -> None:
+        """Ask a call that has no end of its own whether it can end."""
+        if self.on_drain is not None and not self.is_finished:
+            self._guard(self.on_drain)
 
     def refuse(self, error: ModelportError) -> None:
         """End the call with an error of the server's own."""

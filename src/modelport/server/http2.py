@@ -601,6 +601,8 @@ class Http2Connection(asyncio.Protocol):
     def close_if_idle(self) -> None:
         """The server is draining: go when everything is answered."""
         if not self._is_lost and not self._is_closing:
+            for stream in list(self.endpoint.streams.values()):
+                cast(Answering, stream).drain()
             self._leave(self.server.clock.now_ns())
 
     def _break(self, code: ErrorCode, text: str) -> None:
@@ -654,6 +656,9 @@ class Answering(Stream):
 
     def check_time(self, now_ns: int) -> None:
         """End it if its client takes too long to send it."""
+
+    def drain(self) -> None:
+        """The server is draining: end it if it would not end by itself."""
 
     def refuse(self, error: ModelportError) -> None:
         """Answer with an error of the server's own."""

@@ -140,6 +140,7 @@ class MemoryCall:
         self.deadline_ns: int | None = None
         self.on_cancel: Callable[[], None] | None = None
         self.on_writable: Callable[[], None] | None = None
+        self.on_drain: Callable[[], None] | None = None
         self.sent: list[bytes] = []
         self.status: int | None = None
         self.text = ""
@@ -171,6 +172,11 @@ class MemoryCall:
         self.is_cancelled = True
         if self.on_cancel is not None:
             self.on_cancel()
+
+    def drain(self) -> None:
+        """Have the server go down."""
+        assert self.on_drain is not None
+        self.on_drain()
 
     def read_again(self) -> None:
         """Have the client read what there is."""

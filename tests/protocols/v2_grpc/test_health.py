@@ -57,6 +57,18 @@ def test_a_client_that_watches_is_told_of_changes(monkeypatch: pytest.MonkeyPatc
     asyncio.run(main())
 
 
+def test_a_client_that_watches_is_told_that_the_server_goes_down() -> None:
+    async def main() -> None:
+        engine = MemoryEngine()
+        watched = call("Watch", "", engine)
+        engine.ready = False
+        watched.drain()
+        assert told(watched) == ["SERVING", "NOT_SERVING"]
+        assert (watched.status, watched.text) == (14, "Server exiting")
+
+    asyncio.run(main())
+
+
 def test_a_service_that_there_is_not_may_still_be_watched() -> None:
     async def main() -> None:
         watched = call("Watch", "nobody", MemoryEngine())

@@ -33,6 +33,14 @@ def test_a_client_that_does_not_read_is_not_read() -> None:
     assert call.resumed == 1
 
 
+def test_a_client_that_may_ask_more_does_not_hold_up_the_end_of_the_server() -> None:
+    call, _ = MemoryGrpcServer(MemoryEngine()).open(
+        "ServerReflectionInfo", service="grpc.reflection.v1.ServerReflection"
+    )
+    call.drain()
+    assert call.status == 14
+
+
 def test_what_is_no_question_ends_the_call() -> None:
     call, receiver = MemoryGrpcServer(MemoryEngine()).open(
         "ServerReflectionInfo", service="grpc.reflection.v1.ServerReflection"

@@ -318,6 +318,19 @@ def test_what_is_no_message_ends_the_stream() -> None:
     assert opened.m.tickets[0].is_cancelled
 
 
+def test_a_stream_ends_with_the_server_when_all_is_answered() -> None:
+    opened = Opened()
+    opened.send("m", "1")
+    opened.call.drain()
+    assert opened.is_open()
+    opened.m.sinks[0].push(response(), True)
+    assert opened.is_open()
+    opened.call.drain()
+    assert (opened.call.status, opened.call.text) == (14, "Server exiting")
+    opened.call.drain()
+    assert opened.ids == ["1"]
+
+
 # Large messages.
 
 

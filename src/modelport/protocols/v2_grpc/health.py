@@ -7,7 +7,7 @@ from modelport.errors import NotFound
 from modelport.protocols.base import Buffer, Call
 from modelport.protocols.v2.options import V2Options
 from modelport.protocols.v2.ports import EnginePort
-from modelport.protocols.v2_grpc.replies import reply
+from modelport.protocols.v2_grpc.replies import end_exiting, reply
 from modelport.wire import v2_grpc_admin as wire
 from modelport.wire.proto import health_pb2 as pb
 
@@ -69,6 +69,7 @@ class _Watch:
         self._told: Status | None = None
         self._timer: asyncio.TimerHandle | None = None
         call.on_cancel = self._stop
+        call.on_drain = self._drain
 
     def look(self) -> None:
         """Tell the client what has changed, and look again later."""
@@ -78,6 +79,13 @@ class _Watch:
             self._call.send([_encoded(status)])
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(LOOK_EVERY_S, self.look)
+
+    def _drain(self) -> None:
+        # Not serving any more: that is said before the end.
+        self._stop()
+        self.look()
+        self._stop()
+        end_exiting(self._call)
 
     def _stop(self) -> None:
         if self._timer is not None:

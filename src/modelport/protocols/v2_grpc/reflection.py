@@ -1,10 +1,11 @@
 """Server reflection: tools such as grpcurl ask here what they can call."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from modelport.errors import ModelportError
 from modelport.protocols.base import Buffer, Call
-from modelport.protocols.v2_grpc.replies import error_status
+from modelport.protocols.v2_grpc.replies import end_exiting, error_status
 from modelport.wire.grpc_reflection import answer_question
 
 __all__ = ["Reflection"]
@@ -23,6 +24,8 @@ class Reflection:
         self._call = call
         self._is_stopped = False
         call.on_writable = self._resume
+        # Every question is answered when it comes.
+        call.on_drain = partial(end_exiting, call)
 
     def message(self, data: Buffer) -> bool:
         """Answer one question."""

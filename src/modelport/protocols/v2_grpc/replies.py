@@ -1,10 +1,10 @@
 """Answers of the V2 gRPC protocol, and errors with the status codes of this protocol."""
 
-from modelport.errors import Kind, ModelportError, PollFailed, QueueTimedOut
+from modelport.errors import Kind, ModelportError, PollFailed, QueueTimedOut, Unavailable
 from modelport.protocols.base import Call
 from modelport.protocols.v2.texts import error_text
 
-__all__ = ["INTERNAL", "error_status", "fail", "reply"]
+__all__ = ["INTERNAL", "end_exiting", "error_status", "fail", "reply"]
 
 INTERNAL = 13
 
@@ -22,6 +22,11 @@ def reply(call: Call, message: bytes) -> None:
 def fail(call: Call, error: ModelportError, request_id: str = "") -> None:
     """Answer with an error."""
     call.finish(*error_status(error, request_id))
+
+
+def end_exiting(call: Call) -> None:
+    """End a call that would go on, because the server does not."""
+    fail(call, Unavailable("Server exiting"))
 
 
 def error_status(error: ModelportError, request_id: str = "") -> tuple[int, str]:

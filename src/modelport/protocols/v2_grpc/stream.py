@@ -20,7 +20,7 @@ from modelport.protocols.v2_grpc.infer import (
     no_response,
     read_whole,
 )
-from modelport.protocols.v2_grpc.replies import INTERNAL, error_status
+from modelport.protocols.v2_grpc.replies import INTERNAL, end_exiting, error_status
 from modelport.wire.v2_grpc import (
     Message,
     encode_stream_error,
@@ -57,6 +57,7 @@ class InferStream:
         self._ends_at_error = wish.strip().lower() == "true"
         call.on_cancel = self._cancel
         call.on_writable = self._resume
+        call.on_drain = self._drain
 
     # The client's side.
 
@@ -207,6 +208,11 @@ class InferStream:
         self._end_if_done()
 
     # The end.
+
+    def _drain(self) -> None:
+        if not self._is_over and not self._sinks and not self._is_reading_on_thread:
+            self._cancel()
+            end_exiting(self._call)
 
     def _end_if_done(self) -> None:
         if self._is_half_closed and not self._sinks and not self._is_reading_on_thread:
