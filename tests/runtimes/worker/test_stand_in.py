@@ -140,6 +140,61 @@ def test_load_failure_reaches_the_index_with_its_text(bench: Bench) -> None:
     bench.run(test)
 
 
+def test_process_that_ends_while_it_loads_is_told(bench: Bench) -> None:
+    bench.write("m", "def initialize(self, args): os._exit(5)\ndef execute(self, requests): ...")
+
+    async def test() -> None:
+        assert "ended with status 5 while it was loading the model" in bench.failures["m"]
+
+    bench.run(test)
+
+
+def test_crash_in_the_middle_of_a_stream_ends_it_with_the_reason(bench: Bench) -> None:
+    bench.write(
+        "m",
+        """
+        def execute(self, requests):
+            sender = requests[0].get_response_sender()
+            sender.send(y([1]))
+            threading.Timer(0.1, os._exit, (4,)).start()
+            self.kept = sender
+        """,
+        CONFIG + PROCESS + DECOUPLED,
+    )
+
+    async def test() -> None:
+        sink, _ = bench.submit("m", [1])
+        with pytest.raises(Unavailable, match="ended with status 4"):
+            await sink.over
+        assert len(sink.responses) == 1
+
+    bench.run(test)
+
+
+def test_instances_share_the_work(bench: Bench) -> None:
+    bench.write(
+        "m",
+        """
+        def execute(self, requests):
+            time.sleep(0.02)
+            return [y([os.getpid()]) for request in requests]
+        """,
+        CONFIG + "instance_group [ { kind: KIND_CPU count: 2 } ]\n",
+    )
+
+    async def test() -> None:
+        for _ in range(4):
+            await asyncio.gather(*(bench.ask("m", [1]) for _ in range(2)))
+        pids = [
+            int(pid)
+            for ((pid,),) in await asyncio.gather(*(bench.ask("m", [1]) for _ in range(20)))
+        ]
+        assert min(pids.count(pid) for pid in set(pids)) >= 7
+        assert len(set(pids)) == 2
+
+    bench.run(test)
+
+
 def test_stream_waits_for_its_reader(bench: Bench) -> None:
     """The worker lives on credit: it is a bounded number of responses ahead."""
     bench.write(

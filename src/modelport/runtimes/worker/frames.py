@@ -405,11 +405,8 @@ def _closed(kind: Frame, parts: list[bytes]) -> bytes:
 
 
 def _extras(request: Request) -> bytes:
-    given = {
-        name: value
-        for name, value in vars(request).items()
-        if name not in ("payload", "received_ns") and value
-    }
+    known = vars(request)
+    given = {name: known[name] for name in _CARRIED if known.get(name)}
     if "parameters" in given:
         given["parameters"] = dict(request.parameters)
     for name in ("outputs", "trail"):
@@ -464,6 +461,21 @@ _IS_NOTHING, _IS_RESPONSE, _IS_ERROR, _IS_AGAIN = range(4)
 _NOTHING = _OUTCOME.pack(_IS_NOTHING, 0, 0)
 _UINT8 = np.dtype("u1")
 _PLAIN_FIELDS = len(vars(Request(Tensors(()))))
+_CARRIED = (
+    "id",
+    "outputs",
+    "parameters",
+    "priority",
+    "timeout_us",
+    "deadline_ns",
+    "sequence_id",
+    "sequence_start",
+    "sequence_end",
+    "principal",
+    "trace_id",
+    "trail",
+)
+"""What a model may see of a request; the rest is the server's own."""
 _DATATYPES = tuple(DATATYPE_BY_NAME.values())
 _NUMBERS = {datatype: number for number, datatype in enumerate(_DATATYPES)}
 _ERROR_BY_KIND: Mapping[str, Callable[[str], ModelportError]] = dict(_errors())

@@ -70,6 +70,8 @@ class WorkerProcess:
         fds = (theirs.fileno(), theirs_control.fileno(), requests, responses)
         command = [
             sys.executable,
+            # What the model prints is seen at once, and what lies beside us is no module of its.
+            "-u",
             "-P",
             str(_MAIN),
             str(os.getpid()),

@@ -7,6 +7,7 @@ batch.
 """
 
 import asyncio
+import gc
 import importlib
 import inspect
 import json
@@ -155,6 +156,8 @@ class Worker:
         runtime = self._runtime_class(asked)()
         runtime.load(context)
         self._runtime = runtime
+        # What was made until now stays: the collector need not look at it again.
+        gc.freeze()
         return None
 
     def _runtime_class(self, asked: dict[str, Any]) -> type[Runtime]:
