@@ -398,3 +398,19 @@ def test_whatever_happens_sequences_neither_move_nor_interleave(seed: int) -> No
     sequencer.expire(now_ns + 2000)
     assert len(sequencer) == 0
     assert executed > 100
+
+
+def test_an_instance_that_forgets_ends_its_sequences() -> None:
+    bench = Bench(direct(2), instances=2)
+    bench.enter("a1", "b1", "c1", "d1")
+    assert (bench.cut(0), bench.cut(1)) == ("a1 c1", "b1 d1")
+    bench.done("a1", "b1", "d1")
+    bench.enter("c2", "b2", "e1")
+    anew = Step("c1", starts=True)
+    bench.sequencer.enter(anew, "c")
+    assert [step.name for step in bench.sequencer.lose(0, 0)] == ["c2"]
+    assert not bench.is_open("a")
+    assert bench.is_open("b")
+    assert bench.is_open("c")
+    bench.done("c1")
+    assert bench.cut(0) == "e1 c1", "e in the seat of a, and c begins anew in its own"

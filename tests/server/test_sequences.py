@@ -57,6 +57,9 @@ BY_ID = """
             assert key == request.correlation_id()
             if value(request, "START"):
                 self.sums[key] = 0
+            if value(request, "x") == -1:
+                import os
+                os._exit(1)
             self.sums[key] += value(request, "x")
             responses.append(respond(self.sums[key]))
         return responses
@@ -173,6 +176,29 @@ class Caller:
         return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
     connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+
+def test_a_process_that_ends_takes_its_sequences_with_it(server: Served) -> None:
+    async def main() -> None:
+        dice = random.Random(1)
+        # Two of them, one for each instance.
+        callers = [Caller(server, "in_processes", 9_000 + number, dice) for number in range(2)]
+        for caller in callers:
+            assert await caller.ask(5, starts=True, ends=False) == 5
+        with pytest.raises(AssertionError):
+            await callers[0].ask(-1, starts=False, ends=False)
+        async with asyncio.timeout(LIMIT_S):
+            # It waits for the process, which then knows nothing of it.
+            with pytest.raises(AssertionError, match=r"lost with its process|the START flag"):
+                await callers[0].ask(1, starts=False, ends=False)
+            assert await callers[0].ask(1, starts=True, ends=False) == 1
+        assert await callers[0].ask(1, starts=False, ends=True) == 2
+        assert await callers[1].ask(6, starts=False, ends=True) == 11
+        for caller in callers:
+            assert caller.connection is not None
+            caller.connection[1].close()
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -20,7 +20,13 @@ from modelport.engine.job import Job
 from modelport.engine.queue import JobQueue
 from modelport.engine.sequence_tensors import Controls, Memory, States, blank
 from modelport.engine.sequencer import Sequence, SequencePolicy, Sequencer
-from modelport.errors import Cancelled, InvalidRequest, ModelFailed, ModelportError
+from modelport.errors import (
+    Cancelled,
+    InvalidRequest,
+    ModelFailed,
+    ModelportError,
+    Unavailable,
+)
 from modelport.messages import Request, Response, Sink, Tensors, Ticket
 from modelport.repository.repository import ModelVersion
 from modelport.runtimes.base import Batch
@@ -95,10 +101,12 @@ class SequenceDeployment(Deployment):
         self._controls = Controls(config)
         self._states = States(config, version.initial_states)
         self.states_vary = self._states.vary
-        self._instance_numbers = {instance: n for n, instance in enumerate(self._free)}
+        instances = self._instances.all()
+        self._instance_numbers = {instance: n for n, instance in enumerate(instances)}
+        self._restarts = [0] * len(instances)
         self._sequencer: Sequencer[_SequenceJob] = Sequencer(policy, len(self._instance_numbers))
         self._steps = _StepQueue(
-            self._sequencer, options.max_queue_size, self.statistics, self._now_ns, self._fall
+            self._sequencer, options.max_queue_size, self.statistics, self._now_ns, self._fail
         )
         self._queue = self._steps
         self._waiting = self._steps.waiting
@@ -228,6 +236,16 @@ class SequenceDeployment(Deployment):
         job.is_running = job.is_closed = True
         return job
 
+    def _freed(self) -> None:
+        for instance, number in self._instance_numbers.items():
+            remote = instance.remote
+            if remote is not None and remote.restarts != self._restarts[number]:
+                self._restarts[number] = remote.restarts
+                # What goes from step to step as states is remembered here, and not lost with it.
+                if not self._states:
+                    self._steps.lose(number)
+        super()._freed()
+
     def _take(self) -> Batch | None:
         return None
 
@@ -302,11 +320,6 @@ class SequenceDeployment(Deployment):
         super()._pass_deadline(job)
         self._dispatch()
 
-    def _fall(self, job: Job) -> None:
-        shown = _shown(job.request.sequence_id)
-        text = f"the first request of sequence {shown} was cancelled, and this one with it"
-        self._fail(job, Cancelled(f"{text}; start the sequence again"))
-
     def _watch_idle(self) -> None:
         if self._idle_timer is None and len(self._sequencer) and not self._is_closed:
             loop = asyncio.get_running_loop()
@@ -342,7 +355,7 @@ class _StepQueue(JobQueue):
         most: int,
         statistics: ModelStatistics,
         now_ns: Callable[[], int],
-        fall: Callable[[Job], None],
+        fall: Callable[[Job, ModelportError], None],
     ) -> None:
         super().__init__(BatchPolicy(max_rows=1), most, statistics)
         self.waiting: dict[Job, None] = {}
@@ -377,10 +390,20 @@ class _StepQueue(JobQueue):
             return False
         step = cast(_SequenceJob, job)
         self._leaves(step)
+        shown = _shown(step.request.sequence_id)
         for fallen in self._sequencer.leave(step, self._now_ns()):
             self._leaves(fallen)
-            self._fall(fallen)
+            text = f"the first request of sequence {shown} was cancelled, and this one with it"
+            self._fall(fallen, Cancelled(f"{text}; start the sequence again"))
         return True
+
+    def lose(self, instance: int) -> None:
+        """End the sequences of an instance that has forgotten what it knew."""
+        for fallen in self._sequencer.lose(instance, self._now_ns()):
+            self._leaves(fallen)
+            shown = _shown(fallen.request.sequence_id)
+            text = f"what the model knew of sequence {shown} was lost with its process"
+            self._fall(fallen, Unavailable(f"{text}; start the sequence again"))
 
     def clear(self) -> None:
         """Take everybody out."""

@@ -12,6 +12,8 @@ How a sequence ends and begins again:
 - A START while it goes on begins it anew, in its seat; what came before is executed before.
 - A START after its END is another sequence of the same name. It waits until the first is over, and
   then takes its turn among those that wait for a seat.
+- Its instance forgets what it knew, because its process had to be started again: the sequence is
+  over.
 - A START that leaves before it is executed takes with it what stands behind it, up to the next
   START: a sequence that never began has no second step.
 
@@ -265,6 +267,24 @@ class Sequencer(Generic[S]):
         self._running[sequence.instance] -= 1
         sequence.waiting.appendleft(step)
         self._note_ready(sequence)
+
+    def lose(self, instance: int, now_ns: int) -> list[S]:
+        """End the sequences of an instance that has forgotten what it knew.
+
+        Returns:
+            Steps that leave because of it; those from the next START of a sequence on stay.
+        """
+        fallen: list[S] = []
+        for sequence in list(self._sequence_by_key.values()):
+            if sequence.instance != instance:
+                continue
+            waiting = sequence.waiting
+            while waiting and not waiting[0].starts:
+                fallen.append(waiting.popleft())
+            if not waiting:
+                sequence.is_open = False
+            self._settle(sequence, now_ns)
+        return fallen
 
     def expire(self, now_ns: int) -> int:
         """Forget the sequences that have had nothing to do for too long.
