@@ -14,7 +14,14 @@ from modelport.errors import LoadFailed, ModelFailed
 from modelport.repository.repository import ModelVersion
 from modelport.repository.warmup import Sample
 from modelport.runtimes.base import Batch, Outcome
-from modelport.specs import ModelConfig, ModelInput, ModelOutput, Reshape
+from modelport.specs import (
+    EnsembleScheduling,
+    EnsembleStep,
+    ModelConfig,
+    ModelInput,
+    ModelOutput,
+    Reshape,
+)
 from modelport.tensors import Tensor
 
 from .conftest import Bench, Execute, FakeRuntime, answer, config_of, doubling
@@ -169,6 +176,27 @@ def test_loading_takes_as_long_as_warming_up(bench: Bench) -> None:
         await engine.warm_up(made)
         engine.attach([made])
         assert engine.resolve("tried").statistics.load_s == pytest.approx(6.0)
+        bench.loop.selector.patience_s = 1.0
+        await engine.close()
+
+    bench.run(main())
+
+
+def test_ensemble_leaves_it_to_its_models_and_the_log_says_so(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        engine = Engine(EngineOptions(execution="thread"), bench.clock)
+        member = version(bench, doubling, samples=())
+        engine.attach([member])
+        step = EnsembleStep(model_name="tried", input_map={"x": "x"}, output_map={"y": "y"})
+        scheduling = EnsembleScheduling(step=(step,))
+        ensemble = bench.version(config=config_of(name="e", ensemble_scheduling=scheduling))
+        ensemble.samples = (Sample("a", (X,), 1, 1),)
+        await engine.warm_up(ensemble)
+        engine.attach([ensemble])
+        assert runtimes_of(member)[0].batches == []
+        assert "set it for the models of its steps" in caplog.text
         bench.loop.selector.patience_s = 1.0
         await engine.close()
 

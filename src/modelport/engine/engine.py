@@ -276,6 +276,8 @@ class Engine:
         began_ns = self.clock.now_ns()
         deployment = self._warmed[version] = self._deploy(version)
         if isinstance(deployment, Pipeline):
+            text = "model_warmup of an ensemble does nothing; set it for the models of its steps"
+            self.host.log("warning", text, model=version.name)
             return
         await deployment.warm_up()
         version.load_s += (self.clock.now_ns() - began_ns) / 1e9
