@@ -50,6 +50,8 @@ def strict_server(repository: Path) -> Iterator[Served]:
         "--exit-on-error=false",
         "--http-restricted-api=metadata:key=value",
         "--grpc-restricted-protocol=metadata:key=value",
+        "--http-header-forward-pattern=^(x-|priority$)",
+        "--grpc-header-forward-pattern=^(x-|priority$)",
     ) as served:
         yield served
 
@@ -865,3 +867,57 @@ def test_a_restricted_category_wants_its_header(strict_server: Served) -> None:
             )
         allowed = channel.unary_unary(invoke)(b"", timeout=WITHIN_S, metadata=((header, "value"),))
     assert pb.ServerMetadataResponse.FromString(allowed).name == "triton"
+
+
+def test_a_reserved_name_is_not_forwarded(strict_server: Served) -> None:
+    text = "Header 'priority' is reserved for Triton usage and cannot be forwarded."
+    asked = Asked("plain")
+    path, body, headers = asked.by_rest()
+    assert rest(strict_server, path, body, {**headers, "Priority": "1"}) == (400, text)
+    with grpc.insecure_channel(strict_server.address) as channel:
+        metadata = (("priority", "1"),)
+        said = call(channel, "ModelInfer", asked.by_grpc(), metadata=metadata)
+    assert said == ("INVALID_ARGUMENT", text)
+
+
+# Shared memory, where the operator has not allowed it.
+
+SHM_IS_OFF = (
+    "Client shared memory is disabled. Start the server with '--allow-client-shm=true' to enable."
+)
+
+
+def test_shared_memory_is_off_unless_it_is_allowed(server: Served, channel: grpc.Channel) -> None:
+    key = {"key": "/k", "offset": 0, "byte_size": 8}
+    asked = rest(server, "/v2/systemsharedmemory/region/r/register", key)
+    assert asked == (501, SHM_IS_OFF)
+    register = pb.SystemSharedMemoryRegisterRequest(name="r", key="/k", byte_size=8)
+    asked_by_grpc = call(channel, "SystemSharedMemoryRegister", register.SerializeToString())
+    assert asked_by_grpc == ("UNIMPLEMENTED", SHM_IS_OFF)
+
+
+def test_tensors_in_shared_memory_are_refused_with_it(
+    server: Served, channel: grpc.Channel
+) -> None:
+    place = {"shared_memory_region": "r", "shared_memory_byte_size": 8}
+    body = with_input(data=None, parameters=place)
+    assert rest(server, "/v2/models/plain/infer", body) == (501, SHM_IS_OFF)
+    entry = {
+        "name": "A",
+        "datatype": "FP32",
+        "shape": [2],
+        "parameters": {key: parameter(value) for key, value in place.items()},
+    }
+    assert call(channel, "ModelInfer", message(inputs=[entry])) == ("UNIMPLEMENTED", SHM_IS_OFF)
+
+
+@pytest.mark.parametrize("kind", ["system", "cuda"])
+def test_a_region_that_is_not_there_is_not_found(
+    server: Served, channel: grpc.Channel, kind: str
+) -> None:
+    text = f"Unable to find {kind} shared memory region: 'r'"
+    path = f"/v2/{kind}sharedmemory/region/r/status"
+    assert rest(server, path, method="GET") == (404, text)
+    named = pb.SystemSharedMemoryStatusRequest(name="r").SerializeToString()
+    method = f"{kind.capitalize()}SharedMemoryStatus"
+    assert call(channel, method, named) == ("NOT_FOUND", text)
