@@ -80,11 +80,12 @@ def ovms_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture(scope="session")
 def addresses(
-    clients_server: Served, controlled_server: Served, ovms_server: Served
+    clients_server: Served, controlled_server: Served, ovms_server: Served, example_models: Path
 ) -> dict[str, str]:
     """The environment of the client's side."""
     return {
         "SERVER_ADDRESS": clients_server.address,
         "CONTROLLED_ADDRESS": controlled_server.address,
         "OVMS_ADDRESS": ovms_server.address,
+        "EXAMPLE_MODELS": str(example_models),
     }

@@ -1,6 +1,10 @@
 """Models that come and go by request."""
 
 import json
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,10 +52,32 @@ def test_one_field_of_a_configuration_is_enough(controlled: Any) -> None:
     controlled.unload_model("linear_regression_model")
 
 
-def test_model_files_in_a_load_are_refused_in_words_that_callers_match(controlled: Any) -> None:
-    with pytest.raises(InferenceServerException, match="failed to load 'sent'"):
-        controlled.load_model("sent", config="{}", files={"file:1/model.onnx": b"graph"})
-    assert not controlled.is_model_ready("sent")
+def test_a_model_can_be_sent_with_its_load(controlled: Any) -> None:
+    graph = next(Path(os.environ["EXAMPLE_MODELS"]).glob("linear_regression_model/*/model.onnx"))
+    controlled.load_model("sent", config="{}", files={"file:1/model.onnx": graph.read_bytes()})
+    assert controlled.is_model_ready("sent")
+    with pytest.raises(InferenceServerException, match="load failed for model 'sent'"):
+        controlled.load_model("sent", config="{}", files={"file:1/model.onnx": b"no graph"})
+    assert controlled.is_model_ready("sent"), "what served before goes on"
+    controlled.unload_model("sent")
+
+
+@pytest.mark.parametrize("name", ["1/model.py", "1/model.pkl", "../../1/model.onnx", "/etc/x.bin"])
+def test_files_that_are_code_or_lead_elsewhere_are_refused(controlled: Any, name: str) -> None:
+    with pytest.raises(InferenceServerException, match="failed to load 'sent', the file") as error:
+        controlled.load_model("sent", config="{}", files={f"file:{name}": b"raise SystemExit"})
+    assert error.value.status() in (None, "400")  # older ones do not tell
+
+
+def test_files_need_a_configuration(controlled: Any) -> None:
+    text = "failed to load 'sent', failed to poll from model repository"
+    address = os.environ["CONTROLLED_ADDRESS"]
+    body = json.dumps({"parameters": {"file:1/model.onnx": ""}}).encode()
+    url = f"http://{address}/v2/repository/models/sent/load"
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(url, body, timeout=20)
+    assert error.value.code == 500
+    assert json.load(error.value)["error"].startswith(text)
 
 
 def test_members_come_with_an_ensemble_and_go_with_it(controlled: Any) -> None:
@@ -62,8 +88,9 @@ def test_members_come_with_an_ensemble_and_go_with_it(controlled: Any) -> None:
 
 
 def test_a_model_that_nobody_has_is_refused(controlled: Any) -> None:
-    with pytest.raises(InferenceServerException, match="failed to load 'nobody'"):
+    with pytest.raises(InferenceServerException, match="failed to load 'nobody', failed to p") as e:
         controlled.load_model("nobody")
+    assert e.value.status() in (None, "500")
     with pytest.raises(InferenceServerException, match=r"(failed to load|load failed)"):
         controlled.load_model("identity", config="no json")
 
