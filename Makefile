@@ -13,7 +13,7 @@ MODELS       ?= run/models
 ARGS         ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench fmt docs clean compat
+.PHONY: help run test check bench bench-bentoml fmt docs clean compat
 
 help: ## List the targets
 	@echo 'Usage: make TARGET'
@@ -36,6 +36,9 @@ check: $(VENV)/.dev ## Check format, style and types
 
 bench: $(VENV)/.test ## Measure against a bare uvicorn; ARGS='--only W1' picks
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-bentoml: $(VENV)/.test $(COMPAT)/bentoml/.made
+	$(BIN)/python -m benchmarks --only B1 $(ARGS)
 
 fmt: $(VENV)/.dev ## Format, and mend what can be mended by machine
 	$(BIN)/ruff format .

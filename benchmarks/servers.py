@@ -177,6 +177,16 @@ def modelport(
 
 
 @contextmanager
+def bentoml(program: Path, target: str) -> Iterator[Server]:
+    """Serve a service with BentoML's own program, one worker, telemetry off."""
+    port = machine.free_port()
+    command = [str(program), "serve", target, "--host", "127.0.0.1", "--port", str(port)]
+    quiet = {"BENTOML_DO_NOT_TRACK": "True"}
+    with _server("bentoml", command, port, quiet, None) as server:
+        yield server
+
+
+@contextmanager
 def repository(*models: str) -> Iterator[Path]:
     """Lay out a model repository with the named models of ``benchmarks/models``."""
     with tempfile.TemporaryDirectory(prefix="modelport-bench-") as folder:

@@ -267,3 +267,21 @@ def test_applications_answer_below_their_path(served: Served) -> None:
     assert (status, headers["content-type"]) == (200, "text/plain")
     assert body.split() == [b"GET", b"/team/web", b"/team/web/page"]
     assert call(served, "/team/web/a", b"hello")[2].split()[-1] == b"hello"
+
+
+def test_metrics_have_the_names_that_dashboards_know(served: Served) -> None:
+    call(served, "/echo", {"text": "a"})
+    call(served, "/echo", {})
+    page = get(served, "/metrics")[2].decode()
+    lines = [line for line in page.splitlines() if 'endpoint="/echo"' in line]
+    found = {line.partition("{")[0] for line in lines}
+    assert found >= {
+        "bentoml_service_request_total",
+        "bentoml_service_request_in_progress",
+        "bentoml_service_request_duration_seconds_bucket",
+        "bentoml_service_last_request_timestamp_seconds",
+    }
+    totals = [line for line in lines if line.startswith("bentoml_service_request_total")]
+    assert any('http_response_code="400"' in line for line in totals)
+    busy = next(line for line in lines if "in_progress" in line)
+    assert busy.endswith(" 0")

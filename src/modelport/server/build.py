@@ -105,6 +105,7 @@ class Server:
         self.repository = _repository(settings, self.engine)
         self._access_log = AccessLog() if settings.access_log else None
         self._spool = _spool(settings)
+        self._meters: list[bentoml.Meter] = []
         self.services = _services(settings, self._spool)
         self.tasks = _tasks(settings, self.services)
         self.http = self._listener(self._routes())
@@ -149,6 +150,7 @@ class Server:
                 self.services.served if self.services is not None else (),
                 tasks=self._task_routes(),
                 max_upload_bytes=settings.max_upload_size,
+                meters=self._meters,
             ),
             *(self.services.routes() if self.services is not None else ()),
         ]
@@ -200,7 +202,10 @@ class Server:
             metrics=self.settings.metrics_config,
             open_connections=lambda: len(self.http.connections) + len(self.grpc.connections),
             workers=self.engine.workers,
-            custom_metrics=self.engine.custom_metrics.families,
+            custom_metrics=lambda: [
+                *self.engine.custom_metrics.families(),
+                *bentoml.families_of(self._meters),
+            ],
             cache=self.engine.cache,
         )
 

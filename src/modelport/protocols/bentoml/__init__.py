@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from modelport.protocols.base import Access, Body, Route
 from modelport.protocols.bentoml.call import EndpointHandler
+from modelport.protocols.bentoml.meter import Meter, families_of
 from modelport.protocols.bentoml.models import ModelHandler
 from modelport.protocols.bentoml.ports import (
     EnginePort,
@@ -18,11 +19,13 @@ from modelport.protocols.bentoml.system import System
 __all__ = [
     "EndpointHandler",
     "EnginePort",
+    "Meter",
     "Prepared",
     "ServedEndpoint",
     "ServedService",
     "TaskQueue",
     "encode_error",
+    "families_of",
     "routes",
 ]
 
@@ -33,6 +36,7 @@ def routes(
     *,
     tasks: TaskQueue | None = None,
     max_upload_bytes: int | None = None,
+    meters: list[Meter] | None = None,
 ) -> list[Route]:
     """Give every route.
 
@@ -41,12 +45,15 @@ def routes(
         services: That are served, in the order in which they were named.
         tasks: Keeps what is submitted; without it tasks can only be called.
         max_upload_bytes: Most bytes of a body with files; ``None`` for the server's limit.
+        meters: Gets the meter of every endpoint, for the page of metrics.
     """
     system = System(engine, services)
     rows = system.routes()
     for service in services:
         for endpoint in service.endpoints:
             handler = EndpointHandler(engine, endpoint)
+            if meters is not None:
+                meters.append(handler.meter)
             has_files = bool(endpoint.method.file_fields)
             rows.append(
                 Route(

@@ -9,6 +9,7 @@ from modelport.errors import ModelportError, TimedOut
 from modelport.exceptions import BentoMLException
 from modelport.messages import Arguments, Request, Response, Ticket
 from modelport.protocols.base import Exchange, Headers
+from modelport.protocols.bentoml.meter import Meter
 from modelport.protocols.bentoml.ports import EnginePort, Prepared, ServedEndpoint
 from modelport.protocols.bentoml.replies import encode_error, error_text, new_request_id
 from modelport.protocols.bentoml.upload import BodyReader
@@ -39,6 +40,7 @@ class EndpointHandler:
         self._wants_context = endpoint.method.context_name is not None or endpoint.is_task
         self._is_bare = self._method.is_root and self._method.root_kind in ("text", "bytes", "file")
         self._has_files = bool(self._method.file_fields)
+        self.meter = Meter(endpoint.route, endpoint.service)
         self._server = ("Server", f"BentoML Service/{endpoint.service}")
 
     def __call__(self, exchange: Exchange) -> None:
@@ -69,6 +71,7 @@ class EndpointHandler:
 
     def _failed(self, exchange: Exchange, error: ModelportError) -> None:
         reply = encode_error(error)
+        self.meter.answered(reply.status, exchange.received_ns)
         exchange.respond(reply.status, (*reply.headers, *self.own_headers()), reply.body)
 
     def own_headers(self) -> Headers:
@@ -101,7 +104,13 @@ class EndpointHandler:
             else:
                 request.deadline_ns = exchange.received_ns + self._timeout_ns
                 sink = _OneSink(exchange, self, context, folder)
-            ticket = self._engine.resolve(endpoint.model, None).submit(request, sink)
+            deployment = self._engine.resolve(endpoint.model, None)
+            self.meter.in_progress += 1
+            try:
+                ticket = deployment.submit(request, sink)
+            except BaseException:
+                self.meter.in_progress -= 1
+                raise
         except BaseException:
             if folder is not None:
                 folder.close()
@@ -152,7 +161,9 @@ class _Sink:
             self._ticket.cancel()
 
     def _over(self) -> None:
-        self.is_over = True
+        if not self.is_over:
+            self.is_over = True
+            self._handler.meter.in_progress -= 1
         if self._folder is not None:
             # A call that never began has nobody else to clean up after it.
             self._folder.close_unclaimed()
@@ -169,7 +180,11 @@ class _Sink:
             error = TimedOut(_timed_out(self._handler.endpoint))
         reply = encode_error(error)
         headers = (*reply.headers, *self._handler.own_headers())
+        self._answered(reply.status)
         self._exchange.respond(reply.status, headers, reply.body)
+
+    def _answered(self, status: int) -> None:
+        self._handler.meter.answered(status, self._exchange.received_ns)
 
 
 class _OneSink(_Sink):
@@ -187,6 +202,7 @@ class _OneSink(_Sink):
         context = self._context
         if context is not None and context.response.status_code is not None:
             status = context.response.status_code
+        self._answered(status)
         headers = self._headers(prepared)
         if prepared.parts:
             boundary = secrets.token_hex(16)
@@ -213,7 +229,7 @@ class _OneSink(_Sink):
 class _StreamSink(_Sink):
     """Writes each item when it is there; nothing goes out before the first, not even a status."""
 
-    __slots__ = ("_is_started", "_timer", "_wanted")
+    __slots__ = ("_is_started", "_status", "_timer", "_wanted")
 
     def __init__(
         self,
@@ -226,6 +242,7 @@ class _StreamSink(_Sink):
         super().__init__(exchange, handler, context, folder)
         self._wanted = wanted
         self._is_started = False
+        self._status = 200
         loop = asyncio.get_running_loop()
         # The timeout of a stream is that of its first item.
         self._timer = loop.call_later(handler.endpoint.timeout_s, self._time_out)
@@ -249,6 +266,7 @@ class _StreamSink(_Sink):
         if not self.is_over:
             self._start()
             self._over()
+            self._answered(self._status)
             self._exchange.finish()
 
     def fail(self, error: ModelportError) -> None:
@@ -258,7 +276,10 @@ class _StreamSink(_Sink):
         self._over()
         if not self._is_started:
             self._fail(error)
-        elif self._wanted is ItemFormat.RAW:
+            return
+        # Its caller saw another status, but it is a failure all the same.
+        self._answered(500)
+        if self._wanted is ItemFormat.RAW:
             self._exchange.abort()
         else:
             self._exchange.write(bentoml.encode_error_record(error_text(error), self._wanted))
@@ -273,10 +294,9 @@ class _StreamSink(_Sink):
             _MEDIA_TYPE.get(self._wanted) or self._handler.endpoint.method.result.media_type
         )
         headers = (("Content-Type", media_type), ("Cache-Control", "no-cache"))
-        status = 200
         if self._context is not None and self._context.response.status_code is not None:
-            status = self._context.response.status_code
-        self._exchange.start(status, _overridden(headers, self._headers(None)))
+            self._status = self._context.response.status_code
+        self._exchange.start(self._status, _overridden(headers, self._headers(None)))
 
     def _over(self) -> None:
         self._timer.cancel()

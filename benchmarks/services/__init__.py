@@ -1,0 +1,1 @@
+"""One service for two servers; they differ in the import alone."""

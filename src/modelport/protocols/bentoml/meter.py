@@ -1,0 +1,90 @@
+"""What an endpoint has done, in the metrics that BentoML's dashboards show.
+
+Labels come from what was declared: the template of a route and never the path of a request.
+"""
+
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Sequence
+
+from modelport.custom_metrics import Labels, MetricFamily, Observations
+
+__all__ = ["BUCKETS_S", "Meter", "families_of"]
+
+BUCKETS_S = (
+    *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 180.0),
+)
+"""BentoML's, so that its dashboards and alerts go on working."""
+NAMESPACE = "bentoml_service"
+
+
+class Meter:
+    """Counts the calls of one endpoint. Used on the event loop only.
+
+    Args:
+        route: The template of its path.
+        service: Name of its service.
+
+    Attributes:
+        in_progress: Calls that are under way.
+        totals: Answers by their status; 200 and 500 are there from the start.
+        last_s: When the last answer was given, in seconds of the epoch; 0 for never.
+    """
+
+    def __init__(self, route: str, service: str) -> None:
+        self.route = route
+        self.service = service
+        self.in_progress = 0
+        self.totals: Counter[int] = Counter({200: 0, 500: 0})
+        self.durations: dict[int, list[int]] = {}
+        self.sums_s: dict[int, float] = {}
+        self.last_s = 0.0
+
+    def answered(self, status: int, received_ns: int) -> None:
+        """Note an answer to a request that had come at ``received_ns``."""
+        seconds = (time.perf_counter_ns() - received_ns) / 1e9
+        self.totals[status] += 1
+        counts = self.durations.get(status)
+        if counts is None:
+            counts = self.durations[status] = [0] * (len(BUCKETS_S) + 1)
+        counts[bisect_left(BUCKETS_S, seconds)] += 1
+        self.sums_s[status] = self.sums_s.get(status, 0.0) + seconds
+        self.last_s = time.time()
+
+    def labels(self, status: int | None = None) -> Labels:
+        """Give the labels of this endpoint, in the names that BentoML has for them."""
+        rows = [
+            ("endpoint", self.route),
+            ("runner_name", self.service),
+            ("service_name", self.service),
+            ("service_version", "not available"),
+        ]
+        if status is not None:
+            rows.append(("http_response_code", str(status)))
+        return tuple(sorted(rows))
+
+
+def families_of(meters: Sequence[Meter]) -> list[MetricFamily]:
+    """Give the families of all endpoints; none without any."""
+    if not meters:
+        return []
+    total = MetricFamily(f"{NAMESPACE}_request_total", "counter", "Answered requests")
+    busy = MetricFamily(f"{NAMESPACE}_request_in_progress", "gauge", "Requests under way")
+    spent = MetricFamily(
+        f"{NAMESPACE}_request_duration_seconds", "histogram", "Time from request to answer"
+    )
+    last = MetricFamily(
+        f"{NAMESPACE}_last_request_timestamp_seconds", "gauge", "When the last answer was given"
+    )
+    for meter in meters:
+        busy.values[meter.labels()] = meter.in_progress
+        if meter.last_s:
+            last.values[meter.labels()] = meter.last_s
+        for status, count in meter.totals.items():
+            total.values[meter.labels(status)] = count
+        for status, counts in meter.durations.items():
+            seen = Observations(BUCKETS_S, list(counts), meter.sums_s[status])
+            spent.observations[meter.labels(status)] = seen
+    return [total, busy, spent, last]
