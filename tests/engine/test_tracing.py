@@ -7,7 +7,8 @@ import pytest
 
 from modelport.dtypes import BYTES, FP32
 from modelport.engine.engine import Engine
-from modelport.engine.tracing import MOST_TRACED_VALUES, Entrance, Trace, Traces, TraceSettings
+from modelport.engine.trace_settings import TraceSettings
+from modelport.engine.tracing import MOST_TRACED_VALUES, Entrance, Trace, Traces
 from modelport.errors import InvalidInference, InvalidRequest, ModelFailed, Unsupported
 from modelport.messages import Request, Response, Tensors
 from modelport.tensors import Tensor

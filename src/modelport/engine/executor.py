@@ -294,6 +294,10 @@ class _Running:
 
 def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
     """Cancel what still runs on a loop of our own, the model's own tasks included."""
+    # A task that is cancelled before its first step never gets to tell that it was: let what was
+    # given in this very moment begin.
+    with contextlib.suppress(SystemExit):
+        loop.run_until_complete(asyncio.sleep(0))
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
         task.cancel()

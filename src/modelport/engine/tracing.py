@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from modelport.clock import Clock
+from modelport.engine.trace_settings import TraceSettings, parse_setting
 from modelport.errors import InvalidRequest, ModelportError, Unsupported
 from modelport.messages import Request, Response, Sink, Tensors, Ticket
 from modelport.specs import ModelConfig
@@ -24,30 +25,12 @@ if TYPE_CHECKING:
     from modelport.engine.deployment import Deployment
     from modelport.engine.pipeline import Pipeline
 
-__all__ = ["Entrance", "Trace", "TraceSettings", "TracedTensor", "Traces", "parse_setting"]
+__all__ = ["Entrance", "Trace", "TracedTensor", "Traces"]
 
 MOST_TRACED_VALUES: Final = 4096
 """Of one tensor; what comes after them is left out."""
-LEVELS: Final = ("OFF", "TIMESTAMPS", "TENSORS")
 
 SettingValues = Sequence[str] | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TraceSettings:
-    """What is traced.
-
-    Attributes:
-        levels: ``TIMESTAMPS`` and ``TENSORS``; empty for off.
-        rate: One of so many requests is traced.
-        count: How many more are; -1 for no limit.
-        log_frequency: Traces to a file; 0 for all in one.
-    """
-
-    levels: tuple[str, ...] = ()
-    rate: int = 1000
-    count: int = -1
-    log_frequency: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,41 +308,6 @@ class _TracedSink:
         self._sink.fail(error)
 
 
-def parse_setting(name: str, values: Sequence[str]) -> Any:
-    """Read a setting.
-
-    Args:
-        name: ``trace_level``, ``trace_rate``, ``trace_count`` or ``log_frequency``.
-        values: One, but for the level.
-
-    Raises:
-        InvalidRequest: A value is none of those that there are.
-    """
-    if name == "trace_level":
-        return _levels(values)
-    if len(values) != 1:
-        raise InvalidRequest(f"expect only 1 value for '{name}', got {len(values)}")
-    text = values[0]
-    least = _LEAST[name]
-    digits = text[1:] if text.startswith("-") else text
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= 18 and int(text) >= least):
-        raise InvalidRequest(
-            f"Unable to parse '{name}', got: {text[:40]}. An integer from {least} on is needed."
-        )
-    return int(text)
-
-
-def _levels(values: Sequence[str]) -> tuple[str, ...]:
-    for value in values:
-        if value not in LEVELS:
-            raise InvalidRequest(
-                f"unknown trace level '{value[:40]}'. There are {', '.join(LEVELS)}."
-            )
-    if "OFF" in values:
-        return ()
-    return tuple(level for level in LEVELS if level in values)
-
-
 def _parsed(name: str, values: SettingValues) -> Any:
     if name in _READ_ONLY:
         raise Unsupported(
@@ -379,5 +327,4 @@ _FIELDS: Final = {
     "trace_count": "count",
     "log_frequency": "log_frequency",
 }
-_LEAST: Final = {"trace_rate": 1, "trace_count": -1, "log_frequency": 0}
 _READ_ONLY: Final = {"trace_file": "trace file location", "trace_mode": "trace mode"}

@@ -13,8 +13,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,9 +26,8 @@ from modelport.engine.executor import call_on_thread, new_event_loop
 from modelport.engine.regions import Regions
 from modelport.engine.tracing import Traces
 from modelport.errors import LoadFailed, ModelportError
-from modelport.protocols import bentoml, ops, v1, v2_grpc, v2_rest
-from modelport.protocols.base import Route, Rpc
-from modelport.protocols.v2.options import V2Options
+from modelport.protocols import ops, v2_rest
+from modelport.protocols.base import Route
 from modelport.repository.repository import (
     ControlMode,
     LoadOptions,
@@ -38,11 +38,9 @@ from modelport.repository.sources import recognise
 from modelport.server import process
 from modelport.server.access import AccessDoor
 from modelport.server.cors import Cors
-from modelport.server.deadlines import Deadlines
 from modelport.server.greeting import greeting
-from modelport.server.grpc import GrpcOptions, GrpcServer
 from modelport.server.http import Connection, HttpOptions, HttpServer
-from modelport.server.http2 import Http2Options, Http2Server
+from modelport.server.later import BENTOML_ROWS, V1_ROWS, routes_later
 from modelport.server.logs import AccessLog, Logs, configure_logs
 from modelport.server.routing import Router
 from modelport.server.settings import Settings
@@ -53,12 +51,13 @@ from modelport.server.uploads import Spool
 from modelport.services.targets import holds_services
 from modelport.specs import Execution
 from modelport.wire.http import HttpLimits
-from modelport.wire.http2 import Http2Limits
 from modelport.wire.ovms_images import ImageLimits
 from modelport.wire.v2_rest import CodecOptions
 
 if TYPE_CHECKING:
+    from modelport.custom_metrics import MetricFamily
     from modelport.engine.tasks import Tasks
+    from modelport.protocols.bentoml import Meter, TaskQueue
     from modelport.server.services import Services
 
 __all__ = ["Server", "serve"]
@@ -105,14 +104,16 @@ class Server:
         self.repository = _repository(settings, self.engine)
         self._access_log = AccessLog() if settings.access_log else None
         self._spool = _spool(settings)
-        self._meters: list[bentoml.Meter] = []
+        self._meters: list["Meter"] = []
         self.services = _services(settings, self._spool)
         self.tasks = _tasks(settings, self.services)
         self.http = self._listener(self._routes())
         self.grpc = self._listener([])
         self.metrics = self._listener(ops.routes(self.engine, self._ops_options()))
         self.listeners = (self.http, self.grpc, self.metrics)
-        self._teach_http2()
+        self._http2: Mapping[HttpServer, Callable[[], asyncio.Protocol]] | None = None
+        for listener in self.listeners:
+            listener.http2 = partial(self._speak_http2, listener)
         self.addresses: dict[str, list[tuple[str, int]]] = {"http": [], "grpc": [], "metrics": []}
         self._sockets: list[asyncio.AbstractServer] = []
 
@@ -134,28 +135,42 @@ class Server:
             logs=self.logs,
             traces=self.traces,
         )
-        v1_options = v1.V1Options(
+        return [
+            *v2_rest.routes(self.engine, options),
+            *routes_later(V1_ROWS, self._v1_routes),
+            *ops.routes(self.engine, self._ops_options()),
+            *(
+                routes_later(BENTOML_ROWS, self._bentoml_routes)
+                if self.services is None
+                else [*self._bentoml_routes(), *self.services.routes()]
+            ),
+        ]
+
+    def _v1_routes(self) -> list[Route]:
+        from modelport.protocols import v1
+
+        settings = self.settings
+        options = v1.V1Options(
             forwarded=settings.http_header_forward_pattern,
             is_ovms=settings.ovms,
             images=_image_limits(settings),
             max_body_bytes=settings.http_max_input_size,
             max_json_depth=settings.max_json_depth,
         )
-        return [
-            *v2_rest.routes(self.engine, options),
-            *v1.routes(self.engine, v1_options),
-            *ops.routes(self.engine, self._ops_options()),
-            *bentoml.routes(
-                self.engine,
-                self.services.served if self.services is not None else (),
-                tasks=self._task_routes(),
-                max_upload_bytes=settings.max_upload_size,
-                meters=self._meters,
-            ),
-            *(self.services.routes() if self.services is not None else ()),
-        ]
+        return v1.routes(self.engine, options)
 
-    def _task_routes(self) -> bentoml.TaskQueue | None:
+    def _bentoml_routes(self) -> list[Route]:
+        from modelport.protocols import bentoml
+
+        return bentoml.routes(
+            self.engine,
+            self.services.served if self.services is not None else (),
+            tasks=self._task_routes(),
+            max_upload_bytes=self.settings.max_upload_size,
+            meters=self._meters,
+        )
+
+    def _task_routes(self) -> "TaskQueue | None":
         if self.tasks is None:
             return None
         from modelport.protocols.bentoml.tasks import TaskRoutes
@@ -167,47 +182,49 @@ class Server:
             now_ns=self.clock.now_ns,
         )
 
-    def _rpcs(self) -> list[Rpc]:
-        settings = self.settings
-        options = V2Options(
-            server_name=settings.server_name,
-            is_readiness_strict=settings.strict_readiness,
-            forwarded=settings.grpc_header_forward_pattern,
-            is_ovms=settings.ovms,
-            images=_image_limits(settings),
-            regions=self.regions,
-            logs=self.logs,
-            traces=self.traces,
-        )
-        return v2_grpc.rpcs(self.engine, options)
+    def _speak_http2(self, listener: HttpServer) -> asyncio.Protocol:
+        """Take over a connection that begins as HTTP/2 does; the first one brings all it needs."""
+        if self._http2 is None:
+            from modelport.protocols.v2.options import V2Options
+            from modelport.server.http2_servers import http2_servers
 
-    def _teach_http2(self) -> None:
-        """Have every listener answer HTTP/2, and all but the metrics' gRPC."""
-        settings = self.settings
-        door = AccessDoor.for_grpc(settings)
-        deadlines = Deadlines(self.clock)
-        level = _LEVEL_BY_NAME[settings.grpc_infer_response_compression_level]
-        options = GrpcOptions(
-            max_message_bytes=settings.grpc_max_input_size, compression_level=level
-        )
-        rpcs = self._rpcs()
-        patience = _http2_options(settings)
-        for http in (self.http, self.grpc):
-            calls = GrpcServer(rpcs, door, http, deadlines, options)
-            http.http2 = Http2Server(http, calls, patience)
-        self.metrics.http2 = Http2Server(self.metrics, None, patience)
+            settings = self.settings
+            options = V2Options(
+                server_name=settings.server_name,
+                is_readiness_strict=settings.strict_readiness,
+                forwarded=settings.grpc_header_forward_pattern,
+                is_ovms=settings.ovms,
+                images=_image_limits(settings),
+                regions=self.regions,
+                logs=self.logs,
+                traces=self.traces,
+            )
+            self._http2 = http2_servers(
+                self.engine,
+                settings,
+                options,
+                self.clock,
+                calling=(self.http, self.grpc),
+                plain=(self.metrics,),
+            )
+        return self._http2[listener]()
 
     def _ops_options(self) -> ops.OpsOptions:
         return ops.OpsOptions(
             metrics=self.settings.metrics_config,
             open_connections=lambda: len(self.http.connections) + len(self.grpc.connections),
             workers=self.engine.workers,
-            custom_metrics=lambda: [
-                *self.engine.custom_metrics.families(),
-                *bentoml.families_of(self._meters),
-            ],
+            custom_metrics=self._custom_metrics,
             cache=self.engine.cache,
         )
+
+    def _custom_metrics(self) -> list["MetricFamily"]:
+        families = self.engine.custom_metrics.families()
+        if not self._meters:
+            return families
+        from modelport.protocols.bentoml import families_of
+
+        return [*families, *families_of(self._meters)]
 
     def _listener(self, routes: list[Route]) -> HttpServer:
         settings = self.settings
@@ -330,26 +347,6 @@ class Server:
         self._spool.close()
         if self._access_log is not None:
             self._access_log.close()
-
-
-def _http2_options(settings: Settings) -> Http2Options:
-    age, grace = settings.grpc_max_connection_age, settings.grpc_max_connection_age_grace
-    return Http2Options(
-        limits=Http2Limits(
-            block_bytes=settings.max_header_bytes, list_bytes=settings.max_header_bytes
-        ),
-        keepalive_time_s=settings.grpc_keepalive_time / 1000,
-        keepalive_timeout_s=settings.grpc_keepalive_timeout / 1000,
-        keepalive_without_calls=settings.grpc_keepalive_permit_without_calls,
-        max_pings_without_data=settings.grpc_http2_max_pings_without_data,
-        min_ping_interval_s=settings.grpc_http2_min_recv_ping_interval_without_data / 1000,
-        max_ping_strikes=settings.grpc_http2_max_ping_strikes,
-        max_age_s=None if age is None else age / 1000,
-        max_age_grace_s=None if grace is None else grace / 1000,
-    )
-
-
-_LEVEL_BY_NAME = {"none": None, "low": 1, "medium": 6, "high": 9}
 
 
 def _bound_unsent_bytes(listening: int) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from modelport.engine.tracing import TraceSettings, parse_setting
+from modelport.engine.trace_settings import TraceSettings, parse_setting
 from modelport.errors import InvalidRequest
 
 __all__ = ["TraceStart", "parse_trace_config"]

@@ -6,10 +6,12 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelport.errors import LoadFailed
-from modelport.services.declaration import Service
+
+if TYPE_CHECKING:
+    from modelport.services.declaration import Service
 
 __all__ = ["holds_services", "import_services"]
 
@@ -48,7 +50,7 @@ def holds_services(target: str) -> bool:
     return attribute in declared if attribute else bool(declared)
 
 
-def import_services(target: str) -> list[Service[Any]]:
+def import_services(target: str) -> "list[Service[Any]]":
     """Import the code of a target and give its services.
 
     Without an attribute these are all that the file itself declares and no other one of them
@@ -57,6 +59,8 @@ def import_services(target: str) -> list[Service[Any]]:
     Raises:
         LoadFailed: It cannot be imported, or has no such service.
     """
+    from modelport.services.declaration import Service
+
     found = _locate(target)
     if found is None:
         raise LoadFailed(f"'{target}': there is no such Python file or module")

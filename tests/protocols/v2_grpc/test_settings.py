@@ -1,6 +1,7 @@
 from typing import Any
 
-from modelport.engine.tracing import Traces, TraceSettings
+from modelport.engine.trace_settings import TraceSettings
+from modelport.engine.tracing import Traces
 from modelport.protocols.v2.options import V2Options
 from modelport.specs import ModelConfig
 from modelport.testing.clock import ManualClock

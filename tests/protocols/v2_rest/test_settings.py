@@ -2,7 +2,8 @@ from typing import Any
 
 import pytest
 
-from modelport.engine.tracing import Traces, TraceSettings
+from modelport.engine.trace_settings import TraceSettings
+from modelport.engine.tracing import Traces
 from modelport.protocols.v2_rest import RestOptions
 from modelport.specs import ModelConfig
 from modelport.testing.clock import ManualClock
