@@ -409,6 +409,29 @@ def test_closing_cancels_what_is_awaited_and_tells_so(bench: Bench) -> None:
     bench.run(main())
 
 
+def test_closing_before_the_first_step_tells_so_too(bench: Bench) -> None:
+    instance: Instance
+
+    def run(_: Batch) -> Awaitable[Sequence[Outcome]]:
+        async def outcomes() -> Sequence[Outcome]:
+            await asyncio.Event().wait()
+            return ANSWER
+
+        instance.thread.close()
+        return outcomes()
+
+    async def main() -> None:
+        nonlocal instance
+        instance = Instance(bench, run)
+        instance.thread.execute(batch_of(), instance.done)
+        await instance.thread.has_ended.wait()
+        await a_moment()
+        (ran,) = instance.told
+        assert str(ran.error) == "the model's task was cancelled"
+
+    bench.run(main())
+
+
 def test_closing_lets_what_was_given_come_to_its_end(bench: Bench) -> None:
     async def main() -> None:
         instance = Instance(bench, lambda _: ANSWER)

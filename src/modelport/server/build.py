@@ -104,7 +104,7 @@ class Server:
         self.repository = _repository(settings, self.engine)
         self._access_log = AccessLog() if settings.access_log else None
         self._spool = _spool(settings)
-        self._meters: list["Meter"] = []
+        self._meters: list[Meter] = []
         self.services = _services(settings, self._spool)
         self.tasks = _tasks(settings, self.services)
         self.http = self._listener(self._routes())
