@@ -4,7 +4,10 @@ import asyncio
 import json
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -222,3 +225,58 @@ def test_hundreds_of_sequences_at_random_each_get_their_own_values(
     assert sum(caller.answers for caller in callers) == SEQUENCES * STEPS
     assert sum(len(caller.lost) for caller in callers) > SEQUENCES
     assert sum(caller.restarts for caller in callers) > SEQUENCES
+
+
+def test_requests_that_come_again_share_batches(counting: Served) -> None:
+    """Iterative sequences: each request streams its own countdown, beside the others'."""
+    numbers = [1, 2, 7, 30, 100]
+
+    def count_down(number: int) -> list[int]:
+        url = f"{counting.url}/v2/models/countdown/generate_stream"
+        request = Request(url, json.dumps({"n": number}).encode())
+        with urlopen(request, timeout=LIMIT_S) as answer:
+            lines = [line for line in answer if line.startswith(b"data: ")]
+        return [json.loads(line[len(b"data: ") :])["left"] for line in lines]
+
+    with ThreadPoolExecutor(len(numbers)) as pool:
+        heard = list(pool.map(count_down, numbers))
+    assert heard == [list(range(number - 1, -1, -1)) for number in numbers]
+
+
+@pytest.fixture(params=["thread", "process"])
+def counting(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
+    version = tmp_path / "countdown" / "1"
+    version.mkdir(parents=True)
+    (version / "model.py").write_text(HEAD + COUNTDOWN)
+    (version.parent / "config.pbtxt").write_text(COUNTDOWN_CONFIG)
+    with serving(str(tmp_path), "--execution", request.param) as served:
+        yield served
+
+
+COUNTDOWN_CONFIG = """
+max_batch_size: 8
+input { name: "n" data_type: TYPE_INT32 dims: 1 }
+output { name: "left" data_type: TYPE_INT32 dims: 1 }
+model_transaction_policy { decoupled: true }
+sequence_batching {
+  iterative_sequence: true
+  oldest { max_candidate_sequences: 100 }
+  control_input { name: "START" control { kind: CONTROL_SEQUENCE_START int32_false_true: [0, 1] } }
+}
+"""
+COUNTDOWN = """
+    def execute(self, requests):
+        for request in requests:
+            key = request.correlation_id()
+            if value(request, "START"):
+                self.sums[key] = value(request, "n")
+            self.sums[key] -= 1
+            is_last = self.sums[key] == 0
+            left = pb_utils.Tensor("left", np.array([[self.sums[key]]], np.int32))
+            request.get_response_sender().send(
+                pb_utils.InferenceResponse([left]),
+                flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if is_last else 0,
+            )
+            if not is_last:
+                request.set_release_flags(pb_utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE)
+"""
