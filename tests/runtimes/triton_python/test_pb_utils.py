@@ -1,6 +1,7 @@
 import ast
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -178,11 +179,41 @@ def test_request_for_another_model_can_be_made_and_read() -> None:
     assert not request.is_cancelled()
 
 
+def test_text_may_be_bytes_as_elements_of_bytes_tensors_are() -> None:
+    """Triton's own example of calls between models passes on the name that a caller sent."""
+    request = pb_utils.InferenceRequest(
+        model_name=np.array([b"other"], object)[0],
+        requested_output_names=[b"y"],
+        inputs=[pb_utils.Tensor(b"x", X)],
+        request_id=b"r",
+    )
+    assert (request.model_name(), request.request_id()) == ("other", "r")
+    assert request.requested_output_names() == ["y"]
+    assert request.inputs()[0].name() == "x"
+    assert pb_utils.TritonError(b"no").message() == "no"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [(b"\xff", "the name of a tensor is no UTF-8"), (3, "the name of a tensor has to be text")],
+)
+def test_what_is_no_text_is_told(name: Any, told: str) -> None:
+    with pytest.raises(TritonModelException, match=told):
+        pb_utils.Tensor(name, X)
+
+
+def test_levels_and_kinds_have_the_numbers_of_triton() -> None:
+    assert [int(level) for level in pb_utils.Logger.LogLevel] == [0, 1, 2, 3]
+    assert pb_utils.Logger.WARNING is pb_utils.Logger.LogLevel.WARNING
+    assert [int(kind) for kind in pb_utils.MetricKind] == [0, 1, 2]
+    assert pb_utils.MetricFamily.GAUGE is pb_utils.MetricKind.GAUGE
+
+
 def test_names_that_models_import_are_all_there() -> None:
     """Also of what is not offered yet: it says so when used, and may never be."""
     names = """
     InferenceRequest InferenceResponse InferenceResponseSender InferenceTrace Logger MetricFamily
-    ModelConfig PreferredMemory ResponseIterator Tensor TritonError TritonModelException
+    MetricKind ModelConfig PreferredMemory ResponseIterator Tensor TritonError TritonModelException
     TRITONSERVER_MEMORY_CPU TRITONSERVER_MEMORY_GPU TRITONSERVER_REQUEST_FLAG_SEQUENCE_END
     TRITONSERVER_REQUEST_FLAG_SEQUENCE_START TRITONSERVER_REQUEST_RELEASE_ALL
     TRITONSERVER_REQUEST_RELEASE_RESCHEDULE TRITONSERVER_RESPONSE_COMPLETE_FINAL

@@ -12,6 +12,7 @@ from modelport.runtimes.model_code import nearest_home
 from modelport.runtimes.triton_python.errors import KIND_BY_CODE, TritonError, TritonModelException
 from modelport.runtimes.triton_python.response import InferenceResponse
 from modelport.runtimes.triton_python.tensor import InputTensor
+from modelport.runtimes.triton_python.text import text_of
 
 __all__ = ["ResponseIterator", "host_of", "is_model_ready", "load_model", "unload_model"]
 
@@ -92,7 +93,9 @@ class ResponseIterator:
 
 
 def load_model(
-    model_name: str, config: str = "", files: Mapping[str, str | bytes] | None = None
+    model_name: str | bytes,
+    config: str | bytes = "",
+    files: Mapping[str, str | bytes] | None = None,
 ) -> None:
     """Load a model, or load it again, and wait until it is ready.
 
@@ -108,23 +111,33 @@ def load_model(
         path.removeprefix("file:"): data.encode() if isinstance(data, str) else bytes(data)
         for path, data in (files or {}).items()
     }
-    question = Question(verb="load", model=model_name, config=config or None, files=contents)
+    question = Question(
+        verb="load",
+        model=text_of(model_name, "the name of a model"),
+        config=text_of(config, "the configuration") or None,
+        files=contents,
+    )
     _ask(sys._getframe(1), question)
 
 
-def unload_model(model_name: str, unload_dependents: bool = False) -> None:
+def unload_model(model_name: str | bytes, unload_dependents: bool = False) -> None:
     """Have a model unloaded after its last request, and wait until that is so.
 
     Raises:
         TritonModelException: If it cannot be unloaded; the text says why.
     """
-    question = Question(verb="unload", model=model_name, unload_dependents=unload_dependents)
+    name = text_of(model_name, "the name of a model")
+    question = Question(verb="unload", model=name, unload_dependents=unload_dependents)
     _ask(sys._getframe(1), question)
 
 
-def is_model_ready(model_name: str, model_version: str = "") -> bool:
+def is_model_ready(model_name: str | bytes, model_version: str | bytes | int = "") -> bool:
     """Whether a model, or one version of it, can answer now."""
-    question = Question(verb="is_ready", model=model_name, version=str(model_version))
+    name = text_of(model_name, "the name of a model")
+    if isinstance(model_version, int):
+        model_version = str(model_version)
+    version = text_of(model_version, "the version of a model")
+    question = Question(verb="is_ready", model=name, version=version)
     return _ask(sys._getframe(1), question)
 
 

@@ -37,12 +37,12 @@ class TritonError:
 
     __slots__ = ("_code", "_message")
 
-    def __init__(self, message: str, code: int = INTERNAL) -> None:
+    def __init__(self, message: str | bytes, code: int = INTERNAL) -> None:
         if code not in KIND_BY_CODE:
             raise TritonModelException(
                 f"TritonError has no code {code!r}; use TritonError.INTERNAL"
             )
-        self._message = message
+        self._message = message.decode(errors="replace") if isinstance(message, bytes) else message
         self._code = code
 
     def message(self) -> str:

@@ -1,6 +1,12 @@
-"""What a model has promised to its callers, and whether what it gives keeps to it."""
+"""What a model has promised to its callers, and whether what it gives keeps to it.
+
+Triton holds a Python model's responses against its configuration less than one would think: an
+output that is not configured is dropped, and one of another datatype goes to the caller as it is.
+Models live by both, mostly without knowing, so it is the same here; the log tells, once.
+"""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 from modelport.dtypes import BF16, BYTES, DATATYPE_BY_CONFIG_NAME, UINT16, DataType
@@ -18,6 +24,12 @@ __all__ = ["Interface"]
 class Interface:
     """Names and datatypes of one version of a model; shared by all of its requests.
 
+    Args:
+        config: Of the model.
+        version: A positive integer.
+        instance_name: For the texts of errors.
+        warn: Writes a line to the log, for whoever looks after the model.
+
     Attributes:
         model_name: As in its configuration.
         model_version: A positive integer.
@@ -32,6 +44,8 @@ class Interface:
     __slots__ = (
         "_outputs",
         "_states",
+        "_warn",
+        "_warned",
         "as_input",
         "has_strings",
         "instance_name",
@@ -42,7 +56,16 @@ class Interface:
         "output_names",
     )
 
-    def __init__(self, config: ModelConfig, *, version: int, instance_name: str) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        version: int,
+        instance_name: str,
+        warn: Callable[[str], object],
+    ) -> None:
+        self._warn = warn
+        self._warned: set[str] = set()
         self.model_name = config.name
         self.model_version = version
         self.instance_name = instance_name
@@ -90,16 +113,25 @@ class Interface:
             try:
                 name = tensor._name
                 position, datatype = self._outputs[name]
-            except (AttributeError, KeyError):
-                return self._unexpected(tensor)
+            except AttributeError:
+                return self.failure(
+                    f"expected Tensor objects in output_tensors, found type '{type(tensor)}'"
+                )
+            except KeyError:
+                self._warn_once(name, self._unknown(name))
+                continue
             if wanted and name not in wanted and name not in self._states:
                 continue
             array = tensor._array
             if tensor._datatype is not datatype and not _is_bits_of(datatype, tensor._datatype):
-                return self.failure(
+                text = (
                     f"output '{name}' is configured as {datatype.config_name}, and the model gave "
                     f"{tensor._datatype.config_name} (numpy dtype {array.dtype})"
                 )
+                if name in self._states:
+                    return self.failure(text)
+                datatype = tensor._datatype
+                self._warn_once(name, f"{text}, which callers get")
             if datatype is BYTES:
                 array = bytes_array(array)
             if position <= last:
@@ -119,16 +151,15 @@ class Interface:
             f"Failed to process the request(s) for model '{self.instance_name}', message: {message}"
         )
 
-    def _unexpected(self, tensor: Any) -> ModelFailed:
-        name = getattr(tensor, "_name", None)
-        if name is None:
-            return self.failure(
-                f"expected Tensor objects in output_tensors, found type '{type(tensor)}'"
-            )
+    def _warn_once(self, output: str, text: str) -> None:
+        """Tell what is odd about an output; the first time only, because it will be so again."""
+        if output not in self._warned and len(self._warned) < _MOST_WARNINGS:
+            self._warned.add(output)
+            self._warn(f"instance '{self.instance_name}': {text}")
+
+    def _unknown(self, name: str) -> str:
         known = ", ".join(f"'{known}'" for known in self.output_names)
-        return self.failure(
-            f"unexpected inference output '{name}'; the model's configuration has {known}"
-        )
+        return f"the model gave an output '{name}', which is dropped: its configuration has {known}"
 
 
 def _model_error(error: Any) -> ModelFailed:
@@ -144,3 +175,7 @@ def _is_bits_of(wanted: DataType, given: DataType) -> bool:
 
 def _has_input_views(config: ModelConfig) -> bool:
     return config.parameter("INPUT_VIEWS").lower() in ("true", "yes", "1")
+
+
+_MOST_WARNINGS = 32
+"""A model may make up names as it goes."""

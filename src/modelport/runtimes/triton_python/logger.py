@@ -1,5 +1,6 @@
 """Lines that a model writes to the server's log."""
 
+import enum
 import logging
 import sys
 from types import FrameType
@@ -14,10 +15,18 @@ __all__ = ["Logger"]
 class Logger:
     """The server's log, from any thread; used as it is, without making one."""
 
-    INFO: ClassVar[int] = 0
-    WARNING: ClassVar[int] = 1
-    ERROR: ClassVar[int] = 2
-    VERBOSE: ClassVar[int] = 3
+    class LogLevel(enum.IntEnum):
+        """What a line of the log is about."""
+
+        INFO = 0
+        WARNING = 1
+        ERROR = 2
+        VERBOSE = 3
+
+    INFO: ClassVar[LogLevel] = LogLevel.INFO
+    WARNING: ClassVar[LogLevel] = LogLevel.WARNING
+    ERROR: ClassVar[LogLevel] = LogLevel.ERROR
+    VERBOSE: ClassVar[LogLevel] = LogLevel.VERBOSE
 
     @staticmethod
     def log(message: str, level: int = INFO) -> None:
@@ -52,19 +61,23 @@ def _write(level: int, message: str, frame: FrameType) -> None:
     if home is None or home.host is None:
         # Also while a configuration is being completed: there is no host to speak of yet.
         name = "modelport.model" if home is None else f"modelport.model.{home.model_name}"
-        logging.getLogger(name).log(_STANDARD_LEVELS[level], "%s", message)
+        logging.getLogger(name).log(_STANDARD_LEVELS[level], "%s", _shown(message))
         return
-    home.host.log(_LEVEL_NAMES[level], str(message), model=home.model_name)
+    home.host.log(_LEVEL_NAMES[level], _shown(message), model=home.model_name)
 
 
-_LEVEL_NAMES = {
+def _shown(message: object) -> str:
+    return message.decode(errors="replace") if isinstance(message, bytes) else str(message)
+
+
+_LEVEL_NAMES: dict[int, str] = {
     Logger.INFO: "info",
     Logger.WARNING: "warning",
     Logger.ERROR: "error",
     Logger.VERBOSE: "verbose",
 }
 
-_STANDARD_LEVELS = {
+_STANDARD_LEVELS: dict[int, int] = {
     Logger.INFO: logging.INFO,
     Logger.WARNING: logging.WARNING,
     Logger.ERROR: logging.ERROR,

@@ -1,16 +1,27 @@
 """Metrics that a Triton Python model defines: shown with the server's own."""
 
+import enum
 import sys
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from modelport.custom_metrics import Labels, Measure, MetricKind, labels_of
+from modelport.custom_metrics import Labels, Measure, labels_of
+from modelport.custom_metrics import MetricKind as Kind
 from modelport.errors import ModelportError
 from modelport.runtimes.base import Host
 from modelport.runtimes.triton_python.calling import host_of
 from modelport.runtimes.triton_python.errors import TritonModelException
+from modelport.runtimes.triton_python.text import text_of
 
-__all__ = ["Metric", "MetricFamily"]
+__all__ = ["Metric", "MetricFamily", "MetricKind"]
+
+
+class MetricKind(enum.IntEnum):
+    """What the values of a metric are."""
+
+    COUNTER = 0
+    GAUGE = 1
+    HISTOGRAM = 2
 
 
 class MetricFamily:
@@ -25,20 +36,22 @@ class MetricFamily:
         TritonModelException: For a kind that there is not.
     """
 
-    COUNTER: ClassVar[int] = 0
-    GAUGE: ClassVar[int] = 1
-    HISTOGRAM: ClassVar[int] = 2
+    COUNTER: ClassVar[MetricKind] = MetricKind.COUNTER
+    GAUGE: ClassVar[MetricKind] = MetricKind.GAUGE
+    HISTOGRAM: ClassVar[MetricKind] = MetricKind.HISTOGRAM
 
     __slots__ = ("_description", "_host", "_kind", "_model", "_name")
 
-    def __init__(self, name: str = "", description: str = "", kind: int = COUNTER) -> None:
+    def __init__(
+        self, name: str | bytes = "", description: str | bytes = "", kind: int = COUNTER
+    ) -> None:
         if kind not in _KINDS:
             raise TritonModelException(
-                f"metric '{name}' is of kind {kind!r}; use MetricFamily.COUNTER, GAUGE or HISTOGRAM"
+                f"metric {name!r} is of kind {kind!r}; use MetricFamily.COUNTER, GAUGE or HISTOGRAM"
             )
-        self._name = name
-        self._description = description
-        self._kind: MetricKind = _KINDS[kind]
+        self._name = text_of(name, "the name of a metric")
+        self._description = text_of(description, "the description of a metric")
+        self._kind: Kind = _KINDS[kind]
         self._host, self._model = host_of(sys._getframe(1))
 
     def Metric(  # noqa: N802
@@ -117,4 +130,8 @@ class Metric:
         self._family.measure(self._labels, self._buckets, verb, value)
 
 
-_KINDS: dict[int, MetricKind] = {0: "counter", 1: "gauge", 2: "histogram"}
+_KINDS: dict[int, Kind] = {
+    MetricKind.COUNTER: "counter",
+    MetricKind.GAUGE: "gauge",
+    MetricKind.HISTOGRAM: "histogram",
+}

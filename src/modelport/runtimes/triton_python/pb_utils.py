@@ -21,7 +21,7 @@ from modelport.runtimes.triton_python.calling import (
 from modelport.runtimes.triton_python.errors import TritonError, TritonModelException
 from modelport.runtimes.triton_python.logger import Logger
 from modelport.runtimes.triton_python.memory import InferenceTrace, MemoryType, PreferredMemory
-from modelport.runtimes.triton_python.metrics import Metric, MetricFamily
+from modelport.runtimes.triton_python.metrics import Metric, MetricFamily, MetricKind
 from modelport.runtimes.triton_python.model_config import ModelConfig
 from modelport.runtimes.triton_python.request import (
     REQUEST_FLAG_SEQUENCE_END,
@@ -55,6 +55,7 @@ __all__ = [
     "MemoryType",
     "Metric",
     "MetricFamily",
+    "MetricKind",
     "ModelConfig",
     "PreferredMemory",
     "ResponseIterator",

@@ -16,6 +16,7 @@ from modelport.runtimes.triton_python.interface import Interface
 from modelport.runtimes.triton_python.memory import InferenceTrace, PreferredMemory
 from modelport.runtimes.triton_python.response import InferenceResponse, InferenceResponseSender
 from modelport.runtimes.triton_python.tensor import Tensor, bytes_array
+from modelport.runtimes.triton_python.text import text_of
 from modelport.tensors import Array
 from modelport.tensors import Tensor as EngineTensor
 
@@ -54,10 +55,10 @@ class InferenceRequest:
 
     def __init__(
         self,
-        model_name: str,
-        requested_output_names: Sequence[str],
+        model_name: str | bytes,
+        requested_output_names: Sequence[str | bytes],
         inputs: Sequence[Tensor],
-        request_id: str = "",
+        request_id: str | bytes = "",
         correlation_id: int | str = 0,
         model_version: int = -1,
         flags: int = 0,
@@ -67,10 +68,12 @@ class InferenceRequest:
         parameters: Mapping[str, ParameterValue] | str | None = None,
         priority: int = 0,
     ) -> None:
-        self._model_name = model_name
-        self._requested_output_names = list(requested_output_names)
+        self._model_name = text_of(model_name, "the name of a model")
+        self._requested_output_names = [
+            text_of(name, "the name of an output") for name in requested_output_names
+        ]
         self._inputs: Sequence[Tensor] = inputs
-        self._request_id = request_id
+        self._request_id = text_of(request_id, "the id of a request")
         self._correlation_id = correlation_id
         self._model_version = model_version
         self._flags = flags

@@ -66,7 +66,10 @@ class TritonPythonRuntime:
         self._host = context.host
         _refuse_unsupported(config)
         self._interface = Interface(
-            config, version=source.version, instance_name=context.instance_name
+            config,
+            version=source.version,
+            instance_name=context.instance_name,
+            warn=lambda text: context.host.log("warning", text, model=source.name),
         )
         model_class, self._home = _model_class(source, config, context.host)
         self.may_wait = calls_others(source.version_directory, source.directory)

@@ -31,6 +31,7 @@ from modelport.dtypes import (
     DataType,
 )
 from modelport.runtimes.triton_python.errors import TritonModelException
+from modelport.runtimes.triton_python.text import text_of
 from modelport.tensors import Array
 
 __all__ = [
@@ -56,7 +57,9 @@ class Tensor:
 
     __slots__ = ("_array", "_datatype", "_name")
 
-    def __init__(self, name: str, array: Array) -> None:
+    def __init__(self, name: str | bytes, array: Array) -> None:
+        if name.__class__ is not str:
+            name = text_of(name, "the name of a tensor")
         try:
             self._datatype = DATATYPE_BY_NUMPY[array.dtype]
             if not array.flags.c_contiguous:
@@ -64,7 +67,7 @@ class Tensor:
         except (KeyError, AttributeError, TypeError):
             array = _adopted(name, array)
             self._datatype = DATATYPE_BY_NUMPY[array.dtype]
-        self._name = name
+        self._name: str = name
         self._array = array
 
     def name(self) -> str:
