@@ -1,6 +1,5 @@
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from modelport.custom_metrics import MAX_SERIES, CustomMetrics, Measure, MetricKind, labels_of
 from modelport.errors import Conflict, InvalidRequest

@@ -4,6 +4,7 @@ import pytest
 
 from modelport import errors
 from modelport.errors import (
+    InvalidArguments,
     InvalidInference,
     InvalidRequest,
     Kind,
@@ -14,7 +15,7 @@ from modelport.errors import (
     QueueTimedOut,
 )
 
-REFINED = (InvalidInference, PollFailed, QueueTimedOut)
+REFINED = (InvalidArguments, InvalidInference, PollFailed, QueueTimedOut)
 
 CLASSES = [
     each

@@ -9,9 +9,10 @@ import re
 import threading
 from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
+
+from msgspec import Struct, field
 
 from modelport.errors import Conflict, InvalidRequest
 
@@ -35,8 +36,7 @@ MAX_SERIES = 10_000
 """Series of all families together: labels that grow with the traffic would fill the memory."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measure:
+class Measure(Struct, frozen=True, kw_only=True):
     """Something that a model has measured.
 
     Attributes:
@@ -60,8 +60,7 @@ class Measure:
     value: float = 0.0
 
 
-@dataclass(slots=True)
-class Observations:
+class Observations(Struct):
     """Values of a histogram: how many are in each bucket, the last of which has no bound."""
 
     bounds: tuple[float, ...]
@@ -69,8 +68,7 @@ class Observations:
     total: float = 0.0
 
 
-@dataclass(slots=True)
-class MetricFamily:
+class MetricFamily(Struct):
     """All series of one name."""
 
     name: str

@@ -6,10 +6,10 @@ carries its datatype beside its array. ``BYTES`` arrays have dtype ``object`` an
 Source: Open Inference Protocol, "Tensor Data Types"; Triton's ``model_config.proto``, ``DataType``.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 __all__ = [
     "BF16",
@@ -35,8 +35,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class DataType:
+class DataType(Struct, frozen=True, eq=False):
     """One datatype; there is exactly one object of each, compared by identity.
 
     Attributes:

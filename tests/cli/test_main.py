@@ -10,7 +10,7 @@ import pytest
 from modelport._version import __version__
 from modelport.cli import VERBS, main
 
-HEAVY = ("numpy", "rich", "click", "google.protobuf", "yaml", "msgspec", "uvloop", "http.client")
+HEAVY = ("numpy", "rich", "click", "google.protobuf", "yaml", "uvloop", "http.client")
 
 
 def modules_after(code: str) -> set[str]:
@@ -38,7 +38,7 @@ def test_help_settings_and_mistakes_load_nothing_heavy(code: str) -> None:
 
 def test_serving_starts_without_what_only_help_needs() -> None:
     loaded = modules_after("import modelport.cli as c; c.main(['serve'])")
-    assert not loaded.intersection({"textwrap", "argparse", "pathlib", "json", "tomllib"})
+    assert not loaded.intersection({"argparse", "pathlib", "json", "tomllib"})
 
 
 def test_help_of_the_calling_verbs_loads_no_numpy() -> None:

@@ -4,7 +4,8 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from modelport.server.flags import SWITCH_WORDS, Takes, split
 
@@ -15,8 +16,7 @@ class UsageError(Exception):
     """The command line is wrong; one line for each problem, in the form "where: what; remedy"."""
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(Struct, frozen=True):
     """One option of a verb.
 
     Attributes:
@@ -36,8 +36,7 @@ class Option:
     variable: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(Struct, frozen=True):
     """What was written, by flag.
 
     Attributes:

@@ -7,7 +7,8 @@ Source: the texts and their order are those of the reference, §1.3 "Shared-core
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from modelport.dtypes import DataType
 from modelport.errors import InvalidInference, InvalidRequest
@@ -18,8 +19,7 @@ from modelport.tensors import Tensor
 __all__ = ["Admission"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Input:
+class _Input(Struct, frozen=True):
     name: str
     datatype: DataType
     # As on the wire: with the batch dimension, -1 for any size.

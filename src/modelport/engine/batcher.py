@@ -8,8 +8,9 @@ Source: Triton, "Dynamic Batcher"; ``ModelDynamicBatching`` in ``model_config.pr
 """
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from modelport.specs import ModelConfig
 
@@ -24,8 +25,7 @@ class Queued(Protocol):
     enqueued_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class BatchPolicy:
+class BatchPolicy(Struct, frozen=True):
     """How batches are formed.
 
     Attributes:
@@ -57,16 +57,14 @@ class BatchPolicy:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(Struct, frozen=True):
     """Run the first ``count`` requests of the queue, ``rows`` rows in all."""
 
     count: int
     rows: int
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(Struct, frozen=True):
     """Ask again at ``until_ns``, or when another request has come."""
 
     until_ns: int

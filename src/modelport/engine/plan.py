@@ -6,15 +6,15 @@ was loaded.
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from modelport.specs import EnsembleStep, ModelConfig
 
 __all__ = ["Plan", "Step"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Step:
+class Step(Struct, frozen=True, eq=False):
     """One step.
 
     Attributes:
@@ -34,8 +34,7 @@ class Step:
     shared: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """All steps of an ensemble.
 
     Attributes:

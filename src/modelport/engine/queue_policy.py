@@ -7,15 +7,15 @@ Source: Triton, ``ModelQueuePolicy`` and ``ModelDynamicBatching`` in ``model_con
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from modelport.specs import DynamicBatching, ModelConfig, QueuePolicy
 
 __all__ = ["Limits", "QueuePolicies"]
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """The policy of one level.
 
     Attributes:
@@ -51,8 +51,7 @@ class Limits:
         return min(self.timeout_ns, asked_ns) if self.timeout_ns else asked_ns
 
 
-@dataclass(frozen=True, slots=True)
-class QueuePolicies:
+class QueuePolicies(Struct, frozen=True):
     """The policies of all levels of a model.
 
     Attributes:

@@ -8,7 +8,8 @@ Source: Triton, "Model Configuration", section "Reshape".
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from modelport.errors import ModelFailed
 from modelport.messages import Response, Tensors
@@ -18,8 +19,7 @@ from modelport.tensors import Array, Tensor
 __all__ = ["Reshaping"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Change:
+class _Change(Struct, frozen=True):
     """From one shape to the other, both without the batch; the n-th -1 of both is the same size."""
 
     given: tuple[int, ...]

@@ -25,8 +25,9 @@ Source: Triton, "Sequence Batcher"; ``ModelSequenceBatching`` in ``model_config.
 import heapq
 from collections import deque
 from collections.abc import Hashable
-from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
+
+from msgspec import Struct
 
 from modelport.engine.batcher import BatchPolicy, Wait, decide
 from modelport.specs import ModelConfig
@@ -96,8 +97,7 @@ class Sequence(Generic[S]):
         return not self.waiting and self.running is None
 
 
-@dataclass(frozen=True, slots=True)
-class SequencePolicy:
+class SequencePolicy(Struct, frozen=True):
     """How sequences are seated and batched.
 
     Attributes:

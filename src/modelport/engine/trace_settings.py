@@ -1,8 +1,9 @@
 """What may be set about traces; apart from them, because a launch line is read before all else."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from modelport.errors import InvalidRequest
 
@@ -11,8 +12,7 @@ __all__ = ["TraceSettings", "parse_setting"]
 LEVELS: Final = ("OFF", "TIMESTAMPS", "TENSORS")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TraceSettings:
+class TraceSettings(Struct, frozen=True, kw_only=True):
     """What is traced.
 
     Attributes:

@@ -10,8 +10,10 @@ Source: Triton, "Trace" and "Trace Extension".
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from modelport.clock import Clock
 from modelport.engine.trace_settings import TraceSettings, parse_setting
@@ -33,8 +35,7 @@ MOST_TRACED_VALUES: Final = 4096
 SettingValues = Sequence[str] | None
 
 
-@dataclass(frozen=True, slots=True)
-class TracedTensor:
+class TracedTensor(Struct, frozen=True):
     """A tensor as a trace shows it; ``data`` may be cut."""
 
     activity: str
@@ -44,8 +45,7 @@ class TracedTensor:
     data: tuple[object, ...]
 
 
-@dataclass(slots=True, eq=False)
-class Trace:
+class Trace(Struct, eq=False):
     """What is noted of one request.
 
     Attributes:

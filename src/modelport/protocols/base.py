@@ -7,8 +7,9 @@ or later. Nothing here knows a socket; the same handlers run in memory under the
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
+
+from msgspec import Struct, field
 
 from modelport.errors import ModelportError
 
@@ -176,8 +177,7 @@ class Exchange(Protocol):
 Handler = Callable[[Exchange], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """A whole answer."""
 
     status: int
@@ -189,8 +189,7 @@ ErrorEncoder = Callable[[ModelportError], Reply]
 """Says an error in the protocol's own form."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
+class Route(Struct, frozen=True, kw_only=True):
     """One row of the table of paths.
 
     Attributes:
@@ -290,8 +289,7 @@ class Call(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rpc:
+class Rpc(Struct, frozen=True, kw_only=True):
     """One row of the table of gRPC methods; exactly one of ``unary`` and ``stream`` is set.
 
     Attributes:

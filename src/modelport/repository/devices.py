@@ -5,7 +5,9 @@ in Triton. On a GPU a group has ``count`` instances on each of its ``gpus``, by 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from msgspec import Struct
 
 from modelport.errors import LoadFailed
 from modelport.runtimes.base import Gpus
@@ -14,8 +16,7 @@ from modelport.specs import InstanceGroup, ModelConfig
 __all__ = ["InstanceDevice", "decide_kinds", "instance_devices"]
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceDevice:
+class InstanceDevice(Struct, frozen=True):
     """Where one instance goes.
 
     Attributes:

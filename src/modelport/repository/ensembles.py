@@ -5,7 +5,9 @@ tensors; whoever writes the same name means the same tensor, and the names make 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from msgspec import Struct
 
 from modelport.errors import LoadFailed
 from modelport.specs import (
@@ -89,15 +91,13 @@ def complete_ensemble(
     return config
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
+class _Step(Struct, frozen=True):
     title: str
     step: EnsembleStep
     config: ModelConfig
 
 
-@dataclass(frozen=True, slots=True)
-class _Tensor:
+class _Tensor(Struct, frozen=True):
     """One end of an edge: who says it, and what it is there."""
 
     title: str

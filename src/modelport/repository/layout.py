@@ -18,9 +18,10 @@ nobody but the operator can put one there, and mounted volumes and blob stores a
 import os
 import re
 from collections.abc import Collection, Container, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 from modelport.errors import InvalidRequest, LoadFailed
 
@@ -53,8 +54,7 @@ MOST_CONFIG_BYTES: Final = 4 << 20
 MOST_SIGNED_FILES: Final = 100_000
 
 
-@dataclass(frozen=True, slots=True)
-class ModelFiles:
+class ModelFiles(Struct, frozen=True):
     """What a model directory holds, as seen at one moment.
 
     Attributes:

@@ -14,7 +14,9 @@ This file knows neither threads nor files: it is told what happened.
 """
 
 import enum
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 __all__ = [
     "UNLOADED",
@@ -44,8 +46,7 @@ class Phase(enum.StrEnum):
     UNAVAILABLE = "UNAVAILABLE"
 
 
-@dataclass(frozen=True, slots=True)
-class VersionState:
+class VersionState(Struct, frozen=True):
     """What is known of one version.
 
     Attributes:
@@ -77,32 +78,27 @@ class VersionState:
         return not self.is_serving and self.reason not in ("", UNLOADED)
 
 
-@dataclass(frozen=True, slots=True)
-class Loading:
+class Loading(Struct, frozen=True):
     """Instances began to come up."""
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(Struct, frozen=True):
     """They are up and serve, in place of those before them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """They did not come up; what served before still does."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Retired:
+class Retired(Struct, frozen=True):
     """It takes no new requests from now on."""
 
     reason: str = UNLOADED
 
 
-@dataclass(frozen=True, slots=True)
-class Drained:
+class Drained(Struct, frozen=True):
     """A generation that was retired has given everything back."""
 
 

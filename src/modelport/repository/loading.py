@@ -9,9 +9,11 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
+
+from msgspec import Struct, field
 
 from modelport.errors import LoadFailed
 from modelport.repository.devices import decide_kinds, instance_devices
@@ -74,8 +76,7 @@ def choose(config: ModelConfig, version_directory: Path) -> Choice:
     return Choice(runtime, row.backend, filename or runtime.default_filename)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadOptions:
+class LoadOptions(Struct, frozen=True, kw_only=True):
     """What the operator decides for all models.
 
     Attributes:
@@ -95,8 +96,7 @@ class LoadOptions:
     choose: Choose = choose
 
 
-@dataclass(slots=True, eq=False)
-class ConcurrencyLimit:
+class ConcurrencyLimit(Struct, eq=False):
     """How many requests a group of deployments may have under way. Used on the event loop only.
 
     Attributes:
@@ -114,8 +114,7 @@ class ConcurrencyLimit:
         return self.in_use < self.most
 
 
-@dataclass(slots=True, eq=False)
-class ModelVersion:
+class ModelVersion(Struct, eq=False):
     """One version of a model that is loaded.
 
     Attributes:

@@ -6,7 +6,8 @@ a disk or a clock; a stamp is whatever equals another one while nothing has chan
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 __all__ = ["Changes", "Stamps", "find_changes"]
 
@@ -14,8 +15,7 @@ Stamps = Mapping[str, object]
 """What a look has seen: of each model that is there, something that changes with its files."""
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(Struct, frozen=True):
     """What a look asks for.
 
     Attributes:

@@ -6,9 +6,11 @@ Blocking, and without any framework: what the model files hold is :mod:`.loading
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 from modelport.errors import LoadFailed
 from modelport.repository.ensembles import is_ensemble
@@ -31,8 +33,7 @@ from modelport.wire import model_config
 __all__ = ["Override", "Reading", "read_model"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Override:
+class Override(Struct, frozen=True, eq=False):
     """What a load request replaces of a model.
 
     Attributes:
@@ -54,8 +55,7 @@ class Override:
             self.upload.release()
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """One model, as it lies there.
 
     Attributes:

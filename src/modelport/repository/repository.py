@@ -19,8 +19,9 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
+
+from msgspec import Struct, field
 
 from modelport.errors import LoadFailed, ModelportError, PollFailed, Unavailable
 from modelport.repository.ensembles import complete_ensemble, levels, member_names
@@ -68,8 +69,7 @@ class ControlMode(enum.StrEnum):
     """The operator: names at start, load and unload requests afterwards."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RepositoryOptions:
+class RepositoryOptions(Struct, frozen=True, kw_only=True):
     """What the operator decides.
 
     Attributes:
@@ -93,8 +93,7 @@ class RepositoryOptions:
     settle_s: float = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class IndexRow:
+class IndexRow(Struct, frozen=True):
     """One line of the index.
 
     Attributes:
@@ -150,14 +149,12 @@ RunBlocking = Callable[..., Awaitable[Any]]
 """Calls its first argument with the others on a thread, and gives what that returns."""
 
 
-@dataclass(slots=True, eq=False)
-class _Live:
+class _Live(Struct, eq=False):
     version: ModelVersion
     signature: tuple[object, ...]
 
 
-@dataclass(slots=True, eq=False)
-class _Model:
+class _Model(Struct, eq=False):
     """What is known of one model.
 
     Attributes:

@@ -9,9 +9,10 @@ import contextlib
 import importlib.util
 import re
 from collections.abc import Container
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
+
+from msgspec import Struct, field
 
 from modelport.errors import LoadFailed
 from modelport.repository.layout import (
@@ -37,8 +38,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """Where one model lies.
 
     Attributes:
@@ -88,8 +88,7 @@ def _stamps(source: Source) -> dict[str, object]:
     return stamps
 
 
-@dataclass(frozen=True, slots=True)
-class RepositorySource:
+class RepositorySource(Struct, frozen=True):
     """A directory of model directories, in Triton's layout.
 
     A directory without versions counts too if a model file lies right in it.
@@ -113,8 +112,7 @@ class RepositorySource:
         return _stamps(self)
 
 
-@dataclass(frozen=True, slots=True)
-class DirectorySource:
+class DirectorySource(Struct, frozen=True):
     """One model directory; it is the model's name."""
 
     name: str
@@ -133,8 +131,7 @@ class DirectorySource:
         return _stamps(self)
 
 
-@dataclass(frozen=True, slots=True)
-class FileSource:
+class FileSource(Struct, frozen=True):
     """One file, which holds one model or, if it is Python, several.
 
     Attributes:

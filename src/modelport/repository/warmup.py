@@ -8,10 +8,10 @@ Source: Triton, ``ModelWarmup`` in ``model_config.proto``.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from msgspec import Struct
 
 from modelport.dtypes import BYTES, DATATYPE_BY_CONFIG_NAME, DataType, bf16_from_float32
 from modelport.errors import LoadFailed
@@ -25,8 +25,7 @@ __all__ = ["DIRECTORY", "Sample", "read_samples"]
 DIRECTORY = "warmup"
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(Struct, frozen=True):
     """A request to run, or several equal ones at once.
 
     Attributes:

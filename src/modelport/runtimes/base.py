@@ -11,9 +11,10 @@ runtime runs the shipped suite, :mod:`modelport.testing.runtime_suite`.
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol
+
+from msgspec import Struct, field
 
 from modelport.custom_metrics import Labels, Measure
 from modelport.errors import ModelFailed, ModelportError
@@ -41,8 +42,7 @@ Outcome = Response | ModelportError | None
 """What a request of a batch came to; ``None`` where it is answered through ``Work.send``."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class Question(Struct, frozen=True, kw_only=True):
     """What a model asks about models.
 
     Attributes:
@@ -180,8 +180,7 @@ class Batch:
         self.computed_ns = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelSource:
+class ModelSource(Struct, frozen=True, kw_only=True):
     """Where a version of a model lies.
 
     Attributes:
@@ -207,8 +206,7 @@ class ModelSource:
         return self.version_directory / (config.default_model_filename or default)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadContext:
+class LoadContext(Struct, frozen=True, kw_only=True):
     """All that an instance needs to come up.
 
     Attributes:
@@ -230,8 +228,7 @@ class LoadContext:
     device_id: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gpus:
+class Gpus(Struct, frozen=True, kw_only=True):
     """What a runtime can use of this machine beside its CPU.
 
     Attributes:

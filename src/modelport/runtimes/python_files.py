@@ -7,8 +7,10 @@ that happens when a model is loaded, and only then.
 import ast
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from modelport.errors import LoadFailed
 
@@ -17,8 +19,7 @@ __all__ = ["PythonModel", "models_in_file"]
 TRITON_CLASS = "TritonPythonModel"
 
 
-@dataclass(frozen=True, slots=True)
-class PythonModel:
+class PythonModel(Struct, frozen=True):
     """One model of a Python file.
 
     Attributes:

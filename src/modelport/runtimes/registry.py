@@ -6,9 +6,10 @@ backend, its value ``module:class``.
 
 import importlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
+
+from msgspec import Struct, field
 
 from modelport.errors import LoadFailed
 from modelport.runtimes.base import Runtime
@@ -32,8 +33,7 @@ __all__ = [
 ENTRY_POINT_GROUP = "modelport.runtimes"
 
 
-@dataclass(frozen=True, slots=True)
-class RuntimeRow:
+class RuntimeRow(Struct, frozen=True):
     """One runtime that can be had.
 
     Attributes:

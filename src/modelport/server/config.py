@@ -8,8 +8,11 @@ seldom has only one.
 
 import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace as replace_in
 
 from modelport.server.flags import SWITCH_WORDS, Flag, Takes, split
 from modelport.server.setting_values import PATH, SECRET, SWITCH
@@ -37,8 +40,7 @@ CONFIG_FLAG = "--config"
 CONFIG_VARIABLE = "MODELPORT_CONFIG"
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Struct, frozen=True):
     """One thing that is wrong: where it was written, what it is, what to do."""
 
     where: str
@@ -73,8 +75,7 @@ class Origin(enum.StrEnum):
     FLAG = "flag"
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Struct, frozen=True):
     """Where a value came from.
 
     Attributes:
@@ -87,8 +88,7 @@ class Source:
     where: str
 
 
-@dataclass(frozen=True, slots=True)
-class Resolved:
+class Resolved(Struct, frozen=True):
     """Settings, with the source of each.
 
     Attributes:
@@ -108,8 +108,7 @@ class Resolved:
         return self.settings.targets
 
 
-@dataclass(slots=True)
-class _Written:
+class _Written(Struct):
     """The texts of one setting in one place, before they are read."""
 
     source: Source
@@ -381,7 +380,7 @@ def _read_keys(resolved: Resolved, read: Callable[[str], str]) -> Resolved:
         changes[setting.name] = tuple(keys)
     if problems:
         raise SettingsError(problems)
-    return replace(resolved, settings=replace(resolved.settings, **changes))
+    return replace_in(resolved, settings=replace(resolved.settings, **changes))
 
 
 def _keys_of_file(text: str, path: str) -> list[str]:

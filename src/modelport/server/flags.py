@@ -8,7 +8,8 @@ forms of tritonserver are understood, ``--name=value`` and ``--name value``, and
 
 import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 __all__ = ["SWITCH_WORDS", "Flag", "Takes", "split"]
 
@@ -22,8 +23,7 @@ class Takes(enum.Enum):
     SWITCH = "one of SWITCH_WORDS, or nothing, which means true"
 
 
-@dataclass(frozen=True, slots=True)
-class Flag:
+class Flag(Struct, frozen=True):
     """One option as it was written.
 
     Attributes:

@@ -12,10 +12,11 @@ import itertools
 import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
 import numpy as np
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from modelport.clock import Clock
 from modelport.errors import (
@@ -132,8 +133,7 @@ class Holder(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpOptions:
+class HttpOptions(Struct, frozen=True, kw_only=True):
     """How patient and how large the listener is. Durations in seconds."""
 
     limits: HttpLimits = field(default_factory=HttpLimits)
@@ -144,8 +144,7 @@ class HttpOptions:
     max_connections: int = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class AccessRecord:
+class AccessRecord(Struct, frozen=True):
     """One line of the access log."""
 
     peer: str

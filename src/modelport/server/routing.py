@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from modelport.errors import ModelportError
 from modelport.protocols.base import Route
@@ -20,8 +21,7 @@ class RouteClash(ModelportError):
     """Two routes want the same requests."""
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(Struct, frozen=True):
     """What the table says of a request; kept for the next one, so not to be changed.
 
     Attributes:

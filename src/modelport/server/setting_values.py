@@ -6,8 +6,9 @@ A ``parse`` raises ``ValueError`` with what it expected, as the end of a sentenc
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from modelport.server.flags import SWITCH_WORDS
 
@@ -40,8 +41,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Kind:
+class Kind(Struct, frozen=True, eq=False):
     """How one value is written.
 
     Attributes:
@@ -53,8 +53,7 @@ class Kind:
     parse: Callable[[str], Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Restriction:
+class Restriction(Struct, frozen=True):
     """API categories that only callers with one header value may use (tritonserver's own lock).
 
     Attributes:
@@ -73,8 +72,7 @@ class Restriction:
     __repr__ = __str__
 
 
-@dataclass(frozen=True, slots=True)
-class MetricsConfig:
+class MetricsConfig(Struct, frozen=True):
     """Which families of latency metrics exist.
 
     Histograms are on, unlike in Triton: they are the only ones that can be added up over several
@@ -104,8 +102,7 @@ class MetricsConfig:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class CacheConfig:
+class CacheConfig(Struct, frozen=True):
     """The response cache.
 
     Attributes:

@@ -9,9 +9,11 @@ import dataclasses
 import enum
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from msgspec import Struct
+
+from modelport.records import Record
 from modelport.server import setting_values as values
 from modelport.server.setting_values import CacheConfig, Kind, MetricsConfig, Restriction
 
@@ -30,8 +32,7 @@ class Group(enum.StrEnum):
     OPERATION = "Log, metrics, shutdown"
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(Struct, frozen=True):
     """What is known of one setting beside its type.
 
     Attributes:
@@ -85,8 +86,7 @@ def _several(group: Group, kind: Kind, help_: str, **more: Any) -> tuple[Any, ..
     return _setting((), group, kind, help_, is_repeatable=True, **more)
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Record):
     """What a server was told, complete and checked; plain data."""
 
     # What to serve
@@ -388,13 +388,13 @@ class Settings:
         "The same over gRPC, by metadata triton-grpc-protocol-HEADER",
         gather=values.gather_restrictions,
     )
-    http_header_forward_pattern: re.Pattern[str] | None = _setting(  # noqa: RUF009
+    http_header_forward_pattern: re.Pattern[str] | None = _setting(
         None,
         Group.ACCESS,
         values.HEADER_PATTERN,
         "Hand request headers whose name matches to the model, as parameters",
     )
-    grpc_header_forward_pattern: re.Pattern[str] | None = _setting(  # noqa: RUF009
+    grpc_header_forward_pattern: re.Pattern[str] | None = _setting(
         None,
         Group.ACCESS,
         values.HEADER_PATTERN,
@@ -511,7 +511,7 @@ class Settings:
     quiet: bool = _setting(
         False, Group.OPERATION, values.SWITCH, "Print no greeting and no example calls at start"
     )
-    metrics_config: MetricsConfig = _setting(  # noqa: RUF009
+    metrics_config: MetricsConfig = _setting(
         MetricsConfig(),
         Group.OPERATION,
         values.METRICS_SETTING,
@@ -525,7 +525,7 @@ class Settings:
         values.TRACE_SETTING,
         "Trace setting at start: level, rate, count, triton,file or triton,log-frequency",
     )
-    cache_config: CacheConfig | None = _setting(  # noqa: RUF009
+    cache_config: CacheConfig | None = _setting(
         None,
         Group.OPERATION,
         values.CACHE_SETTING,

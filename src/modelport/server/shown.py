@@ -1,8 +1,9 @@
 """Settings as text for people and as JSON for programs; secrets leave here masked or not at all."""
 
-import dataclasses
 import re
 from typing import Any
+
+import msgspec.structs
 
 from modelport.server.setting_values import OPTIONAL_PORT, CacheConfig, MetricsConfig, Restriction
 from modelport.server.settings import Setting
@@ -42,7 +43,7 @@ def json_value(setting: Setting, value: Any) -> Any:
     if isinstance(value, Restriction):
         return str(value)
     if isinstance(value, MetricsConfig | CacheConfig):
-        return dataclasses.asdict(value)
+        return msgspec.structs.asdict(value)
     if isinstance(value, re.Pattern):
         return _pattern_text(value)
     return value

@@ -1,8 +1,9 @@
 """``--trace-config``: what is traced from the start, and where to."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from modelport.engine.trace_settings import TraceSettings, parse_setting
 from modelport.errors import InvalidRequest
@@ -10,8 +11,7 @@ from modelport.errors import InvalidRequest
 __all__ = ["TraceStart", "parse_trace_config"]
 
 
-@dataclass(frozen=True, slots=True)
-class TraceStart:
+class TraceStart(Struct, frozen=True):
     """What is traced from the start.
 
     Attributes:

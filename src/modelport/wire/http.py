@@ -9,10 +9,10 @@ Source: RFC 9110, RFC 9112.
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from urllib.parse import unquote
 
 import httptools
+from msgspec import Struct
 
 from modelport.errors import InvalidRequest, ModelportError, TooLarge
 
@@ -39,8 +39,7 @@ LONGEST_SIZE_LINE = 256
 """Digits and extensions of a chunk; nobody is known to send the latter."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpLimits:
+class HttpLimits(Struct, frozen=True, kw_only=True):
     """What a client may send.
 
     Attributes:

@@ -13,10 +13,10 @@ Source: OpenVINO Model Server, "Predict on Binary Inputs".
 """
 
 import io
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from modelport.errors import InvalidInference, Unsupported
 from modelport.tensors import Array
@@ -35,8 +35,7 @@ long: a small file could keep a core busy for minutes."""
 MODE_BY_CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
-@dataclass(frozen=True, slots=True)
-class ImageForm:
+class ImageForm(Struct, frozen=True):
     """What an image is to become.
 
     Attributes:

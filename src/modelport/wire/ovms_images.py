@@ -13,9 +13,9 @@ Source: OpenVINO Model Server, "Predict on Binary Inputs".
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from modelport import dtypes
 from modelport.dtypes import DataType
@@ -27,8 +27,7 @@ from modelport.wire.images import MODE_BY_CHANNELS, ImageForm, decode_image, is_
 __all__ = ["ImageInputs", "ImageLimits"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageLimits:
+class ImageLimits(Struct, frozen=True, kw_only=True):
     """What images may grow into.
 
     Attributes:

@@ -13,8 +13,9 @@ import enum
 import math
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
+
+from msgspec import Struct
 
 __all__ = [
     "CONTENT_TYPE",
@@ -43,8 +44,7 @@ class FamilyType(enum.StrEnum):
     SUMMARY = "summary"
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
+class Family(Struct, frozen=True):
     """Samples of one name.
 
     Attributes:

@@ -7,8 +7,9 @@ model configuration.
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from modelport.dtypes import DataType
 from modelport.errors import InvalidRequest
@@ -51,8 +52,7 @@ EXTENSIONS = (
 """Triton sends its whole list always; clients look names up in it, so all that have routes."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadRequest:
+class LoadRequest(Struct, frozen=True, kw_only=True):
     """What a load asks for.
 
     Attributes:

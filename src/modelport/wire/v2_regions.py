@@ -6,8 +6,9 @@ Source: Triton, "Shared-Memory Extension".
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from modelport.dtypes import DataType
 from modelport.errors import InvalidRequest
@@ -34,8 +35,7 @@ SHARED_MEMORY_IS_OFF = (
 CUDA_HANDLE_BYTES = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(Struct, frozen=True):
     """A part of a region.
 
     Attributes:
@@ -49,8 +49,7 @@ class Span:
     byte_size: int
 
 
-@dataclass(frozen=True, slots=True)
-class RegionInput:
+class RegionInput(Struct, frozen=True):
     """An input whose data lies in a region.
 
     Attributes:
@@ -68,8 +67,7 @@ class RegionInput:
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
-class Registration:
+class Registration(Struct, frozen=True):
     """What registers a region of the system's shared memory."""
 
     key: str

@@ -12,13 +12,12 @@ import base64
 import binascii
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import numpy as np
 import orjson
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from modelport import dtypes
 from modelport.dtypes import DATATYPE_BY_NAME, DataType
@@ -57,8 +56,7 @@ Buffer = bytes | bytearray | memoryview
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CodecOptions:
+class CodecOptions(Struct, frozen=True, kw_only=True):
     """What an operator can set.
 
     Attributes:

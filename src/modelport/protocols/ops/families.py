@@ -8,8 +8,9 @@ Source: Triton's metrics, https://github.com/triton-inference-server/server, doc
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from modelport.protocols.ops.machine import Reading
 from modelport.stats import Duration, Histogram, InstanceStatistics, ModelStatistics
@@ -40,8 +41,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class HistogramRow:
+class HistogramRow(Struct, frozen=True):
     """A histogram of a model.
 
     Attributes:
@@ -55,8 +55,7 @@ class HistogramRow:
     unit: int
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceRow:
+class InstanceRow(Struct, frozen=True):
     """A histogram of an instance.
 
     Attributes:
@@ -70,8 +69,7 @@ class InstanceRow:
     unit: int
 
 
-@dataclass(frozen=True, slots=True)
-class LatencyRow:
+class LatencyRow(Struct, frozen=True):
     """A duration that Triton tells as a counter and as a summary, both in microseconds.
 
     Attributes:

@@ -10,7 +10,8 @@ import os
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from modelport.clock import Clock, SystemClock
 
@@ -20,8 +21,7 @@ LEAST_INTERVAL_NS = 1_000_000_000
 """Shorter intervals are a few ticks of the kernel's clock, so mostly noise."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class Reading(Struct, frozen=True, kw_only=True):
     """One look; ``None`` is what cannot be known here.
 
     Attributes:

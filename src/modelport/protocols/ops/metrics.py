@@ -2,9 +2,10 @@
 
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from modelport._version import __version__
 from modelport.custom_metrics import MetricFamily
@@ -106,8 +107,7 @@ class MetricsSwitches(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpsOptions:
+class OpsOptions(Struct, frozen=True, kw_only=True):
     """What the routes need beside the engine.
 
     Attributes:
@@ -127,8 +127,7 @@ class OpsOptions:
     machine: Machine = field(default_factory=Machine)
 
 
-@dataclass(frozen=True, slots=True)
-class _Model:
+class _Model(Struct, frozen=True):
     """One version and what all its lines have in common."""
 
     labels: str

@@ -1,7 +1,5 @@
 """Answers of V1: ``{"error": text}`` in the words of OVMS and KServe, and their statuses."""
 
-from dataclasses import dataclass
-
 from modelport.errors import Kind, ModelportError, NotFound, Overloaded
 from modelport.protocols.base import Exchange, Headers, Reply
 from modelport.protocols.v2.options import V2Options
@@ -22,8 +20,7 @@ __all__ = [
 JSON_HEADERS: Headers = (("Content-Type", "application/json"),)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class V1Options(V2Options):
+class V1Options(V2Options, frozen=True, kw_only=True):
     """What an operator can set of V1.
 
     Attributes:

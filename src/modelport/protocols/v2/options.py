@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from modelport._version import __version__
 from modelport.errors import InvalidRequest
@@ -13,8 +14,7 @@ from modelport.wire.ovms_images import ImageInputs, ImageLimits
 __all__ = ["V2Options"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class V2Options:
+class V2Options(Struct, frozen=True, kw_only=True):
     """Options of the protocol.
 
     Attributes:

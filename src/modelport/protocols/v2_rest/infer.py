@@ -5,8 +5,9 @@ follows from a model's configuration is kept with the deployment.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
+
+from msgspec.structs import replace
 
 from modelport.errors import ModelFailed, ModelportError, Unsupported
 from modelport.messages import Request, Response, Ticket

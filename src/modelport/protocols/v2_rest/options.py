@@ -1,6 +1,6 @@
 """What an operator can set of the V2 REST protocol."""
 
-from dataclasses import dataclass, field
+from msgspec import field
 
 from modelport.protocols.v2.options import V2Options
 from modelport.wire.v2_rest import CodecOptions
@@ -8,8 +8,7 @@ from modelport.wire.v2_rest import CodecOptions
 __all__ = ["RestOptions"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RestOptions(V2Options):
+class RestOptions(V2Options, frozen=True, kw_only=True):
     """Options of V2 over REST.
 
     Attributes:

@@ -5,15 +5,17 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from msgspec import Struct
+
 __all__ = ["from_plain", "to_plain"]
 
 _T = TypeVar("_T")
 
 
 def to_plain(value: Any) -> Any:
-    """Give dataclasses as objects of their fields, tuples as lists, paths as text."""
-    fields = getattr(value, "__dataclass_fields__", None)
-    if fields is not None:
+    """Give records as objects of their fields, tuples as lists, paths as text."""
+    fields = _fields(type(value))
+    if fields:
         return {name: to_plain(getattr(value, name)) for name in fields}
     if isinstance(value, tuple | list):
         return [to_plain(each) for each in value]
@@ -49,10 +51,16 @@ def _made(type_: Any, value: Any) -> Any:
         return {_key(arguments[0], key): _made(arguments[1], each) for key, each in value.items()}
     if type_ is Path:
         return Path(value)
-    if hasattr(type_, "__dataclass_fields__"):
+    if _fields(type_):
         hints = _hints(type_)
         return type_(**{name: _made(hints[name], each) for name, each in value.items()})
     return value
+
+
+def _fields(type_: Any) -> tuple[str, ...]:
+    if isinstance(type_, type) and issubclass(type_, Struct):
+        return type_.__struct_fields__
+    return tuple(getattr(type_, "__dataclass_fields__", ()))
 
 
 def _key(type_: Any, text: str) -> Any:

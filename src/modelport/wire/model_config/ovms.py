@@ -9,8 +9,9 @@ Source: OpenVINO Model Server, "Serving Multiple Models", "Model Server Paramete
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from modelport.errors import LoadFailed
 from modelport.specs import All, Latest, ModelConfig, Parameter, Specific, VersionPolicy
@@ -19,8 +20,7 @@ from modelport.wire.model_config.schema import refuse_unreadable
 __all__ = ["OvmsModel", "decode_ovms", "is_ovms"]
 
 
-@dataclass(frozen=True, slots=True)
-class OvmsModel:
+class OvmsModel(Struct, frozen=True):
     """One model of the list.
 
     Attributes:

@@ -7,9 +7,11 @@ import json
 import struct
 import types
 from collections.abc import Callable, Iterable
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, fields
 from functools import cache
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+
+from msgspec import Struct
 
 from modelport.errors import LoadFailed
 from modelport.specs import (
@@ -51,8 +53,7 @@ Item = Within | OneOf | Single | Record
 """What one value is: a marker of ``specs``, ``str``, ``bool``, ``float``, or a record."""
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(Struct, frozen=True):
     """One field of a record.
 
     Attributes:
