@@ -253,6 +253,7 @@ class GrpcCall(Answering):
         try:
             messages = reader.feed(data, start, stop)
         except ModelportError as exc:
+            self._cancel()
             self.finish(*_own_refusal(exc))
             return
         if self._receiver is not None:
@@ -272,6 +273,7 @@ class GrpcCall(Answering):
             return
         reader = self._reader
         if reader is not None and not reader.is_between_messages:
+            self._cancel()
             self.finish(Status.INTERNAL, "the call ends in the middle of a message")
         elif self._receiver is not None:
             self._has_half_closed = True
