@@ -1,23 +1,29 @@
 """Tasks over HTTP, with real processes: what was accepted is never lost."""
 
+import contextlib
+import http.client
 import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from modelport.client.bentoml import SyncHTTPClient, TaskStatus
-from tests.served import Served, serving
+from tests.served import Served, clean_environment, serving
 
 SERVICE = """
 import os
@@ -62,6 +68,18 @@ class Trainer:
     @modelport.task
     def size(self, file: Path) -> int:
         return len(file.read_bytes())
+
+    @modelport.task
+    def copy(self, file: Path, context: modelport.Context) -> Path:
+        context.response.headers["X-Copied"] = "yes"
+        context.response.status_code = 201
+        path = Path(context.temp_dir) / "copy.bin"
+        path.write_bytes(file.read_bytes())
+        return path
+
+    @modelport.task
+    def long(self, texts: list[str]) -> list[str]:
+        return texts[::-1]
 
     @modelport.api
     def ordinary(self) -> str:
@@ -220,6 +238,41 @@ def test_files_go_to_a_task_as_to_a_call(served: Served, tmp_path: Path) -> None
         assert size.submit(path).wait(10) == 3_000_000
 
 
+def test_large_requests_and_results_are_files_meanwhile(served: Served, tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(os.urandom(9_000_000))
+    texts = ["a" * 1000] * 2000
+    with SyncHTTPClient(served.url) as client:
+        copy: Any = client.copy  # type: ignore[attr-defined]
+        task = copy.submit(path)
+        assert Path(task.wait(10)).read_bytes() == path.read_bytes()
+        long: Any = client.long  # type: ignore[attr-defined]
+        assert long.submit(texts).wait(10) == texts
+    with urllib.request.urlopen(f"{served.url}/copy/get?task_id={task.id}") as answer:
+        assert (answer.status, answer.headers["X-Copied"]) == (201, "yes")
+        assert "copy.bin" in answer.headers["Content-Disposition"]
+        assert answer.read() == path.read_bytes()
+    sizes = sorted(file.stat().st_size for file in (tmp_path / "data" / "tasks").iterdir())
+    assert len(sizes) == 4
+    assert sizes[2] == 9_000_000
+    status, again = ask(served, "POST", f"/copy/retry?task_id={task.id}")
+    assert status == 200
+    assert over(served, again["task_id"], "copy")["status"] == "completed"
+
+
+def test_nothing_is_accepted_while_the_disk_is_broken(served: Served, tmp_path: Path) -> None:
+    ask(served, "POST", "/once/submit", {"number": 1})
+    folder = tmp_path / "data" / "tasks"
+    folder.write_text("in the way")
+    body = {"texts": ["a" * 1000] * 2000}
+    status, said = ask(served, "POST", "/long/submit", body)
+    assert status == 503
+    assert "the server cannot write to its disk now, so nothing was accepted" in said["error"]
+    folder.unlink()
+    assert ask(served, "GET", "/long/list") == (200, [])
+    assert ask(served, "POST", "/long/submit", body)[0] == 200
+
+
 def test_pickles_are_refused_before_they_are_kept(served: Served) -> None:
     kind = "application/vnd.bentoml+pickle"
     status, _ = ask(served, "POST", "/once/submit", {"number": 1}, Content_Type=kind)
@@ -246,11 +299,18 @@ def test_owners_see_their_own_tasks_only(serve: Serve, tmp_path: Path) -> None:
         assert b"ann" not in (tmp_path / "data" / "tasks.sqlite").read_bytes()
 
 
-def start(service: Path, data: Path, port_file: Path) -> "subprocess.Popen[bytes]":
+def start(
+    service: Path, data: Path, port: int, *options: str, environment: Mapping[str, str]
+) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "modelport", "serve", f"{service}:Trainer"]
-    command += ["--data-dir", str(data), "--http-port", port_file.read_text()]
-    command += ["--grpc-port", "off", "--metrics-port", "off", "--task-queue-size", "100000"]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command += ["--data-dir", str(data), "--http-port", str(port)]
+    command += ["--grpc-port", "off", "--metrics-port", "off", *options]
+    return subprocess.Popen(
+        command,
+        env={**clean_environment(), **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def until(fact: Callable[[], bool], seconds: float = 120.0) -> None:
@@ -260,48 +320,170 @@ def until(fact: Callable[[], bool], seconds: float = 120.0) -> None:
         time.sleep(0.05)
 
 
-def test_every_accepted_task_ends_once_although_the_server_is_killed(
+class Submitters:
+    """Threads that submit tasks until all numbers are used up, each again until it is accepted.
+
+    Attributes:
+        accepted: Kind and number by the id of the task.
+    """
+
+    def __init__(self, port: int, count: int) -> None:
+        self.accepted: dict[str, tuple[str, int]] = {}
+        self._numbers = iter(range(count))
+        self._port = port
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(8)]
+        for thread in self._threads:
+            thread.start()
+
+    def have(self, count: int) -> bool:
+        return len(self.accepted) >= count
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join(120)
+            assert not thread.is_alive()
+
+    def _run(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
+        with contextlib.closing(connection):
+            # Each number goes to one thread: the next of a range is one step of the interpreter.
+            for number in self._numbers:
+                kind = "once" if number % 2 else "again"
+                self.accepted[self._submit(connection, kind, number)] = (kind, number)
+
+    def _submit(self, connection: http.client.HTTPConnection, kind: str, number: int) -> str:
+        body = json.dumps({"number": number, "seconds": 0.01})
+        headers = {"Idempotency-Key": f"number {number}"}
+        while True:
+            try:
+                connection.request("POST", f"/{kind}/submit", body, headers)
+                answer = connection.getresponse()
+                said = json.load(answer)
+                assert answer.status == 200, said
+                return str(said["task_id"])
+            except (OSError, http.client.HTTPException, ValueError):
+                connection.close()
+                time.sleep(0.02)
+
+
+ENDS_ARE_COUNTED = """
+CREATE TABLE ends (id TEXT, state TEXT);
+CREATE TRIGGER count_ends AFTER UPDATE OF state ON tasks
+WHEN NEW.state NOT IN ('queued', 'running')
+BEGIN INSERT INTO ends VALUES (NEW.id, NEW.state); END;
+"""
+
+
+def test_every_accepted_task_ends_once_although_servers_are_killed(
     service: Path, tmp_path: Path, unused_port: int
 ) -> None:
-    count = int(os.environ.get("MODELPORT_TEST_TASKS", "400"))
-    data, port_file = tmp_path / "data", tmp_path / "port"
-    port_file.write_text(str(unused_port))
-    url = f"http://127.0.0.1:{unused_port}"
-    accepted: list[tuple[str, str]] = []
-    server = start(service, data, port_file)
+    """Killed twice while tasks come, run and wait, and started again on the same folder."""
+    count = int(os.environ.get("MODELPORT_TEST_TASKS", "500"))
+    data = tmp_path / "data"
+    environment = {"STARTS": str(tmp_path / "starts")}
+
+    def begin() -> "subprocess.Popen[bytes]":
+        return start(service, data, unused_port, environment=environment)
+
+    server = begin()
     try:
-        with SyncHTTPClient(url) as client:
-            for number in range(count):
-                kind = "once" if number % 2 else "again"
-                task = getattr(client, kind).submit(number=number, seconds=0.01)
-                accepted.append((kind, task.id))
-        # In the middle: some are over, some run, some wait.
-        server.send_signal(signal.SIGKILL)
-        server.wait()
-        server = start(service, data, port_file)
-        with SyncHTTPClient(url) as client:
-            endings = {task_id: "" for _, task_id in accepted}
+        with SyncHTTPClient(f"http://127.0.0.1:{unused_port}"):
+            pass  # It is ready.
+        with contextlib.closing(sqlite3.connect(data / "tasks.sqlite")) as database:
+            database.executescript(ENDS_ARE_COUNTED)
+        submitters = Submitters(unused_port, count)
+        for kill_at in (count // 3, count * 2 // 3):
+            until(partial(submitters.have, kill_at))
+            server.kill()
+            server.wait()
+            server = begin()
+        submitters.join()
 
-            def all_over() -> bool:
-                for kind, task_id in accepted:
-                    if not endings[task_id]:
-                        status = getattr(client, kind).get_status(task_id=task_id)
-                        endings[task_id] = str(status) if status.is_over else ""
-                return all(endings.values())
+        def all_over() -> bool:
+            with contextlib.closing(sqlite3.connect(data / "tasks.sqlite")) as database:
+                query = "SELECT count(*) FROM tasks WHERE state IN ('queued', 'running')"
+                (left,) = database.execute(query).fetchone()
+                return bool(left == 0)
 
-            until(all_over)
+        until(all_over)
+        endings = {}
+        with SyncHTTPClient(f"http://127.0.0.1:{unused_port}") as client:
+            for task_id, (kind, _) in submitters.accepted.items():
+                endings[task_id] = str(getattr(client, kind).get_status(task_id=task_id))
     finally:
         server.kill()
         server.wait()
-    starts = [tuple(line.split()) for line in (tmp_path / "starts").read_text().splitlines()]
-    for number, (kind, task_id) in enumerate(accepted):
-        runs = starts.count((kind, str(number)))
-        if kind == "once":
+    with contextlib.closing(sqlite3.connect(data / "tasks.sqlite")) as database:
+        ends = dict(database.execute("SELECT id, count(*) FROM ends GROUP BY id").fetchall())
+        tasks = dict(database.execute("SELECT id, reason FROM tasks").fetchall())
+    starts = started(tmp_path)
+    # One task for each number, although some were submitted again after the server had gone.
+    assert len(submitters.accepted) == count
+    assert ends == dict.fromkeys(tasks, 1)
+    assert set(submitters.accepted) == set(tasks)
+    interrupted = 0
+    for task_id, (kind, number) in submitters.accepted.items():
+        runs = starts[f"{kind} {number}"]
+        if kind == "again":
+            assert (runs >= 1, endings[task_id]) == (True, "completed")
+        elif endings[task_id] == "failed":
+            interrupted += 1
             assert runs <= 1
-            assert endings[task_id] in ("completed", "failed")
-            assert runs == 1 or endings[task_id] == "failed"
+            assert "it is not run again" in tasks[task_id]
         else:
-            assert runs >= 1
-            assert endings[task_id] == "completed"
-    interrupted = sum(ending == "failed" for ending in endings.values())
-    assert interrupted <= 8
+            assert (runs, endings[task_id]) == (1, "completed")
+    # Those that were running, and no others.
+    assert interrupted <= 2 * 8
+
+
+def test_two_servers_share_one_queue(serve: Serve, tmp_path: Path) -> None:
+    options = ("--task-concurrency", "1", "--task-lease-secs", "3")
+    with serve(*options) as here:
+        _, once = ask(here, "POST", "/once/submit", {"number": 1, "seconds": 30})
+        _, again = ask(here, "POST", "/again/submit", {"number": 2, "seconds": 3})
+        _, patient = ask(here, "POST", "/patient/submit", {"steps": 10_000})
+        until(lambda: started(tmp_path) == {"once 1": 1, "again 2": 1})
+        with serve(*options) as there:
+            # One is busy, so the other does it; both tell of all.
+            _, third = ask(here, "POST", "/again/submit", {"number": 3})
+            assert over(there, third["task_id"], "again")["status"] == "completed"
+            assert ask(here, "GET", f"/again/get?task_id={third['task_id']}") == (200, 6)
+            assert started(tmp_path)["again 2"] == 1
+            # Cancelled by the one that does not run it.
+            path = f"/patient/cancel?task_id={patient['task_id']}"
+            status = ask(there, "PUT", path)
+            assert status == (200, {"task_id": patient["task_id"], "status": "canceled"})
+            here.process.kill()
+            here.process.wait()
+            failed = over(there, once["task_id"], "once")
+            assert failed["status"] == "failed"
+            assert "the server that ran it ended" in failed["reason"]
+            assert over(there, again["task_id"], "again")["status"] == "completed"
+    assert started(tmp_path) == {"once 1": 1, "again 2": 2, "again 3": 1}
+
+
+def test_server_that_hangs_loses_its_tasks_when_its_lease_runs_out(
+    serve: Serve, tmp_path: Path
+) -> None:
+    with serve("--task-lease-secs", "1") as here:
+        _, once = ask(here, "POST", "/once/submit", {"number": 1, "seconds": 2})
+        _, again = ask(here, "POST", "/again/submit", {"number": 2, "seconds": 2})
+        until(lambda: len(started(tmp_path)) == 2)
+        with serve("--task-lease-secs", "1") as there:
+            here.process.send_signal(signal.SIGSTOP)
+            try:
+                assert over(there, once["task_id"], "once")["status"] == "failed"
+                until(lambda: started(tmp_path)["again 2"] == 2)
+            finally:
+                here.process.send_signal(signal.SIGCONT)
+            # What it has done meanwhile does not count.
+            assert over(there, again["task_id"], "again")["status"] == "completed"
+            until(lambda: any("another server's by now" in line for line in here.lines))
+            assert over(here, once["task_id"], "once")["status"] == "failed"
+    assert started(tmp_path) == {"once 1": 1, "again 2": 2}
+
+
+def started(folder: Path) -> Counter[str]:
+    """How often each task was started, by its kind and number."""
+    file = folder / "starts"
+    return Counter(file.read_text().splitlines() if file.exists() else ())

@@ -11,6 +11,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from modelport.errors import Cancelled, InvalidRequest, ModelportError, NotFound, Unavailable
@@ -21,6 +22,9 @@ __all__ = ["TaskEndpoint", "TaskOptions", "Tasks", "new_task_id"]
 
 REPORT_S = 0.5
 """How old a report of progress may be when its owner looks."""
+
+FINISH_AGAIN_S = 1.0
+"""Between two tries to write the end of a task to a disk that is full."""
 
 log = logging.getLogger("modelport.tasks")
 
@@ -110,20 +114,24 @@ class Tasks:
         *,
         priority: int = 0,
         idempotency_key: str = "",
+        webhook: str = "",
     ) -> Task:
         """Accept a task; when this returns it is on disk.
+
+        The file of a request is the store's from here on, whatever comes of this call.
 
         Raises:
             NotFound: There is no such endpoint.
             Overloaded: Too many tasks wait.
             Conflict: The idempotency key came with another request before.
-            Unavailable: The server is going down.
+            Unavailable: The server is going down, or its disk is full.
         """
-        row = self._endpoints.get(endpoint)
-        if row is None:
-            raise NotFound(f"no task is called '{endpoint}'")
-        if self._is_closing:
-            raise Unavailable("the server is going down and takes no more tasks")
+        try:
+            row = self._endpoint(endpoint)
+        except ModelportError:
+            if request.file is not None:
+                request.file.unlink(missing_ok=True)
+            raise
         new = NewTask(
             id=new_task_id(),
             owner=owner,
@@ -133,10 +141,29 @@ class Tasks:
             retry=row.retry,
             expires_s=row.expires_s,
             idempotency_key=idempotency_key,
+            webhook=webhook,
         )
         task = await asyncio.wrap_future(self._store.submit(new))
         self._may_claim.set()
         return task
+
+    def _endpoint(self, name: str) -> TaskEndpoint:
+        row = self._endpoints.get(name)
+        if row is None:
+            raise NotFound(f"no task is called '{name}'")
+        if self._is_closing:
+            raise Unavailable("the server is going down and takes no more tasks")
+        return row
+
+    def new_file(self) -> Path:
+        """Give a place for a body that is too large for memory.
+
+        Whoever writes it gives it on, as a request or an answer, or deletes it.
+
+        Raises:
+            Unavailable: There is no room on the disk.
+        """
+        return self._store.new_file()
 
     async def get(self, owner: str, task_id: str) -> Task:
         """Look at a task.
@@ -180,9 +207,10 @@ class Tasks:
             NotFound: There is none, or it is somebody else's.
             InvalidRequest: It is not over yet.
         """
-        task, request = await asyncio.wrap_future(self._store.request(owner, task_id))
+        task = await self.get(owner, task_id)
         if not task.state.is_over:
             raise InvalidRequest(f"task {task_id} is not completed yet")
+        task, request = await asyncio.wrap_future(self._store.request(owner, task_id))
         return await self.submit(task.endpoint, owner, request, priority=task.priority)
 
     async def counts(self) -> Mapping[tuple[str, TaskState], int]:
@@ -253,13 +281,25 @@ class Tasks:
     async def _finish(
         self, task_id: str, state: TaskState, result: Content | None, reason: str
     ) -> None:
-        try:
-            finishing = asyncio.wrap_future(self._store.finish(task_id, state, result, reason))
-            if not await asyncio.shield(finishing):
-                log.warning("task %s was taken over by another server; its result is lost", task_id)
-        except Exception:
-            # A full disk, say. Its lease runs out, and then its author's policy decides.
-            log.exception("the end of task %s could not be written", task_id)
+        """Write the end of a task, for as long as its lease lasts."""
+        until_s = asyncio.get_running_loop().time() + self._options.lease_s
+        while True:
+            try:
+                finishing = asyncio.wrap_future(self._store.finish(task_id, state, result, reason))
+                if not await asyncio.shield(finishing):
+                    log.warning("task %s is another server's by now; its result is lost", task_id)
+                return
+            except Unavailable:
+                if result is not None:
+                    # There is no room for the result, but there may be for its end.
+                    state, result = TaskState.FAILED, None
+                    reason = "its result could not be kept: the server's disk is full or broken"
+                    continue
+                log.exception("the end of task %s could not be written", task_id)
+            if asyncio.get_running_loop().time() > until_s:
+                # What becomes of it now is for its author's policy to say.
+                return
+            await asyncio.sleep(FINISH_AGAIN_S)
 
     async def _renew(self) -> None:
         progress = {task_id: running.take_report() for task_id, running in self._running.items()}
@@ -272,7 +312,7 @@ class Tasks:
         for task_id in beat.lost:
             running = self._running.get(task_id)
             if running is not None:
-                log.warning("task %s is not this server's any more: its lease ran out", task_id)
+                log.warning("task %s is another server's by now: its lease ran out", task_id)
                 running.drop()
 
     async def _recover(self) -> None:

@@ -180,6 +180,7 @@ class Server:
             self.tasks,
             concurrency=self.settings.task_concurrency,
             now_ns=self.clock.now_ns,
+            max_upload_bytes=self.settings.max_upload_size,
         )
 
     def _speak_http2(self, listener: HttpServer) -> asyncio.Protocol:
@@ -458,12 +459,18 @@ def _tasks(settings: Settings, services: "Services | None") -> "Tasks | None":
 
     path = Path(settings.data_dir).expanduser() / "tasks.sqlite"
     try:
-        store = SqliteTasks(path, time.time, most_queued=settings.task_queue_size)
+        store = SqliteTasks(
+            path,
+            time.time,
+            most_queued=settings.task_queue_size,
+            most_bytes=settings.task_store_size,
+        )
     except (OSError, sqlite3.Error) as exc:
         raise StartFailed(
             f"tasks cannot be kept in {path}: {exc}; choose another folder with --data-dir"
         ) from exc
-    return Tasks(store, TaskOptions(keep_s=settings.task_retention_secs))
+    options = TaskOptions(lease_s=settings.task_lease_secs, keep_s=settings.task_retention_secs)
+    return Tasks(store, options)
 
 
 def _spool(settings: Settings) -> Spool:

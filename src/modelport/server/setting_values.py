@@ -17,6 +17,7 @@ __all__ = [
     "COUNT",
     "DEPTH",
     "HEADER_PATTERN",
+    "LEASE",
     "METRICS_SETTING",
     "OPTIONAL_PORT",
     "PATH",
@@ -233,6 +234,17 @@ def _secret(text: str) -> str:
     return text
 
 
+def _lease(text: str) -> float:
+    # Below, a process that is merely busy for a moment would be taken for dead.
+    try:
+        seconds = _seconds(text)
+    except ValueError:
+        seconds = 0.0
+    if seconds < 1:
+        raise ValueError("a number of seconds from 1 on")
+    return seconds
+
+
 def _restriction(text: str) -> Restriction:
     expected = "CATEGORY[,CATEGORY...]:HEADER=VALUE, such as model-repository:x-admin=secret"
     names, colon, assignment = text.partition(":")
@@ -318,6 +330,7 @@ DEPTH = Kind("N", _depth)
 PIXELS = Kind("N", _pixels)
 SIZE = Kind("BYTES", _size)
 SECONDS = Kind("SECONDS", _seconds)
+LEASE = Kind("SECONDS", _lease)
 PORT = Kind("PORT", _port)
 OPTIONAL_PORT = Kind("PORT|off", _optional_port)
 SECRET = Kind("KEY|@FILE", _secret)

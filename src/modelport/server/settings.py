@@ -197,6 +197,19 @@ class Settings(Record):
         values.COUNT,
         "Tasks that may wait; further ones are refused with 429",
     )
+    task_lease_secs: float = _setting(
+        15.0,
+        Group.LIMITS,
+        values.LEASE,
+        "How long after a server was last heard of its tasks are taken for interrupted, where"
+        " several servers share a data folder",
+    )
+    task_store_size: int = _setting(
+        16 * 1024**3,
+        Group.LIMITS,
+        values.SIZE,
+        "Most bytes of the requests and results of all tasks, those that are over included",
+    )
     task_retention_secs: float = _setting(
         86_400.0,
         Group.LIMITS,

@@ -11,23 +11,34 @@ disk; from there on it ends in exactly one of three states, whatever happens to 
 
 Several processes may share a store. Who claims a task gets a lease and renews it; a lease that has
 run out belongs to nobody, and its task has been interrupted.
+
+Who wants to hear of the end of a task names a webhook. The notice of it is written with the end
+itself, so one cannot be without the other; it is handed out, under a lease likewise, until somebody
+says that it has arrived.
 """
 
 import enum
+import errno
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
+
+from modelport.errors import Unavailable
 
 __all__ = [
     "Claim",
     "Content",
     "Heartbeat",
     "NewTask",
+    "Notice",
     "Retry",
     "Task",
     "TaskState",
     "TaskStore",
+    "unwritable",
+    "unwritable_by",
 ]
 
 Headers = Sequence[tuple[str, str]]
@@ -63,13 +74,15 @@ class Content:
 
     Attributes:
         headers: Those that matter to who reads the body.
-        body: Whole.
+        body: Whole; empty if it lies in a file.
         status: Of an answer; 0 for a request.
+        file: Where the body lies, if it is too large to be held in memory.
     """
 
     headers: Headers = ()
     body: bytes = b""
     status: int = 0
+    file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +100,7 @@ class NewTask:
         expires_s: Seconds after which a task that has not been started fails; 0 for never.
         idempotency_key: A second task of the same owner and endpoint with it is the first one;
             "" for none.
+        webhook: URL that is told when the task is over; "" for none.
     """
 
     id: str
@@ -98,6 +112,7 @@ class NewTask:
     most_attempts: int = 3
     expires_s: float = 0.0
     idempotency_key: str = ""
+    webhook: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,19 +164,50 @@ class Heartbeat:
     lost: frozenset[str] = field(default_factory=frozenset)
 
 
-class TaskStore(Protocol):
-    """Keeps tasks. Every method may be called from any thread, and none blocks.
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """That a task is over, for a webhook.
 
-    What a method promises holds when its future is done: written tasks are on disk then. Futures
-    fail with a :class:`~modelport.errors.ModelportError`, or with what the disk said.
+    Attributes:
+        id: The same each time the notice is handed out.
+        url: Of the webhook.
+        task: That is over.
+        attempts: How often it was handed out, this time included.
     """
+
+    id: int
+    url: str
+    task: Task
+    attempts: int
+
+
+class TaskStore(Protocol):
+    """Keeps tasks. Every method may be called from any thread, and none waits for the disk.
+
+    What a method promises holds when its future is done: written tasks are on disk then, with
+    their bodies. Futures fail with a :class:`~modelport.errors.ModelportError`; with
+    :class:`~modelport.errors.Unavailable` where the disk is full or broken, and nothing of what was
+    asked has happened then.
+    """
+
+    def new_file(self) -> Path:
+        """Give a place for a body that is too large for memory.
+
+        Whoever writes it gives it to ``submit`` or ``finish``, who then own it whatever comes of
+        the call, or deletes it. What a crash leaves is deleted by a later ``recover``.
+
+        Raises:
+            Unavailable: There is no room on the disk.
+        """
+        ...
 
     def submit(self, task: NewTask) -> "Future[Task]":
         """Accept a task; the one of before, if its idempotency key is known.
 
         Raises:
-            Overloaded: As many wait as may wait.
+            Overloaded: As many wait as may wait, or as much is kept as may be.
             Conflict: The idempotency key came with another request before.
+            Unavailable: There is no room on the disk.
         """
         ...
 
@@ -190,10 +236,10 @@ class TaskStore(Protocol):
         ...
 
     def recover(self) -> "Future[int]":
-        """Deal with tasks whose process has gone, and with those that waited too long.
+        """Deal with what processes that have gone left, and with tasks that waited too long.
 
         Returns:
-            How many have changed.
+            How many tasks have changed.
         """
         ...
 
@@ -210,7 +256,10 @@ class TaskStore(Protocol):
         ...
 
     def request(self, owner: str, task_id: str) -> "Future[tuple[Task, Content]]":
-        """Look at a task and what it asked, to ask it again."""
+        """Look at a task and what it asked, to ask it again.
+
+        A body in a file has a name of its own there, as if it had been written to ``new_file``.
+        """
         ...
 
     def owned(
@@ -240,14 +289,37 @@ class TaskStore(Protocol):
         """
         ...
 
+    def notices(self, count: int, lease_s: float) -> "Future[list[Notice]]":
+        """Take notices that are due; nobody else is given them before the lease has run out."""
+        ...
+
+    def settle(self, notice_id: int, again_in_s: float | None) -> "Future[None]":
+        """Forget a notice (``None``), or have it be due again after so many seconds."""
+        ...
+
     def counts(self) -> "Future[Mapping[tuple[str, TaskState], int]]":
         """How many there are, by endpoint and state, of all owners."""
         ...
 
     def prune(self, older_than_s: float) -> "Future[int]":
-        """Forget tasks that have been over for so many seconds. Returns how many."""
+        """Forget tasks that have been over for so many seconds, with their bodies and notices.
+
+        Returns:
+            How many.
+        """
         ...
 
     def close(self) -> None:
         """Finish what was asked for, and let go of the store. Idempotent."""
         ...
+
+
+def unwritable(*, is_full: bool) -> Unavailable:
+    """Make the error for a disk that takes nothing."""
+    what = "the server's disk is full" if is_full else "the server cannot write to its disk now"
+    return Unavailable(f"{what}, so nothing was accepted; try again later")
+
+
+def unwritable_by(exc: OSError) -> Unavailable:
+    """The same, of what the system said."""
+    return unwritable(is_full=exc.errno in (errno.ENOSPC, errno.EDQUOT))

@@ -1,32 +1,53 @@
-"""Tasks in one SQLite file; see :class:`modelport.stores.base.TaskStore`."""
+"""Tasks in one SQLite file; see :class:`modelport.stores.base.TaskStore`.
 
+What is counted (how many wait, how many bytes are kept) and what follows from an end (the notice to
+a webhook) is done by triggers: no way of ending a task can forget it.
+"""
+
+import hashlib
 import json
 import os
 import secrets
 import socket
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
-from modelport.errors import Conflict, NotFound, Overloaded
+from modelport.errors import Conflict, NotFound, Overloaded, Unavailable
 from modelport.stores.base import (
     Claim,
     Content,
     Heartbeat,
     NewTask,
+    Notice,
     Retry,
     Task,
     TaskState,
+    unwritable_by,
 )
+from modelport.stores.bodies import BodyFiles
 from modelport.stores.sqlite import Database
 
 __all__ = ["SqliteTasks"]
 
 MOST_LISTED = 1000
+INLINE_BYTES = 128 << 10
+"""Bodies up to this are kept in the database: beyond, SQLite is slower than a file system."""
+KEPT_FREE_BYTES = 256 << 20
+"""Of the disk, for everybody else, and for the results of what was accepted."""
+FLUSHERS = 4
+"""Threads that bring large bodies to the disk while the database goes on."""
+SEEN_EVERY_S = 3600.0
+FORGOTTEN_AFTER_S = 86_400.0
+"""Without a sign of life a process of another host is taken for gone, as far as files go."""
 
+T = TypeVar("T")
+
+_VERSION = 1
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS tasks (
+CREATE TABLE tasks (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
     owner TEXT NOT NULL,
@@ -36,6 +57,8 @@ CREATE TABLE IF NOT EXISTS tasks (
     retry TEXT NOT NULL,
     most_attempts INTEGER NOT NULL,
     idempotency_key TEXT,
+    digest BLOB,
+    webhook TEXT,
     created_s REAL NOT NULL,
     expires_s REAL NOT NULL,
     started_s REAL NOT NULL DEFAULT 0,
@@ -48,51 +71,117 @@ CREATE TABLE IF NOT EXISTS tasks (
     worker TEXT,
     lease_s REAL NOT NULL DEFAULT 0
 );
-CREATE INDEX IF NOT EXISTS waiting ON tasks (state, endpoint, priority, number);
-CREATE INDEX IF NOT EXISTS owned ON tasks (owner, number);
-CREATE UNIQUE INDEX IF NOT EXISTS keyed ON tasks (owner, endpoint, idempotency_key)
+CREATE INDEX waiting ON tasks (endpoint, priority, number) WHERE state = 'queued';
+CREATE INDEX running ON tasks (lease_s) WHERE state = 'running';
+CREATE INDEX expiring ON tasks (expires_s) WHERE state = 'queued' AND expires_s != 0;
+CREATE INDEX ended ON tasks (finished_s) WHERE state IN ('completed', 'failed', 'canceled');
+CREATE INDEX owned ON tasks (owner, number);
+CREATE UNIQUE INDEX keyed ON tasks (owner, endpoint, idempotency_key)
     WHERE idempotency_key IS NOT NULL;
-CREATE TABLE IF NOT EXISTS contents (
+CREATE TABLE contents (
     task INTEGER NOT NULL REFERENCES tasks (number) ON DELETE CASCADE,
     is_result INTEGER NOT NULL,
     status INTEGER NOT NULL,
     headers TEXT NOT NULL,
+    size INTEGER NOT NULL,
     body BLOB NOT NULL,
+    file TEXT,
     PRIMARY KEY (task, is_result)
 );
-CREATE TABLE IF NOT EXISTS workers (
+CREATE UNIQUE INDEX filed ON contents (file) WHERE file IS NOT NULL;
+CREATE TABLE notices (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    task INTEGER NOT NULL REFERENCES tasks (number) ON DELETE CASCADE,
+    due_s REAL NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX due ON notices (due_s);
+CREATE INDEX noticed ON notices (task);
+CREATE TABLE workers (
     id TEXT PRIMARY KEY,
     host TEXT NOT NULL,
     process INTEGER NOT NULL,
-    process_started TEXT NOT NULL
+    process_started TEXT NOT NULL,
+    seen_s REAL NOT NULL
 );
+CREATE TABLE totals (queued INTEGER NOT NULL, bytes INTEGER NOT NULL);
+INSERT INTO totals VALUES (0, 0);
+CREATE TRIGGER queued AFTER INSERT ON tasks WHEN NEW.state = 'queued' BEGIN
+    UPDATE totals SET queued = queued + 1;
+END;
+CREATE TRIGGER moved AFTER UPDATE OF state ON tasks
+WHEN (OLD.state = 'queued') != (NEW.state = 'queued') BEGIN
+    UPDATE totals SET queued = queued + (NEW.state = 'queued') - (OLD.state = 'queued');
+END;
+CREATE TRIGGER kept AFTER INSERT ON contents BEGIN
+    UPDATE totals SET bytes = bytes + NEW.size;
+END;
+CREATE TRIGGER dropped AFTER DELETE ON contents BEGIN
+    UPDATE totals SET bytes = bytes - OLD.size;
+END;
+CREATE TRIGGER over AFTER UPDATE OF state ON tasks
+WHEN NEW.webhook IS NOT NULL AND NEW.state IN ('completed', 'failed', 'canceled')
+BEGIN
+    INSERT INTO notices (task, due_s) VALUES (NEW.number, NEW.finished_s);
+END;
 """
 
 
 class SqliteTasks:
-    """Keeps tasks in one file.
+    """Keeps tasks in one file, and large bodies in a folder of the same name beside it.
 
     Args:
         path: Of the file; made if it is not there.
         now_s: The time of day, in seconds since 1970: leases are compared between processes.
         most_queued: Tasks of all owners and endpoints that may wait.
+        most_bytes: Of the bodies of all tasks, those that are over included, beyond which no new
+            ones are accepted.
+        kept_free_bytes: Of the disk, below which no new ones are accepted.
+
+    Raises:
+        sqlite3.Error: If the file cannot be opened, is no database, or has another schema.
     """
 
     def __init__(
-        self, path: Path, now_s: Callable[[], float], *, most_queued: int = 10_000
+        self,
+        path: Path,
+        now_s: Callable[[], float],
+        *,
+        most_queued: int = 10_000,
+        most_bytes: int = 16 << 30,
+        kept_free_bytes: int = KEPT_FREE_BYTES,
     ) -> None:
         self._now_s = now_s
         self._most_queued = most_queued
+        self._most_bytes = most_bytes
         self._worker = secrets.token_hex(8)
-        self._database = Database(path, _SCHEMA)
+        self._bodies = BodyFiles(path.with_suffix(""), self._worker, kept_free_bytes)
+        self._is_swept = False
+        self._database = Database(path, _SCHEMA, _VERSION)
+        self._flushing = ThreadPoolExecutor(FLUSHERS, thread_name_prefix="store bodies")
         self._database.call(self._register).result()
 
     def __repr__(self) -> str:
         return f"<SqliteTasks {self._database}>"
 
+    def new_file(self) -> Path:
+        """See :meth:`modelport.stores.base.TaskStore.new_file`."""
+        self._bodies.check_room()
+        return self._bodies.new()
+
     def submit(self, task: NewTask) -> "Future[Task]":
         """See :meth:`modelport.stores.base.TaskStore.submit`."""
-        return self._database.call(lambda connection: self._submit(connection, task))
+        try:
+            self._bodies.check_room(len(task.request.body))
+        except Unavailable:
+            self._abandon(task.request)
+            raise
+        digest = None
+        if task.idempotency_key and task.request.file is None:
+            digest = hashlib.blake2b(task.request.body, digest_size=16).digest()
+        return self._keeping(
+            task.request, lambda connection, kept: self._submit(connection, task, kept, digest)
+        )
 
     def claim(self, endpoints: Mapping[str, int], lease_s: float) -> "Future[list[Claim]]":
         """See :meth:`modelport.stores.base.TaskStore.claim`."""
@@ -111,17 +200,17 @@ class SqliteTasks:
     ) -> "Future[bool]":
         """See :meth:`modelport.stores.base.TaskStore.finish`."""
 
-        def finish(connection: sqlite3.Connection) -> bool:
+        def finish(connection: sqlite3.Connection, kept: Content) -> bool:
             row = connection.execute(
                 "UPDATE tasks SET state = ?, reason = ?, finished_s = ?, worker = NULL "
                 "WHERE id = ? AND worker = ? AND state = 'running' RETURNING number",
                 (state, reason, self._now_s(), task_id, self._worker),
             ).fetchone()
             if row is not None and result is not None:
-                _write_content(connection, row["number"], True, result)
+                _write_content(connection, row["number"], True, kept)
             return row is not None
 
-        return self._database.call(finish)
+        return self._keeping(result or Content(), finish)
 
     def give_back(self, task_ids: Sequence[str], reason: str) -> "Future[None]":
         """See :meth:`modelport.stores.base.TaskStore.give_back`."""
@@ -138,7 +227,7 @@ class SqliteTasks:
 
     def recover(self) -> "Future[int]":
         """See :meth:`modelport.stores.base.TaskStore.recover`."""
-        return self._database.call(self._recover)
+        return self._then_removing(self._database.call(self._recover))
 
     def get(self, owner: str, task_id: str) -> "Future[Task]":
         """See :meth:`modelport.stores.base.TaskStore.get`."""
@@ -149,7 +238,7 @@ class SqliteTasks:
 
         def result(connection: sqlite3.Connection) -> tuple[Task, Content | None]:
             row = _find(connection, owner, task_id)
-            return _task(row), _read_content(connection, row["number"], True)
+            return _task(row), self._read_content(connection, row["number"], True)
 
         return self._database.call(result)
 
@@ -158,7 +247,13 @@ class SqliteTasks:
 
         def request(connection: sqlite3.Connection) -> tuple[Task, Content]:
             row = _find(connection, owner, task_id)
-            return _task(row), _read_content(connection, row["number"], False) or Content()
+            content = self._read_content(connection, row["number"], False) or Content()
+            if content.file is not None:
+                # Whoever forgets the task waits for this transaction, so the file is there.
+                content = Content(
+                    content.headers, file=self._bodies.another_name(content.file.name)
+                )
+            return _task(row), content
 
         return self._database.call(request)
 
@@ -210,6 +305,22 @@ class SqliteTasks:
 
         return self._database.call(cancel)
 
+    def notices(self, count: int, lease_s: float) -> "Future[list[Notice]]":
+        """See :meth:`modelport.stores.base.TaskStore.notices`."""
+        return self._database.call(lambda connection: self._notices(connection, count, lease_s))
+
+    def settle(self, notice_id: int, again_in_s: float | None) -> "Future[None]":
+        """See :meth:`modelport.stores.base.TaskStore.settle`."""
+
+        def settle(connection: sqlite3.Connection) -> None:
+            if again_in_s is None:
+                connection.execute("DELETE FROM notices WHERE id = ?", (notice_id,))
+            else:
+                due_s = self._now_s() + again_in_s
+                connection.execute("UPDATE notices SET due_s = ? WHERE id = ?", (due_s, notice_id))
+
+        return self._database.call(settle)
+
     def counts(self) -> "Future[Mapping[tuple[str, TaskState], int]]":
         """See :meth:`modelport.stores.base.TaskStore.counts`."""
 
@@ -224,27 +335,128 @@ class SqliteTasks:
     def prune(self, older_than_s: float) -> "Future[int]":
         """See :meth:`modelport.stores.base.TaskStore.prune`."""
 
-        def prune(connection: sqlite3.Connection) -> int:
-            return connection.execute(
-                "DELETE FROM tasks WHERE state IN ('completed', 'failed', 'canceled') "
-                "AND finished_s < ?",
-                (self._now_s() - older_than_s,),
-            ).rowcount
+        def prune(connection: sqlite3.Connection) -> tuple[int, list[str]]:
+            before_s = self._now_s() - older_than_s
+            # Of every state that is over, as the index knows them.
+            over = "state IN ('completed', 'failed', 'canceled') AND finished_s < ?"
+            files = connection.execute(
+                "SELECT file FROM contents WHERE file IS NOT NULL AND task IN "
+                f"(SELECT number FROM tasks WHERE {over})",
+                (before_s,),
+            ).fetchall()
+            deleted = connection.execute(f"DELETE FROM tasks WHERE {over}", (before_s,)).rowcount
+            return deleted, [row["file"] for row in files]
 
-        return self._database.call(prune)
+        return self._then_removing(self._database.call(prune))
 
     def close(self) -> None:
         """See :meth:`modelport.stores.base.TaskStore.close`."""
+        self._flushing.shutdown()
         self._database.close()
+
+    # Bodies.
+
+    def _keeping(
+        self, content: Content, statement: Callable[[sqlite3.Connection, Content], T]
+    ) -> "Future[T]":
+        """Run a statement that writes a content, once its body is on disk if it goes to a file.
+
+        The file is deleted if the statement did not use it.
+        """
+        if content.file is None and len(content.body) <= INLINE_BYTES:
+            return self._database.call(lambda connection: statement(connection, content))
+        outer: Future[T] = Future()
+
+        def keep() -> None:
+            if not outer.set_running_or_notify_cancel():
+                self._abandon(content)
+                return
+            kept = content
+            try:
+                kept = self._flushed(content)
+                inner = self._database.call(
+                    lambda connection: (statement(connection, kept), _is_named(connection, kept))
+                )
+            except BaseException as exc:
+                self._abandon(kept)
+                outer.set_exception(exc)
+                return
+            inner.add_done_callback(done(kept))
+
+        def done(kept: Content) -> Callable[["Future[tuple[T, bool]]"], None]:
+            def settle(inner: "Future[tuple[T, bool]]") -> None:
+                error = inner.exception()
+                if error is not None or not inner.result()[1]:
+                    self._abandon(kept)
+                if error is not None:
+                    outer.set_exception(error)
+                else:
+                    outer.set_result(inner.result()[0])
+
+            return settle
+
+        try:
+            self._flushing.submit(keep)
+        except RuntimeError:
+            self._abandon(content)
+            raise Unavailable("the server is going down and takes no more tasks") from None
+        return outer
+
+    def _flushed(self, content: Content) -> Content:
+        try:
+            if content.file is None:
+                file = self._bodies.write(content.body)
+                return Content(content.headers, b"", content.status, file)
+            self._bodies.flush(content.file)
+        except OSError as exc:
+            raise unwritable_by(exc) from exc
+        return content
+
+    def _abandon(self, content: Content) -> None:
+        if content.file is not None:
+            self._bodies.remove([content.file.name])
+
+    def _then_removing(self, call: "Future[tuple[int, list[str]]]") -> "Future[int]":
+        """Delete files once what named them is gone for good."""
+        outer: Future[int] = Future()
+
+        def settle(inner: "Future[tuple[int, list[str]]]") -> None:
+            error = inner.exception()
+            if error is not None:
+                outer.set_exception(error)
+                return
+            count, names = inner.result()
+            self._bodies.remove(names)
+            outer.set_result(count)
+
+        outer.set_running_or_notify_cancel()
+        call.add_done_callback(settle)
+        return outer
+
+    def _read_content(
+        self, connection: sqlite3.Connection, number: int, is_result: bool
+    ) -> Content | None:
+        row = connection.execute(
+            "SELECT * FROM contents WHERE task = ? AND is_result = ?", (number, is_result)
+        ).fetchone()
+        if row is None:
+            return None
+        headers = tuple((name, value) for name, value in json.loads(row["headers"]))
+        file = self._bodies.path(row["file"]) if row["file"] is not None else None
+        return Content(headers, row["body"], row["status"], file)
+
+    # Statements.
 
     def _register(self, connection: sqlite3.Connection) -> None:
         process = os.getpid()
         connection.execute(
-            "INSERT INTO workers VALUES (?, ?, ?, ?)",
-            (self._worker, socket.gethostname(), process, _started(process)),
+            "INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?)",
+            (self._worker, _host(), process, _started(process), self._now_s()),
         )
 
-    def _submit(self, connection: sqlite3.Connection, task: NewTask) -> Task:
+    def _submit(
+        self, connection: sqlite3.Connection, task: NewTask, kept: Content, digest: bytes | None
+    ) -> Task:
         now_s = self._now_s()
         if task.idempotency_key:
             row = connection.execute(
@@ -252,25 +464,28 @@ class SqliteTasks:
                 (task.owner, task.endpoint, task.idempotency_key),
             ).fetchone()
             if row is not None:
-                asked = _read_content(connection, row["number"], False)
-                if asked is not None and asked.body != task.request.body:
+                if digest is not None and row["digest"] not in (None, digest):
                     raise Conflict(
                         "the idempotency key was used before with another request; use a new key "
                         "for each request"
                     )
                 return _task(row)
-        (queued,) = connection.execute(
-            "SELECT count(*) FROM tasks WHERE state = 'queued'"
-        ).fetchone()
+        queued, size = connection.execute("SELECT queued, bytes FROM totals").fetchone()
         if queued >= self._most_queued:
             raise Overloaded(
                 f"{queued} tasks wait already, which is as many as may; try again later",
                 retry_after_s=5,
             )
+        if size + _size(kept) > self._most_bytes:
+            raise Overloaded(
+                f"the tasks that are kept have {size} bytes together, and {self._most_bytes} is "
+                "the most; those that are over are forgotten after a while, so try again later",
+                retry_after_s=60,
+            )
         row = connection.execute(
             "INSERT INTO tasks (id, owner, endpoint, state, priority, retry, most_attempts, "
-            "idempotency_key, created_s, expires_s) VALUES (?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?) "
-            "RETURNING *",
+            "idempotency_key, digest, webhook, created_s, expires_s) "
+            "VALUES (?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
             (
                 task.id,
                 task.owner,
@@ -279,11 +494,13 @@ class SqliteTasks:
                 task.retry,
                 task.most_attempts,
                 task.idempotency_key or None,
+                digest,
+                task.webhook or None,
                 now_s,
                 now_s + task.expires_s if task.expires_s else 0,
             ),
         ).fetchone()
-        _write_content(connection, row["number"], False, task.request)
+        _write_content(connection, row["number"], False, kept)
         return _task(row)
 
     def _claim(
@@ -305,7 +522,7 @@ class SqliteTasks:
             # RETURNING knows no order.
             rows.sort(key=lambda row: (row["priority"], row["number"]))
             for row in rows:
-                request = _read_content(connection, row["number"], False) or Content()
+                request = self._read_content(connection, row["number"], False) or Content()
                 claims.append(Claim(_task(row), request))
         return claims
 
@@ -335,8 +552,9 @@ class SqliteTasks:
                 )
         return Heartbeat(frozenset(cancelled), frozenset(lost))
 
-    def _recover(self, connection: sqlite3.Connection) -> int:
+    def _recover(self, connection: sqlite3.Connection) -> tuple[int, list[str]]:
         now_s = self._now_s()
+        self._stay_known(connection)
         gone = self._forget_dead_workers(connection)
         rows = connection.execute(
             "SELECT * FROM tasks WHERE state = 'running' AND (lease_s < ? OR worker IN "
@@ -349,17 +567,55 @@ class SqliteTasks:
             "started in time' WHERE state = 'queued' AND expires_s != 0 AND expires_s <= ?",
             (now_s, now_s),
         ).rowcount
-        return len(rows) + late
+        left: list[str] = []
+        if gone or not self._is_swept:
+            left = self._left_files(connection)
+            self._is_swept = True
+        return len(rows) + late, left
+
+    def _stay_known(self, connection: sqlite3.Connection) -> None:
+        seen = connection.execute(
+            "SELECT seen_s FROM workers WHERE id = ?", (self._worker,)
+        ).fetchone()
+        if seen is None or seen["seen_s"] < self._now_s() - SEEN_EVERY_S:
+            self._register(connection)
 
     def _forget_dead_workers(self, connection: sqlite3.Connection) -> list[str]:
         """Find processes of this host that have ended: no need to wait for their leases."""
         gone = []
-        host = socket.gethostname()
-        for row in connection.execute("SELECT * FROM workers WHERE host = ?", (host,)).fetchall():
-            if row["process_started"] and _started(row["process"]) != row["process_started"]:
+        for row in connection.execute("SELECT * FROM workers").fetchall():
+            if row["host"] == _host() and row["process_started"]:
+                is_gone = _started(row["process"]) != row["process_started"]
+            else:
+                is_gone = row["seen_s"] < self._now_s() - FORGOTTEN_AFTER_S
+            if is_gone:
                 gone.append(row["id"])
                 connection.execute("DELETE FROM workers WHERE id = ?", (row["id"],))
         return gone
+
+    def _left_files(self, connection: sqlite3.Connection) -> list[str]:
+        """Find bodies that no row names, and whose process writes no more rows."""
+        living = {row["id"] for row in connection.execute("SELECT id FROM workers")}
+        named = {
+            row["file"]
+            for row in connection.execute("SELECT file FROM contents WHERE file IS NOT NULL")
+        }
+        return [name for name in self._bodies.of_others(living) if name not in named]
+
+    def _notices(self, connection: sqlite3.Connection, count: int, lease_s: float) -> list[Notice]:
+        now_s = self._now_s()
+        rows = connection.execute(
+            "UPDATE notices SET due_s = ?, attempts = attempts + 1 WHERE id IN "
+            "(SELECT id FROM notices WHERE due_s <= ? ORDER BY due_s, id LIMIT ?) RETURNING *",
+            (now_s + lease_s, now_s, count),
+        ).fetchall()
+        notices = []
+        for row in sorted(rows, key=lambda row: int(row["id"])):
+            task = connection.execute(
+                "SELECT * FROM tasks WHERE number = ?", (row["task"],)
+            ).fetchone()
+            notices.append(Notice(row["id"], task["webhook"], _task(task), row["attempts"]))
+        return notices
 
     def _interrupt(
         self, connection: sqlite3.Connection, rows: Iterable[sqlite3.Row], reason: str
@@ -413,20 +669,31 @@ def _write_content(
     connection: sqlite3.Connection, number: int, is_result: bool, content: Content
 ) -> None:
     headers = json.dumps([list(pair) for pair in content.headers])
+    file = content.file.name if content.file is not None else None
     connection.execute(
-        "INSERT OR REPLACE INTO contents VALUES (?, ?, ?, ?, ?)",
-        (number, is_result, content.status, headers, content.body),
+        "INSERT INTO contents VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (number, is_result, content.status, headers, _size(content), content.body, file),
     )
 
 
-def _read_content(connection: sqlite3.Connection, number: int, is_result: bool) -> Content | None:
-    row = connection.execute(
-        "SELECT * FROM contents WHERE task = ? AND is_result = ?", (number, is_result)
-    ).fetchone()
-    if row is None:
-        return None
-    headers = tuple((name, value) for name, value in json.loads(row["headers"]))
-    return Content(headers, row["body"], row["status"])
+def _size(content: Content) -> int:
+    return len(content.body) if content.file is None else content.file.stat().st_size
+
+
+def _is_named(connection: sqlite3.Connection, content: Content) -> bool:
+    if content.file is None:
+        return False
+    query = "SELECT 1 FROM contents WHERE file = ?"
+    return connection.execute(query, (content.file.name,)).fetchone() is not None
+
+
+def _host() -> str:
+    """Name this host, and on it what sees the same process ids: containers may share a name."""
+    try:
+        space = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        space = ""
+    return f"{socket.gethostname()} {space}"
 
 
 def _started(process: int) -> str:

@@ -96,9 +96,11 @@ class TaskStoreSuite:
         request = Content((("a", "1"), ("A", "é")), bytes(range(256)) * 4000)
         new = stores.new(request=request)
         store.submit(new).result()
-        assert store.request("ann", new.id).result()[1] == request
+        again = store.request("ann", new.id).result()[1]
         (claim,) = claimed(store)
-        assert claim.request == request
+        for content in (again, claim.request):
+            assert content.headers == request.headers
+            assert whole(content) == request.body
 
     def test_full_queue_refuses_and_says_when_to_try_again(
         self, stores: Opener, store: TaskStore
@@ -128,6 +130,43 @@ class TaskStoreSuite:
         new = stores.new()
         calls = [store.submit(new), store.submit(new), store.submit(stores.new())]
         assert [call.exception() is None for call in calls] == [True, False, True]
+
+    # Large bodies.
+
+    def test_a_file_is_the_stores_once_it_was_given(self, stores: Opener, store: TaskStore) -> None:
+        file = written(store, b"asked")
+        new = stores.new(request=Content((), file=file))
+        store.submit(new).result()
+        (claim,) = claimed(store)
+        assert whole(claim.request) == b"asked"
+        result = Content((), status=200, file=written(store, b"answered"))
+        assert store.finish(new.id, TaskState.COMPLETED, result).result()
+        kept = store.result("ann", new.id).result()[1]
+        assert kept is not None
+        assert (kept.status, whole(kept)) == (200, b"answered")
+
+    def test_a_file_that_was_not_taken_is_gone(self, stores: Opener, store: TaskStore) -> None:
+        first = stores.new(idempotency_key="k")
+        store.submit(first).result()
+        files = [written(store, b"asked") for _ in range(3)]
+        again = stores.new(idempotency_key="k", request=Content((), file=files[0]))
+        assert store.submit(again).result().id == first.id
+        refused = stores.new(id=first.id, request=Content((), file=files[1]))
+        assert store.submit(refused).exception() is not None
+        result = Content((), file=files[2])
+        assert not store.finish("nobody's", TaskState.COMPLETED, result).result()
+        assert [file for file in files if file.exists()] == []
+
+    def test_asking_again_does_not_share_the_file(self, stores: Opener, store: TaskStore) -> None:
+        first = stores.new(request=Content((), file=written(store, b"asked")))
+        store.submit(first).result()
+        again = stores.new(request=store.request("ann", first.id).result()[1])
+        store.submit(again).result()
+        for claim in claimed(store):
+            store.finish(claim.task.id, TaskState.COMPLETED, None).result()
+            stores.now_s += 100
+        assert store.prune(150).result() == 1
+        assert whole(store.request("ann", again.id).result()[1]) == b"asked"
 
     # Running.
 
@@ -260,6 +299,49 @@ class TaskStoreSuite:
         assert found.state is TaskState.FAILED
         assert "expired" in found.reason
 
+    # Webhooks.
+
+    def test_every_end_is_noticed_once(self, stores: Opener, store: TaskStore) -> None:
+        url = "https://example.com/hook"
+        canceled = store.submit(stores.new(webhook=url)).result()
+        store.cancel("ann", canceled.id).result()
+        late = store.submit(stores.new(webhook=url, expires_s=10)).result()
+        stores.now_s += 11
+        store.recover().result()
+        interrupted = started(stores, store, webhook=url)
+        store.give_back([interrupted.id], "stopped").result()
+        done = started(stores, store, webhook=url)
+        store.finish(done.id, TaskState.COMPLETED, Content((), b"1", 200)).result()
+        store.finish(done.id, TaskState.FAILED, None).result()
+        store.cancel("ann", done.id).result()
+        unheard = started(stores, store)
+        store.finish(unheard.id, TaskState.COMPLETED, None).result()
+        notices = store.notices(ENOUGH, LEASE_S).result()
+        assert [notice.task.id for notice in notices] == [
+            task.id for task in (canceled, late, interrupted, done)
+        ]
+        assert {notice.url for notice in notices} == {url}
+        assert all(notice.task.state.is_over for notice in notices)
+
+    def test_a_notice_is_handed_out_until_it_is_settled(self, stores: Opener) -> None:
+        here, there = stores(), stores()
+        task = started(stores, here, webhook="https://example.com/")
+        here.finish(task.id, TaskState.COMPLETED, None).result()
+        (notice,) = there.notices(1, LEASE_S).result()
+        assert here.notices(1, LEASE_S).result() == []
+        # Whoever had it ended before it was delivered.
+        stores.now_s += LEASE_S + 1
+        (again,) = here.notices(1, LEASE_S).result()
+        assert (again.id, again.attempts) == (notice.id, 2)
+        here.settle(again.id, 60).result()
+        stores.now_s += 59
+        assert there.notices(1, LEASE_S).result() == []
+        stores.now_s += 1
+        (last,) = there.notices(1, LEASE_S).result()
+        there.settle(last.id, None).result()
+        stores.now_s += LEASE_S + 1
+        assert here.notices(1, LEASE_S).result() == []
+
     # Keeping.
 
     def test_everything_is_there_after_a_restart(self, stores: Opener) -> None:
@@ -328,6 +410,18 @@ class TaskStoreSuite:
 def claimed(store: TaskStore, count: int = ENOUGH) -> list[Claim]:
     """Claim tasks of the suite's endpoint."""
     return store.claim({"train": count}, LEASE_S).result()
+
+
+def written(store: TaskStore, body: bytes) -> Path:
+    """Write a body to a file of the store."""
+    file = store.new_file()
+    file.write_bytes(body)
+    return file
+
+
+def whole(content: Content) -> bytes:
+    """Give a body, wherever it is."""
+    return content.body if content.file is None else content.file.read_bytes()
 
 
 def started(stores: Opener, store: TaskStore, **changes: Any) -> Task:

@@ -16,7 +16,7 @@ from modelport.protocols.bentoml.upload import BodyReader
 from modelport.wire import bentoml, multipart
 from modelport.wire.bentoml import BodyKind, ItemFormat
 
-__all__ = ["EndpointHandler"]
+__all__ = ["EndpointHandler", "FileSender"]
 
 MOST_ON_LOOP = 65_536
 """Bytes of a body above which its values are read beside the loop."""
@@ -210,7 +210,7 @@ class _OneSink(_Sink):
             headers = (("Content-Type", content_type), *headers)
             self._exchange.respond(status, headers, _parts(boundary, prepared.parts))
         elif prepared.file is not None:
-            _FileSender(self._exchange, prepared.file).begin(status, headers)
+            FileSender(self._exchange, prepared.file).begin(status, headers)
         else:
             self._exchange.respond(status, headers, [prepared.body])
         return True
@@ -309,7 +309,7 @@ class _StreamSink(_Sink):
             ticket.cancel()
 
 
-class _FileSender:
+class FileSender:
     """Sends a file piece by piece, as fast as the client reads."""
 
     def __init__(self, exchange: Exchange, file: Any) -> None:
@@ -317,6 +317,7 @@ class _FileSender:
         self._file = file
 
     def begin(self, status: int, headers: Headers) -> None:
+        """Answer with this status and these headers, and close the file in the end."""
         exchange = self._exchange
         exchange.on_disconnect = self._file.close
         exchange.on_writable = self._go_on

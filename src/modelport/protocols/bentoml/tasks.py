@@ -8,17 +8,18 @@ import asyncio
 import dataclasses
 import datetime
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
 from modelport.engine.tasks import TaskEndpoint, Tasks
 from modelport.errors import InvalidRequest, ModelportError, NotFound
 from modelport.exceptions import BentoMLException
-from modelport.progress import current_report
 from modelport.protocols.base import (
     Access,
-    BodyReceiver,
+    Body,
     Buffer,
     Exchange,
     Handler,
@@ -26,9 +27,10 @@ from modelport.protocols.base import (
     Reply,
     Route,
 )
-from modelport.protocols.bentoml.call import EndpointHandler
+from modelport.protocols.bentoml.call import EndpointHandler, FileSender
+from modelport.protocols.bentoml.kept import KeptBody, KeptExchange
 from modelport.protocols.bentoml.ports import EnginePort, ServedEndpoint
-from modelport.protocols.bentoml.replies import JSON_HEADERS, encode_error
+from modelport.protocols.bentoml.replies import JSON_HEADERS, MASKED, encode_error
 from modelport.stores.base import Claim, Content, Retry, Task, TaskState
 from modelport.wire import bentoml
 from modelport.wire.bentoml import BodyKind
@@ -41,6 +43,8 @@ CANCEL_WAIT_S = 1.0
 """How long the answer to a cancellation waits for the task to have stopped."""
 MOST_LISTED = 100
 LONGEST_KEY = 256
+
+log = logging.getLogger("modelport.tasks")
 
 _NOT_KEPT = frozenset(
     {
@@ -75,15 +79,23 @@ class TaskRoutes:
         tasks: Keeps them and says when one's time has come.
         concurrency: Tasks of one endpoint that run at a time.
         now_ns: The engine's clock.
+        max_upload_bytes: Most bytes of a body with files; ``None`` for the server's limit.
     """
 
     def __init__(
-        self, engine: EnginePort, tasks: Tasks, *, concurrency: int, now_ns: Callable[[], int]
+        self,
+        engine: EnginePort,
+        tasks: Tasks,
+        *,
+        concurrency: int,
+        now_ns: Callable[[], int],
+        max_upload_bytes: int | None = None,
     ) -> None:
         self._engine = engine
         self._tasks = tasks
         self._concurrency = concurrency
         self._now_ns = now_ns
+        self._max_upload_bytes = max_upload_bytes
         self._asking: set[asyncio.Task[None]] = set()
 
     def routes(self, endpoint: ServedEndpoint, handler: Handler) -> Sequence[Route]:
@@ -102,8 +114,7 @@ class TaskRoutes:
                 retry=Retry(retry),
             )
         )
-        rows: list[tuple[str, str, Callable[[Exchange], Awaitable[Reply]]]] = [
-            ("POST", "submit", lambda exchange: self._submit(name, exchange)),
+        rows: list[tuple[str, str, Callable[[Exchange], Awaitable[Reply | None]]]] = [
             ("GET", "status", lambda exchange: self._status(name, exchange)),
             ("GET", "get", lambda exchange: self._get(name, exchange)),
             ("GET", "list", lambda exchange: self._list(name, exchange)),
@@ -111,57 +122,84 @@ class TaskRoutes:
             *((verb, "cancel", self._canceller(name)) for verb in ("PUT", "POST")),
             *((verb, "retry", self._retrier(name)) for verb in ("POST", "PUT")),
         ]
-        return [
+        has_files = bool(endpoint.method.file_fields)
+        path = endpoint.route.rstrip("/")
+        submit = Route(
+            method="POST",
+            pattern=f"{path}/submit",
+            access=Access.INFERENCE,
+            handler=self._submitter(name, is_streamed=has_files),
+            errors=encode_error,
+            body=Body.STREAM if has_files else Body.WHOLE,
+            max_body_bytes=self._max_upload_bytes if has_files else None,
+        )
+        others = [
             Route(
                 method=method,
-                pattern=f"{endpoint.route.rstrip('/')}/{verb}",
+                pattern=f"{path}/{verb}",
                 access=Access.INFERENCE,
                 handler=self._answering(answer),
                 errors=encode_error,
             )
             for method, verb, answer in rows
         ]
+        return [submit, *others]
 
-    def _answering(self, answer: Callable[[Exchange], Awaitable[Reply]]) -> Handler:
-        async def ask(exchange: Exchange) -> None:
+    def _submitter(self, name: str, *, is_streamed: bool) -> Handler:
+        def submit(exchange: Exchange) -> None:
+            try:
+                headers = _kept_headers(exchange)
+                options = _options(exchange)
+            except ModelportError as exc:
+                reply = encode_error(exc)
+                exchange.respond(reply.status, reply.headers, reply.body)
+                return
+
+            async def accept(exchange: Exchange, body: bytes, file: Path | None) -> Reply:
+                task = await self._tasks.submit(
+                    name, exchange.principal, Content(headers, body, file=file), **options
+                )
+                return _object({"task_id": task.id, "status": _STATUS[task.state]})
+
+            def complete(body: bytes, file: Path | None) -> None:
+                self._ask(exchange, lambda exchange: accept(exchange, body, file))
+
+            if not is_streamed:
+                complete(bytes(exchange.body), None)
+                return
+            keeper = _BodyKeeper(self._tasks.new_file, complete)
+            exchange.on_disconnect = keeper.drop
+            exchange.receive(keeper)
+
+        return submit
+
+    def _answering(self, answer: Callable[[Exchange], Awaitable[Reply | None]]) -> Handler:
+        return lambda exchange: self._ask(exchange, answer)
+
+    def _ask(
+        self, exchange: Exchange, answer: Callable[[Exchange], Awaitable[Reply | None]]
+    ) -> None:
+        async def ask() -> None:
             try:
                 reply = await answer(exchange)
             except ModelportError as exc:
                 reply = encode_error(exc)
-            exchange.respond(reply.status, reply.headers, reply.body)
+            except Exception:
+                log.exception("%s %s failed", exchange.method, exchange.path)
+                reply = encode_error(ModelportError(MASKED))
+            if reply is not None:
+                exchange.respond(reply.status, reply.headers, reply.body)
 
-        def handle(exchange: Exchange) -> None:
-            asking = asyncio.get_running_loop().create_task(ask(exchange))
-            self._asking.add(asking)
-            asking.add_done_callback(self._asking.discard)
-
-        return handle
+        asking = asyncio.get_running_loop().create_task(ask())
+        self._asking.add(asking)
+        asking.add_done_callback(self._asking.discard)
 
     # What owners ask for.
-
-    async def _submit(self, name: str, exchange: Exchange) -> Reply:
-        headers = exchange.headers
-        if bentoml.body_kind(headers.get("content-type", "")) is BodyKind.PICKLE:
-            raise BentoMLException(
-                f"{bentoml.PICKLE} is not allowed in main server", error_code=415
-            )
-        key = headers.get("idempotency-key", "")
-        if len(key) > LONGEST_KEY:
-            raise InvalidRequest(f"an Idempotency-Key has at most {LONGEST_KEY} characters")
-        kept = tuple((key, value) for key, value in headers.items() if key not in _NOT_KEPT)
-        task = await self._tasks.submit(
-            name,
-            exchange.principal,
-            Content(kept, bytes(exchange.body)),
-            priority=_number(exchange, "priority", 0, -1000, 1000),
-            idempotency_key=key,
-        )
-        return _object({"task_id": task.id, "status": _STATUS[task.state]})
 
     async def _status(self, name: str, exchange: Exchange) -> Reply:
         return _object(_described(await self._find(name, exchange)))
 
-    async def _get(self, name: str, exchange: Exchange) -> Reply:
+    async def _get(self, name: str, exchange: Exchange) -> Reply | None:
         await self._find(name, exchange)
         task, result = await self._tasks.result(exchange.principal, _task_id(exchange))
         if not task.state.is_over:
@@ -170,7 +208,15 @@ class TaskRoutes:
             status = 400 if task.state is TaskState.CANCELED else 500
             text = f"task {task.id} was not completed: {task.reason or task.state}"
             return Reply(status, JSON_HEADERS, [bentoml.encode_error(text, ())])
-        return Reply(result.status, result.headers, [result.body])
+        if result.file is None:
+            return Reply(result.status, result.headers, [result.body])
+        try:
+            file = result.file.open("rb")
+        except FileNotFoundError:
+            # It was forgotten just now.
+            raise NotFound("task_id not found") from None
+        FileSender(exchange, file).begin(result.status, result.headers)
+        return None
 
     async def _list(self, name: str, exchange: Exchange) -> Reply:
         query = parse_qs(exchange.query)
@@ -212,75 +258,69 @@ class TaskRoutes:
     # The work.
 
     async def _run(self, work: EndpointHandler, claim: Claim) -> Content:
-        exchange = _KeptExchange(work.endpoint.route, claim, self._now_ns())
+        body = claim.request.body
+        file = claim.request.file
+        is_streamed = bool(work.endpoint.method.file_fields)
+        if file is not None and not is_streamed:
+            body = await asyncio.to_thread(file.read_bytes)
+        exchange = KeptExchange(
+            work.endpoint.route,
+            claim,
+            body,
+            received_ns=self._now_ns(),
+            file=file if is_streamed else None,
+            new_file=self._tasks.new_file,
+        )
         work(exchange)
         try:
             return await exchange.answer
-        except asyncio.CancelledError:
+        except BaseException:
             exchange.leave()
             raise
 
 
-class _KeptExchange:
-    """A request that was kept, and the answer that is to be kept; an ``Exchange``."""
+class _BodyKeeper:
+    """Takes the body of a request: in memory at first, in a file when it grows."""
 
-    on_disconnect: Callable[[], None] | None = None
-    on_writable: Callable[[], None] | None = None
-    memo: Any = None
-    method = "POST"
-    query = ""
-
-    def __init__(self, path: str, claim: Claim, received_ns: int) -> None:
-        self.path = path
-        self.body: Buffer = claim.request.body
-        self.received_ns = received_ns
-        self.headers: Mapping[str, str] = dict(claim.request.headers)
-        self.params: Mapping[str, str] = {}
-        self.principal = claim.task.owner
-        self.report = current_report()
-        self.answer: asyncio.Future[Content] = asyncio.get_running_loop().create_future()
-        self._status = 0
-        self._headers: Headers = ()
-        self._parts: list[bytes] = []
-
-    def receive(self, receiver: BodyReceiver) -> None:
-        """Give the body, which is whole."""
-        if self.body:
-            receiver.data(self.body)
-        receiver.complete()
-
-    def respond(
-        self, status: int, headers: Headers, body: Sequence[Buffer], *, close: bool = False
+    def __init__(
+        self, new_file: Callable[[], Path], complete: Callable[[bytes, Path | None], None]
     ) -> None:
-        """Keep a whole answer."""
-        self._keep(Content(tuple(headers), b"".join(map(bytes, body)), status))
+        self._keep = KeptBody(new_file)
+        self._complete = complete
 
-    def start(self, status: int, headers: Headers) -> None:
-        """Begin to keep an answer."""
-        self._status, self._headers = status, headers
+    def data(self, piece: Buffer) -> None:
+        """Take a piece.
 
-    def write(self, data: Buffer) -> bool:
-        """Keep a piece of it."""
-        self._parts.append(bytes(data))
-        return True
+        Raises:
+            Unavailable: There is no room for it.
+        """
+        self._keep.write(piece)
 
-    def finish(self) -> None:
-        """Keep what was written."""
-        self._keep(Content(tuple(self._headers), b"".join(self._parts), self._status))
+    def complete(self) -> None:
+        """It has come whole."""
+        body, file = self._keep.finish()
+        self._complete(body, file)
 
-    def abort(self) -> None:
-        """The answer is not whole, so there is none."""
-        if not self.answer.done():
-            self.answer.set_exception(ModelportError("the result broke off in the middle"))
+    def drop(self) -> None:
+        """The client has gone before it was whole."""
+        self._keep.drop()
 
-    def leave(self) -> None:
-        """Nobody waits for the answer any more."""
-        if self.on_disconnect is not None:
-            self.on_disconnect()
 
-    def _keep(self, content: Content) -> None:
-        if not self.answer.done():
-            self.answer.set_result(content)
+def _kept_headers(exchange: Exchange) -> Headers:
+    headers = exchange.headers
+    if bentoml.body_kind(headers.get("content-type", "")) is BodyKind.PICKLE:
+        raise BentoMLException(f"{bentoml.PICKLE} is not allowed in main server", error_code=415)
+    return tuple((key, value) for key, value in headers.items() if key not in _NOT_KEPT)
+
+
+def _options(exchange: Exchange) -> dict[str, Any]:
+    key = exchange.headers.get("idempotency-key", "")
+    if len(key) > LONGEST_KEY:
+        raise InvalidRequest(f"an Idempotency-Key has at most {LONGEST_KEY} characters")
+    return {
+        "priority": _number(exchange, "priority", 0, -1000, 1000),
+        "idempotency_key": key,
+    }
 
 
 def _object(value: Any) -> Reply:
