@@ -78,6 +78,12 @@ ROUTES: list[dict[str, Any]] = [
         "output": {"type": "object", "is_stream": True},
     },
     {
+        "name": "both",
+        "route": "/both",
+        "input": {"properties": {}},
+        "output": {"type": "array", "prefixItems": [{"type": "file"}, {"type": "tensor"}]},
+    },
+    {
         "name": "close",
         "route": "/close",
         "input": {"properties": {}},
@@ -145,7 +151,7 @@ def test_arguments_go_as_json_and_those_left_out_do_not_go(ask: Ask) -> None:
         ((), {}, "missing text"),
         (("a",), {"text": "b"}, "'text' twice"),
         (("a",), {"size": 1}, "unexpected argument 'size'; it takes text, n, x"),
-        (("a", 1, 2, 3), {}, "takes 3 arguments"),
+        (("a", 1, 2, 3), {}, "takes 3 arguments by position and was given 4"),
     ],
 )
 def test_wrong_arguments_are_a_type_error_before_anything_is_sent(
@@ -159,7 +165,7 @@ def test_wrong_arguments_are_a_type_error_before_anything_is_sent(
 
 def test_unknown_endpoint_is_not_found_before_anything_is_sent(ask: Ask) -> None:
     with scripted(service()) as server:
-        with pytest.raises(NotFound, match="'fly'; it has classify, close"):
+        with pytest.raises(NotFound, match="'fly'; it has both, classify"):
             ask(server.url, "fly")
         assert len(server.asked) == 2
 
@@ -229,6 +235,38 @@ def test_file_lies_in_the_clients_own_folder_until_it_is_closed() -> None:
             assert os.sep not in path.name
             assert path.parent.stat().st_mode & 0o077 == 0
         assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("disposition", "ending"),
+    [
+        ('attachment; filename="a b.txt"', "-a b.txt"),
+        ("attachment; filename*=utf-8''gr%C3%BC%C3%9Fe.txt", "-grüße.txt"),
+        ('attachment; filename="..\\\\..\\\\x.txt"', "-x.txt"),
+        ("attachment; filename*=utf-8''..%2F..%2Fx.txt", "-x.txt"),
+        ("attachment; filename=..", "-result.txt"),
+        ("attachment; filename=" + "x" * 3000 + ".txt", "x.txt"),
+        ("", "-result.txt"),
+    ],
+)
+def test_file_is_named_like_the_last_component(ask: Ask, disposition: str, ending: str) -> None:
+    answer = reply(b"", 200, "text/plain", Content_Disposition=disposition)
+    with scripted(service(upload=[answer])) as server:
+        assert ask(server.url, "upload", b"").name.endswith(ending)
+
+
+def test_several_results_of_which_some_are_files_come_apart() -> None:
+    body = (
+        b'--b\r\nContent-Disposition: form-data; name="0"; filename="a.txt"\r\n'
+        b"Content-Type: text/plain\r\n\r\nhello\r\n"
+        b'--b\r\nContent-Disposition: form-data; name="1"\r\n'
+        b"Content-Type: application/json\r\n\r\n[1,2]\r\n--b--\r\n"
+    )
+    answer = reply(body, 200, "multipart/form-data; boundary=b")
+    with scripted(service(both=[answer])) as server, SyncHTTPClient(server.url) as client:
+        path, tensor = client.call("both")
+        assert path.read_text() == "hello"
+        assert tensor.tolist() == [1, 2]
 
 
 def test_items_of_a_stream_are_whole_whatever_the_network_cuts(ask: Ask) -> None:

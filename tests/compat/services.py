@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,7 +25,7 @@ USUAL = Params()
 
 
 class Teapot(bentoml.exceptions.BentoMLException):
-    error_code = 418
+    error_code = HTTPStatus.IM_A_TEAPOT
 
 
 @bentoml.service(name="probe", traffic={"timeout": 5})
@@ -145,7 +146,7 @@ class Probe:
             case "teapot":
                 raise Teapot("short and stout")
             case "forbidden":
-                raise bentoml.exceptions.BentoMLException("secret", error_code=403)
+                raise bentoml.exceptions.BentoMLException("secret", error_code=HTTPStatus.FORBIDDEN)
             case "down":
                 raise bentoml.exceptions.ServiceUnavailable("secret")
             case _:
@@ -175,4 +176,17 @@ class Probe:
 
     @bentoml.task
     def train(self, text: str) -> str:
+        return text[::-1]
+
+
+@bentoml.service(name="team", path_prefix="/team")
+class Team:
+    """Behind a prefix."""
+
+    @bentoml.api
+    def shout(self, text: str) -> str:
+        return text.upper()
+
+    @bentoml.task
+    def later(self, text: str) -> str:
         return text[::-1]

@@ -4,9 +4,11 @@ Frameworks are known by what their objects can do; one is imported only when a r
 an object of it.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import decimal
+import email.message
 import enum
 import io
 import json
@@ -22,10 +24,13 @@ import numpy as np
 
 from modelport.exceptions import BentoMLException
 from modelport.wire.bentoml_client import MISSING, Endpoint, JsonItems, Parameter, TextItems
+from modelport.wire.multipart import read_parts
 
 __all__ = ["File", "bind", "file_of", "items_of", "plain", "result_of"]
 
 BLOCK_BYTES = 1 << 20
+LONGEST_NAME = 128
+"""Of a result's file; the end of a longer one, with its suffix."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,7 +80,7 @@ def bind(endpoint: Endpoint, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
     known = {parameter.name for parameter in parameters}
     if len(args) > len(parameters):
         raise TypeError(
-            f"{name}() takes {len(parameters)} arguments and was given {len(args) + len(kwargs)}"
+            f"{name}() takes {len(parameters)} arguments by position and was given {len(args)}"
         )
     bound = dict(zip((parameter.name for parameter in parameters), args, strict=False))
     for key, value in kwargs.items():
@@ -225,7 +230,11 @@ def result_of(
     """
     kind = schema.get("type")
     content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type == "multipart/form-data":
+        return _parts(schema, headers["content-type"], body, folder)
     if kind == "file":
+        if body == b"null" and content_type == "application/json":
+            return None
         if schema.get("pil"):
             return _image(body)
         return _file(headers, body, folder)
@@ -235,6 +244,8 @@ def result_of(
         return None
     try:
         value = json.loads(body)
+    except RecursionError:
+        raise ValueError("it is JSON too deep to be read") from None
     except ValueError:
         # BentoML sends an Optional[str] as bare text and calls it JSON.
         if content_type == "application/json" and kind in (
@@ -308,11 +319,7 @@ def _image(body: bytes) -> Any:
 
 
 def _file(headers: Mapping[str, str], body: bytes, folder: Path) -> Path:
-    name = ""
-    for word in headers.get("content-disposition", "").split(";"):
-        key, _, value = word.strip().partition("=")
-        if key.lower() == "filename":
-            name = PurePath(value.strip('"').replace("\\", "/")).name
+    name = _filename(headers.get("content-disposition", ""))
     if name in ("", ".", ".."):
         content_type = headers.get("content-type", "").partition(";")[0].strip()
         name = "result" + (mimetypes.guess_extension(content_type) or "")
@@ -321,13 +328,56 @@ def _file(headers: Mapping[str, str], body: bytes, folder: Path) -> Path:
     return path
 
 
+def _filename(disposition: str) -> str:
+    """The last component of the name in ``Content-Disposition`` (RFC 6266); "" for none."""
+    found = email.message.Message()
+    found["Content-Disposition"] = disposition
+    name = (found.get_filename("") or "").replace("\\", "/").replace("\0", "")
+    return PurePath(name).name[-LONGEST_NAME:]
+
+
+def _parts(
+    schema: Mapping[str, Any], content_type: str, body: bytes, folder: Path
+) -> dict[str, Any] | list[Any]:
+    """Results of which some are files: by their names, or in their order where these are numbers.
+
+    BentoML has no such answers; Modelport gives them for tuples, lists and mappings with files.
+    """
+    found: dict[str, Any] = {}
+    for begun, data in read_parts(content_type, body):
+        said = {"content-type": begun.content_type}
+        if begun.filename is not None:
+            said["content-disposition"] = f'attachment; filename="{begun.filename}"'
+        found[begun.name] = result_of(_schema_of(schema, begun.name), said, data, folder)
+    if schema.get("type") == "array":
+        return list(found.values())
+    return found
+
+
+def _schema_of(schema: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """What the schema of a collection says of one of its members."""
+    listed = schema.get("prefixItems")
+    if isinstance(listed, list) and name.isdigit() and int(name) < len(listed):
+        found = listed[int(name)]
+    elif name in schema.get("properties", {}):
+        found = schema["properties"][name]
+    else:
+        found = schema.get("items", schema.get("additionalProperties"))
+    return found if isinstance(found, Mapping) else {}
+
+
 def _tensor(value: Any, schema: Mapping[str, Any]) -> Any:
+    dtype = schema.get("dtype") or None
     if schema.get("format") == "torch-tensor":
         import torch
 
-        dtype = getattr(torch, str(schema.get("dtype") or ""), None)
-        return torch.tensor(value, dtype=dtype)
-    return np.array(value, dtype=schema.get("dtype") or None)
+        return torch.tensor(value, dtype=getattr(torch, str(dtype or ""), None))
+    array = np.array(value, dtype=dtype)
+    if array.dtype == object:
+        # BentoML writes numbers that are not finite as null.
+        with contextlib.suppress(TypeError, ValueError):
+            return array.astype(np.float64)
+    return array
 
 
 def _dataframe(value: Any) -> Any:

@@ -295,7 +295,8 @@ class Endpoint:
             schema = inlined(self._adapter.json_schema(mode="validation"))
             return {**schema, "root_input": True}
         schema = inlined(self._model.model_json_schema(mode="validation"))
-        schema.pop("additionalProperties", None)
+        if self._var_keyword is None:
+            schema.pop("additionalProperties", None)
         schema.setdefault("properties", {})
         # Documentation of pydantic's base class.
         schema.pop("description", None)

@@ -16,7 +16,15 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from modelport.errors import InvalidRequest, TooLarge
 
-__all__ = ["MultipartReader", "PartBegun", "PartData", "PartEnded", "encode_part", "encode_parts"]
+__all__ = [
+    "MultipartReader",
+    "PartBegun",
+    "PartData",
+    "PartEnded",
+    "encode_part",
+    "encode_parts",
+    "read_parts",
+]
 
 MOST_PARTS = 1000
 LONGEST_BOUNDARY = 70
@@ -150,6 +158,24 @@ class MultipartReader:
 
     def _ended(self) -> None:
         self._is_ended = True
+
+
+def read_parts(content_type: str, body: bytes) -> list[tuple[PartBegun, bytes]]:
+    """Read a body that is there as a whole.
+
+    Raises:
+        InvalidRequest: It is malformed.
+        TooLarge: It has too many parts.
+    """
+    reader = MultipartReader(content_type)
+    parts: list[tuple[PartBegun, list[bytes]]] = []
+    for event in reader.feed(body):
+        if isinstance(event, PartBegun):
+            parts.append((event, []))
+        elif isinstance(event, PartData):
+            parts[-1][1].append(event.data)
+    reader.end()
+    return [(begun, b"".join(pieces)) for begun, pieces in parts]
 
 
 def encode_part(
