@@ -196,6 +196,7 @@ FRAMEWORKS_BY_RUNTIME = {
     "lightgbm": ("lightgbm",),
     "openvino": ("openvino",),
     "torch": ("torch",),
+    "python": ("pydantic", "pydantic_core"),
 }
 FRAMEWORKS = {name for names in FRAMEWORKS_BY_RUNTIME.values() for name in names}
 
@@ -203,6 +204,7 @@ READS_SOURCE = {
     # Looks into a .py file without running it, and needs nothing of what runs it.
     ("runtimes.registry", "runtimes.python_files.PythonModel"),
     ("runtimes.registry", "runtimes.python_files.models_in_file"),
+    ("runtimes.registry", "runtimes.python_files.typed_functions"),
 }
 
 ABOVE_THE_CLIENT = {

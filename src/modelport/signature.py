@@ -11,10 +11,21 @@ from typing import Any, Literal, TypeVar, overload
 
 from modelport.dtypes import DATATYPE_BY_CONFIG_NAME, DATATYPE_BY_NAME, DataType
 
-__all__ = ["Form", "ModelSignature", "TensorSignature", "model", "parse_tensor", "signature_of"]
+__all__ = [
+    "Form",
+    "ModelSignature",
+    "Stream",
+    "TensorSignature",
+    "model",
+    "parse_tensor",
+    "signature_of",
+]
 
 Form = Literal["array", "value", "list", "json"]
 """What a tensor is in Python: itself, its one element, lists of elements, or what its JSON says."""
+
+Stream = Literal["iterator", "async iterator"]
+"""What gives the responses to one request, one by one."""
 
 T = TypeVar("T", bound=Callable[..., Any])
 _ATTRIBUTE = "__modelport_signature__"
@@ -30,6 +41,8 @@ class TensorSignature:
         dims: Without the batch; -1 is any size.
         form: What it is in Python.
         is_text: Whether its elements are ``str`` there; else BYTES are ``bytes``.
+        annotation: The type that its value is to be read as, where its form does not say all of
+            it; ``None`` where it does.
     """
 
     name: str
@@ -37,6 +50,7 @@ class TensorSignature:
     dims: tuple[int, ...]
     form: Form = "array"
     is_text: bool = False
+    annotation: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +62,8 @@ class ModelSignature:
     outputs: tuple[TensorSignature, ...] = ()
     is_annotated: bool = False
     """Whether inputs and outputs are still to be read from the annotations."""
+    stream: Stream | None = None
+    """How the annotation of the result says that it is a stream, if it does."""
     max_batch_size: int = 0
     max_delay: float = 0.0
     instances: int = 1

@@ -249,7 +249,7 @@ class TestFailures:
         [
             ([b"a", b"b"], [b"{}"], "input 'text' is one value, and 2 were given"),
             ([b"\xff"], [b"{}"], "'text' holds bytes that are no UTF-8"),
-            ([b"a"], [b"{"], "'options' holds no JSON"),
+            ([b"a"], [b"{"], "'options' does not fit: Invalid JSON"),
         ],
     )
     def test_wrong_input_is_the_callers_fault(
@@ -284,7 +284,178 @@ class TestFailures:
             load(directory, text, attribute)
 
     def test_file_without_models_is_no_target(self, directory: Path) -> None:
-        write(directory, "def f(x: int) -> int: ...")
-        with pytest.raises(LoadFailed, match=r"has no model in it.*model\.py:function"):
+        text = "def f(x: int) -> int: ...\ndef g(x) -> int: ...\ndef _h(x: int) -> int: ..."
+        write(directory, text)
+        with pytest.raises(LoadFailed, match=r"has no model in it.*: model\.py:f$"):
             recognise(str(directory / "model.py"))
         assert recognise(f"{directory / 'model.py'}:f").names() == ["f"]
+
+
+class TestValuesThatAreReadAsAnnotated:
+    POINTS = """
+        from dataclasses import dataclass
+        from typing import NamedTuple
+        from pydantic import BaseModel
+
+        @dataclass
+        class Point:
+            x: float
+            y: float = 0
+
+        class Box(BaseModel):
+            corners: list[Point]
+
+        class Pair(NamedTuple):
+            left: int
+            right: int
+
+        @modelport.model
+        def measure(point: Point, box: Box, pair: Pair | None = None) -> dict[str, float]:
+            assert type(point) is Point and type(box.corners[0]) is Point
+            return {"x": point.x, "y": point.y, "n": len(box.corners), "p": pair.right}
+    """
+
+    def test_records_are_made_of_json(self, directory: Path) -> None:
+        model = load(directory, self.POINTS)
+        answer = model.ask(
+            {
+                "point": texts(b'{"x": 1.5}'),
+                "box": texts(b'{"corners": [{"x": 1}, {"x": 2}]}'),
+                "pair": texts(b"[3, 4]"),
+            }
+        )
+        assert answer["output"].tolist() == [b'{"x": 1.5, "y": 0, "n": 2, "p": 4}']
+
+    @pytest.mark.parametrize(
+        ("point", "told"),
+        [
+            (b'{"y": 1}', "input 'point' does not fit: at ..x: Field required"),
+            (b'{"x": "far"}', "at ..x: Input should be a valid number"),
+            (b"{", "input 'point' does not fit: Invalid JSON"),
+        ],
+    )
+    def test_what_does_not_fit_is_the_callers_fault(
+        self, directory: Path, point: bytes, told: str
+    ) -> None:
+        model = load(directory, self.POINTS)
+        with pytest.raises(InvalidRequest, match=told):
+            model.ask({"point": texts(point), "box": texts(b'{"corners": []}')})
+
+    CHOICES = """
+        import enum
+        from typing import Annotated, Literal
+        from pydantic import Field
+
+        class Color(enum.Enum):
+            RED = "red"
+            BLUE = "blue"
+
+        @modelport.model
+        def paint(
+            mode: Literal["fast", "exact"],
+            colors: list[Color],
+            share: Annotated[float, Field(ge=0, le=1)] = 0.5,
+        ) -> tuple[list[Color], str]:
+            assert all(type(color) is Color for color in colors)
+            return colors[::-1], mode
+    """
+
+    def test_choices_and_bounds_are_of_their_type_and_checked(self, directory: Path) -> None:
+        model = load(directory, self.CHOICES)
+        assert [(each.data_type, each.dims) for each in model.config.input] == [
+            ("TYPE_STRING", (1,)),
+            ("TYPE_STRING", (-1,)),
+            ("TYPE_FP64", (1,)),
+        ]
+        given = {"mode": texts(b"fast"), "colors": texts(b"red", b"blue")}
+        answer = model.ask(given)
+        assert answer["output__0"].tolist() == [b"blue", b"red"]
+        assert answer["output__1"].tolist() == [b"fast"]
+        with pytest.raises(InvalidRequest, match="'mode' does not fit: Input should be 'fast' or"):
+            model.ask(given | {"mode": texts(b"slow")})
+        with pytest.raises(InvalidRequest, match=r"'colors' does not fit: at \$\[1\]: Input"):
+            model.ask(given | {"colors": texts(b"red", b"green")})
+        with pytest.raises(InvalidRequest, match="'share' does not fit: Input should be less than"):
+            model.ask(given | {"share": np.array([1.5])})
+
+    def test_a_model_of_pydantic_has_outputs_by_its_fields(self, directory: Path) -> None:
+        model = load(
+            directory,
+            """
+            from datetime import date
+            from pydantic import BaseModel
+
+            class Found(BaseModel):
+                label: str
+                when: date
+                tags: set[str]
+
+            @modelport.model
+            def find(x: int) -> Found:
+                return Found(label="a", when="2026-11-21", tags={"t"})
+            """,
+        )
+        answer = {name: array.tolist() for name, array in model.ask({"x": np.array([1])}).items()}
+        assert answer == {"label": [b"a"], "when": [b'"2026-11-21"'], "tags": [b'["t"]']}
+
+    def test_one_field_of_json_is_told_without_its_name(self, directory: Path) -> None:
+        model = load(
+            directory,
+            """
+            from typing import TypedDict
+
+            class Found(TypedDict):
+                scores: dict[str, float]
+
+            @modelport.model
+            def find(x: float) -> Found:
+                return {"scores": {"a": x}}
+            """,
+        )
+        assert model.ask({"x": np.array([1.5])})["scores"].tolist() == [b'{"a": 1.5}']
+
+    @pytest.mark.parametrize(
+        ("signature", "told"),
+        [
+            ("x: Thing) -> int", "argument 'x' of model 'f' is annotated as Thing, which is no"),
+            ("x: dict[str, Thing]) -> int", "argument 'x' of model 'f' is annotated as dict"),
+            ("x: int) -> Thing", "output 'output' of model 'f' is annotated as Thing"),
+        ],
+    )
+    def test_what_nothing_can_be_read_as_is_refused_at_load(
+        self, directory: Path, signature: str, told: str
+    ) -> None:
+        text = f"class Thing: ...\n@modelport.model\ndef f({signature}: ...\n"
+        with pytest.raises(LoadFailed, match=told):
+            load(directory, text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("Iterator", "return iter(text.split())"),
+        ("Iterable", "return text.split()"),
+        ("AsyncIterator", "return spelled(text)"),
+    ],
+)
+def test_function_that_hands_on_a_stream_is_one(directory: Path, kind: str, body: str) -> None:
+    """A decorator of its author's hides that a function is a generator."""
+    model = load(
+        directory,
+        f"""
+        from collections.abc import AsyncIterator, Iterable, Iterator
+
+        async def spelled(text):
+            for word in text.split():
+                yield word
+
+        @modelport.model
+        def words(text: str) -> {kind}[str]:
+            {body}
+        """,
+    )
+    assert model.config.is_decoupled
+    work = model.work({"text": texts(b"one two")})
+    run(model.instance, [work])
+    sent = [each.outputs[0].array.tolist() for each in work.responses]
+    assert sent == [[b"one"], [b"two"]]

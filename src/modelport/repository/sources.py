@@ -23,7 +23,7 @@ from modelport.repository.layout import (
     read_text,
     sign,
 )
-from modelport.runtimes.registry import RUNTIMES, models_in_file, runtime_for_file
+from modelport.runtimes.registry import RUNTIMES, models_in_file, runtime_for_file, typed_functions
 from modelport.specs import ModelConfig
 from modelport.wire.model_config import decode_ovms, is_ovms
 
@@ -275,10 +275,11 @@ def _python_source(target: str, path: Path, attribute: str) -> Source:
     if any(model.runtime == "triton_python" for model in models):
         return FileSource(path, backend, {_file_model_name(path): ""})
     if not models:
+        typed = [f"{path.name}:{name}" for name in typed_functions(path)]
         raise LoadFailed(
             f"'{target}' has no model in it; put @modelport.model above a function or class, "
             "define a class TritonPythonModel, or name a function that has annotations: "
-            f"{path.name}:function"
+            f"{' or '.join(typed[:3]) or f'{path.name}:function'}"
         )
     names = [model.name for model in models]
     for name in names:

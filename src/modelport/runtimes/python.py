@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from modelport.annotations import OUTPUT
 from modelport.dtypes import BF16, float32_from_bf16
 from modelport.errors import Cancelled, ModelFailed, ModelportError
 from modelport.messages import Response
@@ -42,6 +43,7 @@ from modelport.runtimes.python_objects import (
     style_of,
     wants_parameters,
 )
+from modelport.runtimes.python_readers import Reader, reader_of
 from modelport.runtimes.python_values import argument_of, array_of, fields_of
 from modelport.signature import ModelSignature, TensorSignature
 from modelport.specs import ModelConfig
@@ -66,6 +68,7 @@ class PythonRuntime(TensorRuntime):
     _style: Style
     _signature: ModelSignature
     _converted: Sequence[TensorSignature] = ()
+    _readers: Mapping[str, Reader | None]
     _model: Any = None
     _home: Home
     _host: Host
@@ -95,11 +98,12 @@ class PythonRuntime(TensorRuntime):
             for tensor in signature.inputs
             if tensor.form != "array" or tensor.is_text or tensor.datatype is BF16
         ]
+        self._readers = {tensor.name: reader_of(tensor) for tensor in self._converted}
         self._signature, self._home, self._host = signature, home, context.host
         self._name = source.name
         self.may_wait = calls_others(source.version_directory)
         self._call = callable_of(target)
-        self._style = style_of(self._call)
+        self._style = style_of(self._call, signature)
         self._wants_parameters = wants_parameters(target, signature)
         self.prepare(context.config)
 
@@ -207,8 +211,10 @@ class PythonRuntime(TensorRuntime):
                 self._close(generator)
 
     def _close(self, generator: Any) -> None:
+        close = getattr(generator, "close", None)
         try:
-            generator.close()
+            if close is not None:
+                close()
         except Exception as exc:
             self._log("closing a generator", exc)
 
@@ -218,12 +224,17 @@ class PythonRuntime(TensorRuntime):
     async def _stream_async(self, work: Work) -> None:
         try:
             with self._waited_for_by([work]):
-                async with contextlib.aclosing(self._called(self._arguments([work]))) as items:
+                items = self._called(self._arguments([work]))
+                try:
                     async for item in items:
                         if work.is_cancelled:
                             break
                         work.send(self._response(work, item), final=False)
                         await work.drained()
+                finally:
+                    # An iterator that is no generator has nothing to close.
+                    if hasattr(items, "aclose"):
+                        await items.aclose()
         except Exception as exc:
             self._end(work, exc)
         else:
@@ -254,7 +265,7 @@ class PythonRuntime(TensorRuntime):
             array = arguments.get(tensor.name)
             if array is not None:
                 given = float32_from_bf16(array) if tensor.datatype is BF16 else array
-                arguments[tensor.name] = argument_of(tensor, given)
+                arguments[tensor.name] = argument_of(tensor, given, self._readers[tensor.name])
         if self._wants_parameters:
             given = works[0].request.parameters
             if any(work.request.parameters != given for work in works):
@@ -267,7 +278,9 @@ class PythonRuntime(TensorRuntime):
     def _named(self, result: Any) -> Arrays:
         """Give what a model returned the names of its outputs."""
         outputs = self._signature.outputs
-        fields = None if outputs[0].form == "json" and len(outputs) == 1 else fields_of(result)
+        # A mapping is what one output of JSON holds, unless its name is that of a field.
+        is_value = outputs[0].form == "json" and [each.name for each in outputs] == [OUTPUT]
+        fields = None if is_value else fields_of(result)
         if fields is not None:
             named = fields
         elif len(outputs) == 1:

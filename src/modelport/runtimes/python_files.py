@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from modelport.errors import LoadFailed
 
-__all__ = ["PythonModel", "models_in_file"]
+__all__ = ["PythonModel", "models_in_file", "typed_functions"]
 
 TRITON_CLASS = "TritonPythonModel"
 
@@ -42,6 +42,30 @@ def models_in_file(path: Path) -> list[PythonModel]:
     Raises:
         LoadFailed: If the file cannot be read or is no Python.
     """
+    statements = _statements(path)
+    decorators = _decorator_names(statements)
+    return [
+        model for statement in statements for model in _models_of(statement, decorators, path.stem)
+    ]
+
+
+def typed_functions(path: Path) -> list[str]:
+    """Names of the functions, not private ones, whose annotations could make them models.
+
+    Raises:
+        LoadFailed: If the file cannot be read or is no Python.
+    """
+    return [
+        statement.name
+        for statement in _statements(path)
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef)
+        and not statement.name.startswith("_")
+        and statement.returns is not None
+        and all(each.annotation for each in (*statement.args.args, *statement.args.kwonlyargs))
+    ]
+
+
+def _statements(path: Path) -> list[ast.stmt]:
     try:
         source = path.read_bytes()
         with _parsing:
@@ -50,11 +74,7 @@ def models_in_file(path: Path) -> list[PythonModel]:
         raise LoadFailed(f"'{path.name}' line {exc.lineno}: {exc.msg}") from exc
     except (OSError, ValueError) as exc:
         raise LoadFailed(f"cannot read '{path.name}' as Python") from exc
-    statements = list(_top_level(tree.body))
-    decorators = _decorator_names(statements)
-    return [
-        model for statement in statements for model in _models_of(statement, decorators, path.stem)
-    ]
+    return list(_top_level(tree.body))
 
 
 def _top_level(body: list[ast.stmt]) -> Iterator[ast.stmt]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
-from modelport.annotations import tensors_of
+from modelport.annotations import stream_of, tensors_of
 from modelport.errors import LoadFailed
 from modelport.runtimes.base import Host, ModelSource, as_model_failure
 from modelport.runtimes.model_code import Home, import_model
+from modelport.runtimes.python_readers import check_readable
 from modelport.signature import ModelSignature, signature_of
 from modelport.specs import (
     DynamicBatching,
@@ -116,9 +117,11 @@ def _with_annotations(target: Any, signature: ModelSignature) -> ModelSignature:
         inputs, outputs = tensors_of(
             call, without=frozenset({PARAMETERS, own}), is_batching=signature.max_batch_size > 0
         )
+        stream = stream_of(call)
     except ValueError as exc:
         raise LoadFailed(f"model '{signature.name}' is not declared: {exc}") from exc
-    return replace(signature, inputs=inputs, outputs=outputs, is_annotated=False)
+    check_readable(signature.name, inputs, outputs)
+    return replace(signature, inputs=inputs, outputs=outputs, stream=stream, is_annotated=False)
 
 
 def _find(source: ModelSource, module: ModuleType, filename: str) -> tuple[Any, ModelSignature]:
@@ -194,7 +197,7 @@ def callable_of(target: Any) -> Callable[..., Any]:
     raise LoadFailed(f"class '{owner.__name__}' has neither __call__ nor predict")
 
 
-def style_of(call: Callable[..., Any]) -> Style:
+def style_of(call: Callable[..., Any], signature: ModelSignature) -> Style:
     """Tell how a callable answers."""
     if inspect.isasyncgenfunction(call):
         return Style.ASYNC_GENERATOR
@@ -202,6 +205,12 @@ def style_of(call: Callable[..., Any]) -> Style:
         return Style.GENERATOR
     if inspect.iscoroutinefunction(call):
         return Style.COROUTINE
+    # It may be wrapped, or hand on what another one gives: then only its annotation tells.
+    match signature.stream:
+        case "iterator":
+            return Style.GENERATOR
+        case "async iterator":
+            return Style.ASYNC_GENERATOR
     return Style.FUNCTION
 
 
@@ -232,6 +241,11 @@ def _check_arguments(target: Any, signature: ModelSignature) -> None:
         argument = arguments.get(name)
         if argument is None and takes_all:
             continue
+        if argument is not None and argument.kind is inspect.Parameter.POSITIONAL_ONLY:
+            raise LoadFailed(
+                f"argument '{name}' of model '{signature.name}' is positional-only, and inputs are "
+                "given by their names; take the '/' out of its signature"
+            )
         if argument is None or argument.kind not in _BY_NAME:
             raise LoadFailed(
                 f"input '{name}' of model '{signature.name}' is no argument of its function, which "
@@ -254,7 +268,7 @@ def config_of(target: Any, signature: ModelSignature) -> ModelConfig:
         for name, argument in arguments.items()
         if argument.default is not inspect.Parameter.empty
     }
-    is_stream = style_of(callable_of(target)).is_stream
+    is_stream = style_of(callable_of(target), signature).is_stream
     return ModelConfig(
         max_batch_size=signature.max_batch_size,
         input=tuple(

@@ -14,7 +14,7 @@ from msgspec import Struct, field
 from modelport.errors import LoadFailed
 from modelport.runtimes.base import Runtime
 from modelport.runtimes.pickles import PICKLE_SUFFIXES
-from modelport.runtimes.python_files import PythonModel, models_in_file
+from modelport.runtimes.python_files import PythonModel, models_in_file, typed_functions
 from modelport.specs import ModelConfig
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "models_in_file",
     "runtime_for_file",
     "runtime_for_files",
+    "typed_functions",
 ]
 
 ENTRY_POINT_GROUP = "modelport.runtimes"
