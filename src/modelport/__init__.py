@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from modelport.launching import serve
     from modelport.progress import report_progress
     from modelport.runtimes.python_calls import call_model, call_model_async, stream_model
-    from modelport.services.context import Context
+    from modelport.services.context import Context, get_current_service, server_context
     from modelport.services.declaration import (
         Service,
         api,
@@ -45,6 +45,7 @@ __all__ = [
     "depends",
     "exceptions",
     "get_client",
+    "get_current_service",
     "model",
     "mount_asgi_app",
     "on_deployment",
@@ -52,6 +53,7 @@ __all__ = [
     "on_startup",
     "report_progress",
     "serve",
+    "server_context",
     "service",
     "stream_model",
     "task",
@@ -71,6 +73,7 @@ _MODULE_BY_NAME = {
     "depends": "modelport.services.dependencies",
     "exceptions": "modelport.exceptions",
     "get_client": "modelport.services.declaration",
+    "get_current_service": "modelport.services.context",
     "model": "modelport.signature",
     "mount_asgi_app": "modelport.services.declaration",
     "on_deployment": "modelport.services.declaration",
@@ -78,6 +81,7 @@ _MODULE_BY_NAME = {
     "on_startup": "modelport.services.declaration",
     "report_progress": "modelport.progress",
     "serve": "modelport.launching",
+    "server_context": "modelport.services.context",
     "service": "modelport.services.declaration",
     "stream_model": "modelport.runtimes.python_calls",
     "task": "modelport.services.declaration",

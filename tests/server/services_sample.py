@@ -2,11 +2,14 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from fastapi import Depends, FastAPI
+from pydantic import BaseModel, model_validator
+from starlette.responses import FileResponse, StreamingResponse
 
 import modelport as bentoml
 
@@ -37,6 +40,15 @@ class Inner:
         if text == "fail":
             raise bentoml.exceptions.InvalidArgument("inner text")
         return text.upper()
+
+    @bentoml.api
+    def count(self, n: int) -> Iterator[str]:
+        yield from map(str, range(n))
+
+    @bentoml.api
+    async def count_async(self, n: int) -> AsyncIterator[str]:
+        for at in range(n):
+            yield str(at)
 
 
 @bentoml.asgi_app(application, path="/web")
@@ -110,3 +122,84 @@ class Other:
 
     def __is_ready__(self) -> bool:
         return True
+
+
+class Point(BaseModel):
+    x: int
+    y: int | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "Point":
+        if self.y is not None and self.y < self.x:
+            raise ValueError("y is below x")
+        return self
+
+
+fast = FastAPI()
+
+
+@fast.get("/free")
+def free(service: Annotated[Any, Depends(bentoml.get_current_service)]) -> str:
+    return f"{service.greeting} {bentoml.server_context.service_name}"
+
+
+@bentoml.service(path_prefix="/more")
+@bentoml.asgi_app(fast, path="/fast")
+class More:
+    inner = bentoml.depends(Inner)
+    greeting = "hello"
+
+    def __init__(self) -> None:
+        self.later: list[str] = []
+
+    @fast.get("/{who}")
+    async def greet(self, who: str, times: int = 1) -> str:
+        return f"{self.greeting} {who} " * times
+
+    @bentoml.api
+    def items(self) -> list[str]:
+        return [*self.inner.count(2), *self.inner.count_async(2)]
+
+    @bentoml.api
+    async def items_async(self) -> list[str]:
+        inner = self.inner.to_async
+        found = [each async for each in inner.count(2)]
+        return found + [each async for each in inner.count_async(2)]
+
+    @bentoml.api
+    def where(self, ctx: bentoml.Context) -> list[str]:
+        url = ctx.request.url
+        return [url.path, url.query, ctx.request.query_params.get("a", ""), str(url)[:7]]
+
+    @bentoml.api
+    def streamed(self) -> Any:
+        return StreamingResponse(iter(["a", "b"]), media_type="text/x-own", status_code=201)
+
+    @bentoml.api
+    def sent(self, ctx: bentoml.Context) -> Any:
+        path = ctx.directory / "a.txt"
+        path.write_text("hello")
+        return FileResponse(path, filename="b.txt")
+
+    @bentoml.api
+    def leave_work(self, ctx: bentoml.Context) -> str:
+        ctx.response.background.add_task(self.later.append, "done")
+        return "ok"
+
+    @bentoml.api
+    def work_done(self) -> list[str]:
+        return self.later
+
+    @bentoml.api(input_spec=Point)
+    def spread(self, **params: Any) -> int:
+        return int(params["x"])
+
+    @bentoml.api
+    def maybe_point(self, point: Point | None = None) -> Point | None:
+        return point
+
+    @bentoml.api(batchable=True, max_batch_size=16)
+    def halves(self, numbers: list[int]) -> list[Any]:
+        time.sleep(0.02)
+        odd = bentoml.exceptions.InvalidArgument("it is odd")
+        return [odd if each % 2 else each // 2 for each in numbers]

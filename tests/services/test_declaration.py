@@ -1,3 +1,4 @@
+import asyncio
 from typing import Any, cast
 
 import pytest
@@ -108,3 +109,13 @@ def test_dependencies_answer_in_unit_tests() -> None:
             return result
 
     assert Outer().call("a") == "A"
+
+
+def test_another_server_is_not_asked_before_it_is_called() -> None:
+    @service
+    class Outer:
+        other = modelport.depends(url="http://127.0.0.1:9")
+
+    proxy = Outer().other
+    assert proxy.to_sync is proxy
+    assert not asyncio.run(proxy.is_ready(1))

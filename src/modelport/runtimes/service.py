@@ -35,7 +35,7 @@ from modelport.runtimes.base import (
     StoppableWork,
     Work,
 )
-from modelport.services.context import Context, current
+from modelport.services.context import Context, current, current_service
 from modelport.services.endpoint import Endpoint
 from modelport.services.files import Folder
 from modelport.services.loop import ServiceLoop
@@ -86,6 +86,7 @@ class ServiceRuntime:
         slots: threading.Semaphore | None = None,
     ) -> None:
         self._endpoint = endpoint
+        self._instance = instance
         self._call: Callable[[dict[str, Any], Context | None], Any] = endpoint.caller(instance)
         self._loop = loop
         self._host = host
@@ -248,10 +249,23 @@ class ServiceRuntime:
             results = [
                 self._run_batch(part, context) for part in endpoint.cut(calls[0].values, most)
             ]
-            return [calls[0].response(endpoint.rejoin(results))]
+            return [self._part_of(calls[0], endpoint.rejoin(results))]
         result = self._run_batch(endpoint.join([call.values for call in calls]), context)
         parts = endpoint.split(result, rows)
-        return [call.response(part) for call, part in zip(calls, parts, strict=True)]
+        return [self._part_of(call, part) for call, part in zip(calls, parts, strict=True)]
+
+    def _part_of(self, call: "_Call", part: Any) -> Outcome:
+        """Make the answer to one of many calls; if that cannot be done, it is no fault of others.
+
+        A method may give an exception in place of a result, for that row alone.
+        """
+        failure = self._endpoint.failure_in(part)
+        if failure is not None:
+            return self._failure(failure)
+        try:
+            return call.response(part)
+        except Exception as exc:
+            return self._failure(exc)
 
     def _run_batch(self, values: dict[str, Any], context: Context | None) -> Any:
         result = self._call(values, context)
@@ -260,6 +274,7 @@ class ServiceRuntime:
     # What is common.
 
     def _call_of(self, work: Work) -> "_Call":
+        current_service.set(self._instance)
         payload = work.request.payload
         if payload.__class__ is Arguments:
             context = payload.context

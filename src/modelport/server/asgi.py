@@ -16,11 +16,12 @@ from typing import Any
 from modelport.errors import LoadFailed
 from modelport.protocols import bentoml
 from modelport.protocols.base import Access, Exchange, Route
+from modelport.services.context import current_service
 from modelport.services.declaration import Mount
 from modelport.services.loop import ServiceLoop
 from modelport.wire.http import unquote_component
 
-__all__ = ["MountedApp"]
+__all__ = ["MountedApp", "answer_by"]
 
 log = logging.getLogger("modelport.services")
 
@@ -50,8 +51,10 @@ class MountedApp:
         app = mount.app
         for middleware, options in middlewares:
             app = middleware(app, **options)
+        self._bare = mount.app
         self._app = app
         self._loop = loop
+        self._instance: Any = None
         self.path = f"{prefix}{mount.path}".rstrip("/")
         self._stop: asyncio.Event | None = None
         self._started: asyncio.Event | None = None
@@ -79,46 +82,23 @@ class MountedApp:
         ]
 
     def _handle(self, exchange: Exchange) -> None:
-        call = _Call(exchange, asyncio.get_running_loop())
-        running = self._loop.spawn(call.run(self._app, self._scope(exchange)))
-
-        def left() -> None:
-            call.is_gone = True
-            running.loop.call_soon_threadsafe(call.disconnected)
-
-        exchange.on_disconnect = left
-
-    def _scope(self, exchange: Exchange) -> Message:
-        headers = [
-            (name.encode("latin-1"), value.encode("latin-1"))
-            for name, value in exchange.headers.items()
-        ]
-        host = exchange.headers.get("host", "localhost")
-        name, _, port = host.rpartition(":")
-        return {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.1",
-            "method": exchange.method,
-            "scheme": "http",
-            "path": unquote_component(exchange.path),
-            "raw_path": exchange.path.encode("latin-1"),
-            "query_string": exchange.query.encode("latin-1"),
-            "root_path": self.path,
-            "headers": headers,
-            "client": None,
-            "server": (name, int(port)) if name and port.isdigit() else (host, None),
-            "state": {},
-        }
+        current_service.set(self._instance)
+        answer_by(self._app, exchange, self._loop, self.path)
 
     # Lifespan; both block.
 
-    def open(self) -> None:
+    def open(self, instance: Any) -> None:
         """Run what the application does at its start.
+
+        Args:
+            instance: Of the service; routes that were declared in its class are called with it.
 
         Raises:
             LoadFailed: It says that it cannot start, or takes too long.
         """
+        self._instance = instance
+        _bind_routes(self._bare, instance)
+        current_service.set(instance)
         self._loop.run(self._open())
 
     def close(self) -> None:
@@ -169,6 +149,42 @@ class MountedApp:
         except Exception:
             # As the specification has it: one that raises here does not know this protocol.
             log.debug("the application at %s has no lifespan", self.path or "/")
+
+
+def answer_by(app: Any, exchange: Exchange, loop: ServiceLoop, root_path: str = "") -> None:
+    """Have an application answer one request, on the loop of its service."""
+    call = _Call(exchange, asyncio.get_running_loop())
+    running = loop.spawn(call.run(app, _scope(exchange, root_path)))
+
+    def left() -> None:
+        call.is_gone = True
+        running.loop.call_soon_threadsafe(call.disconnected)
+
+    exchange.on_disconnect = left
+
+
+def _scope(exchange: Exchange, root_path: str) -> Message:
+    headers = [
+        (name.encode("latin-1"), value.encode("latin-1"))
+        for name, value in exchange.headers.items()
+    ]
+    host = exchange.headers.get("host", "localhost")
+    name, _, port = host.rpartition(":")
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": exchange.method,
+        "scheme": "http",
+        "path": unquote_component(exchange.path),
+        "raw_path": exchange.path.encode("latin-1"),
+        "query_string": exchange.query.encode("latin-1"),
+        "root_path": root_path,
+        "headers": headers,
+        "client": None,
+        "server": (name, int(port)) if name and port.isdigit() else (host, None),
+        "state": {},
+    }
 
 
 class _Call:
@@ -284,3 +300,27 @@ def _without_length(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Leave out what the listener writes itself."""
     own = ("content-length", "transfer-encoding", "connection")
     return [row for row in headers if row[0].lower() not in own]
+
+
+def _bind_routes(app: Any, instance: Any) -> None:
+    """Give ``self`` to the routes of FastAPI that were declared among the methods of a class.
+
+    FastAPI read their signatures when it met them, and takes ``self`` for something that callers
+    send; so they are declared again, as methods of the object.
+    """
+    routes = getattr(getattr(app, "router", None), "routes", None)
+    if routes is None or not hasattr(app, "include_router"):
+        return
+    members = {id(member) for owner in type(instance).__mro__ for member in vars(owner).values()}
+    own = [each for each in routes if id(getattr(each, "endpoint", None)) in members]
+    if not own:
+        return
+    for route in own:
+        at = routes.index(route)
+        route.endpoint = route.endpoint.__get__(instance)
+        router = type(app.router)()
+        router.routes.append(route)
+        count = len(routes)
+        app.include_router(router)
+        routes[at : at + 1] = routes[count:]
+        del routes[count:]

@@ -22,12 +22,12 @@ from modelport.protocols.base import Exchange, Route
 from modelport.protocols.bentoml import ServedEndpoint
 from modelport.repository.loading import ConcurrencyLimit, ModelVersion
 from modelport.runtimes.service import ServiceRuntime
-from modelport.server.asgi import MountedApp
+from modelport.server.asgi import MountedApp, answer_by
 from modelport.server.fetching import Fetcher
 from modelport.server.uploads import Spool
-from modelport.services.context import Context, RequestView
+from modelport.services.context import BackgroundTasks, Context, RequestView, current_service
 from modelport.services.declaration import Service
-from modelport.services.dependencies import LocalProxy
+from modelport.services.dependencies import LocalProxy, RemoteProxy
 from modelport.services.endpoint import Endpoint
 from modelport.services.files import Folder, Upload
 from modelport.services.loop import ServiceLoop
@@ -62,6 +62,7 @@ class RunningService:
             MountedApp(mount, self.prefix, self.loop, service.middlewares)
             for mount in service.mounts
         ]
+        self._proxies: list[Any] = []
         self._spool = spool
         self._fetcher = fetcher
 
@@ -113,6 +114,8 @@ class RunningService:
                     new_folder=self._spool.folder,
                     new_upload=Upload,
                     fetch=self._fetcher.fetch,
+                    run_app=self._run_app,
+                    run_later=self._run_later,
                     retry=api.retry,
                     is_idempotent=api.is_idempotent,
                 )
@@ -125,6 +128,23 @@ class RunningService:
         context = Context(request, folder, self.state)
         context.task = getattr(exchange, "report", None)
         return context
+
+    def _run_app(self, exchange: Exchange, app: Any) -> None:
+        answer_by(app, exchange, self.loop)
+
+    def _run_later(self, tasks: BackgroundTasks) -> None:
+        self.loop.spawn(self._finish(tasks))
+
+    async def _finish(self, tasks: BackgroundTasks) -> None:
+        for each in tasks.tasks:
+            try:
+                function = getattr(each, "func", each)
+                if inspect.iscoroutinefunction(function):
+                    await each()
+                else:
+                    await asyncio.to_thread(each)
+            except Exception:
+                log.exception("what service %s does after an answer failed", self.name)
 
     # Life; all of it blocks.
 
@@ -146,12 +166,14 @@ class RunningService:
                 self._run(getattr(service.inner, name))
             instance: Any = object.__new__(service.inner)
             vars(instance).update(proxies)
+            self._proxies = list(proxies.values())
+            current_service.set(instance)
             instance.__init__()
             self.instance = instance
             for name in service.hooks("startup"):
                 self._run(getattr(instance, name))
             for app in self.apps:
-                app.open()
+                app.open(instance)
         except (Exception, SystemExit) as exc:
             log.exception("service %s could not be started", self.name)
             raise LoadFailed(
@@ -169,6 +191,9 @@ class RunningService:
                     self._run(getattr(instance, name))
                 except (Exception, SystemExit):
                     log.exception("%s of service %s failed", name, self.name)
+        for proxy in self._proxies:
+            if isinstance(proxy, RemoteProxy):
+                proxy.close()
         self.loop.close()
 
     def _run(self, hook: Any) -> Any:
@@ -214,8 +239,11 @@ class RunningService:
     # Health.
 
     async def is_ready(self) -> bool:
-        """What the service says of itself, and whether it is up at all."""
-        return self.instance is not None and await self._says("__is_ready__")
+        """What the service says of itself, whether it is up at all, and what it needs elsewhere."""
+        if self.instance is None or not await self._says("__is_ready__"):
+            return False
+        remote = [each.is_ready() for each in self._proxies if isinstance(each, RemoteProxy)]
+        return not remote or all(await asyncio.gather(*remote))
 
     async def is_alive(self) -> bool:
         """What the service says of itself."""

@@ -1,16 +1,27 @@
 """What a method knows of its request beside the arguments, and how it may shape the answer."""
 
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextvars import ContextVar
+from functools import partial
 from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from modelport.progress import Report
 from modelport.services.files import Folder
 
-__all__ = ["Context", "RequestView", "ResponseDraft", "current"]
+__all__ = [
+    "BackgroundTasks",
+    "Context",
+    "RequestView",
+    "ResponseDraft",
+    "Url",
+    "current",
+    "current_service",
+    "get_current_service",
+    "server_context",
+]
 
 
 class _Names(MutableMapping[str, str]):
@@ -43,6 +54,44 @@ class _Names(MutableMapping[str, str]):
         return repr(dict(self._items.values()))
 
 
+class Url(str):
+    """The address of a request; beside the text its parts, as Starlette names them."""
+
+    @property
+    def _parts(self) -> SplitResult:
+        return urlsplit(self)
+
+    @property
+    def scheme(self) -> str:
+        """``http``, whatever a proxy in front speaks."""
+        return self._parts.scheme
+
+    @property
+    def netloc(self) -> str:
+        """Host and port."""
+        return self._parts.netloc
+
+    @property
+    def hostname(self) -> str | None:
+        """Without the port."""
+        return self._parts.hostname
+
+    @property
+    def port(self) -> int | None:
+        """``None`` where it is not said."""
+        return self._parts.port
+
+    @property
+    def path(self) -> str:
+        """Still percent-encoded."""
+        return self._parts.path
+
+    @property
+    def query(self) -> str:
+        """Behind the ``?``, still encoded."""
+        return self._parts.query
+
+
 class RequestView:
     """The request as it came, to be read only.
 
@@ -50,6 +99,7 @@ class RequestView:
         method: In capitals.
         path: Still percent-encoded.
         headers: By name, whatever its case.
+        client: Always ``None``: whoever stands in front hides who calls.
         principal: Who asks, as far as a key tells; "" for everybody.
     """
 
@@ -59,8 +109,15 @@ class RequestView:
         self.method = method
         self.path = path
         self.principal = principal
+        self.client = None
         self.headers: Mapping[str, str] = _Names(headers.items())
         self._query = query
+
+    @property
+    def url(self) -> Url:
+        """Where it was sent, as far as its head tells."""
+        query = f"?{self._query}" if self._query else ""
+        return Url(f"http://{self.headers.get('host', 'localhost')}{self.path}{query}")
 
     @property
     def query_params(self) -> dict[str, str]:
@@ -75,6 +132,20 @@ class RequestView:
         return {name: morsel.value for name, morsel in jar.items()}
 
 
+class BackgroundTasks:
+    """Functions and coroutine functions to be called one by one when the answer is on its way."""
+
+    def __init__(self) -> None:
+        self.tasks: list[Callable[[], Any]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.tasks)
+
+    def add_task(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        """Call ``function`` with these arguments later."""
+        self.tasks.append(partial(function, *args, **kwargs))
+
+
 class ResponseDraft:
     """What the method wants of its answer.
 
@@ -82,9 +153,11 @@ class ResponseDraft:
         status_code: ``None`` leaves it to the result.
         headers: To be added.
         cookies: Values of ``Set-Cookie``.
+        background: What is to be done after the answer.
     """
 
     def __init__(self) -> None:
+        self.background = BackgroundTasks()
         self.status_code: int | None = None
         self.headers: MutableMapping[str, str] = _Names()
         self.cookies: list[str] = []
@@ -167,3 +240,36 @@ class Context:
 
 current: ContextVar[Context | None] = ContextVar("modelport_context", default=None)
 """Of the task that runs here."""
+
+current_service: ContextVar[Any] = ContextVar("modelport_service", default=None)
+"""The object whose endpoint, hook or mounted application runs here."""
+
+
+def get_current_service() -> Any:
+    """Give the object of the service that this is called in, as from a mounted application.
+
+    Raises:
+        RuntimeError: This is called from outside of any service.
+    """
+    found = current_service.get()
+    if found is None:
+        raise RuntimeError("get_current_service() is called from outside of a running service")
+    return found
+
+
+class ServerContext:
+    """What a service may ask about the process that it runs in."""
+
+    @property
+    def worker_index(self) -> int:
+        """Of this process among those of the service, from 1."""
+        return 1
+
+    @property
+    def service_name(self) -> str:
+        """The name of the class whose object answers here; "" outside of a service."""
+        found = current_service.get()
+        return type(found).__name__ if found is not None else ""
+
+
+server_context = ServerContext()

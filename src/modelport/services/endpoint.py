@@ -78,6 +78,8 @@ class Endpoint:
         self.context_name = context[0].name if context else None
         self._positional_context = bool(context) and context[0].kind is _POSITIONAL_ONLY
         data = [each for each in parameters if each not in context]
+        if api.input_spec is not None:
+            data = _parameters_of(api.input_spec)
         self._parameters = data
         self.is_root = self._check_root(data)
         self._var_keyword = next((p.name for p in data if p.kind is _VAR_KEYWORD), None)
@@ -275,6 +277,13 @@ class Endpoint:
         """Put the results of a call that was cut together again."""
         return _joined(results, self.api.batch_dim[1])
 
+    @staticmethod
+    def failure_in(part: Any) -> Exception | None:
+        """Give the first exception that stands in a list of results in place of one."""
+        if not isinstance(part, list | tuple):
+            return None
+        return next((each for each in part if isinstance(each, Exception)), None)
+
     # Results.
 
     def encode(self, value: Any) -> Encoded:
@@ -318,7 +327,7 @@ class Endpoint:
         spec = self.api.input_spec
         if spec is not None:
             fields = spec.model_fields
-            hints.update({name: Annotated[each.annotation, each] for name, each in fields.items()})
+            hints.update({name: _annotation_of(each) for name, each in fields.items()})
         return hints
 
     def _check_root(self, data: Sequence[inspect.Parameter]) -> bool:
@@ -380,7 +389,17 @@ class Endpoint:
             protected_namespaces=(),
             json_schema_extra=None,
         )
-        self._model = create_model("Input", __config__=config, **fields)
+        spec = self.api.input_spec
+        if spec is not None:
+            # With the validators and the configuration of the author's own model.
+            changed: dict[str, Any] = {
+                name: (each[0], spec.model_fields[name])
+                for name, each in fields.items()
+                if each[0] != self._annotations[name]
+            }
+            self._model = create_model("Input", __base__=spec, **changed)
+        else:
+            self._model = create_model("Input", __config__=config, **fields)
         validator = self._model.__pydantic_validator__
         assert isinstance(validator, SchemaValidator) or hasattr(validator, "validate_json")
         self._validate_json = validator.validate_json
@@ -408,6 +427,24 @@ def _config(annotation: Any) -> ConfigDict | None:
     )
     is_typed_dict = typing.is_typeddict(base)
     return None if has_own or is_typed_dict else ConfigDict(arbitrary_types_allowed=True)
+
+
+def _parameters_of(spec: type[BaseModel]) -> list[inspect.Parameter]:
+    """Give the fields of a model as the parameters that a method is called with."""
+    return [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=_EMPTY if field.is_required() else field.get_default(call_default_factory=True),
+        )
+        for name, field in spec.model_fields.items()
+    ]
+
+
+def _annotation_of(field: FieldInfo) -> Any:
+    if not field.metadata:
+        return field.annotation
+    return Annotated[(field.annotation, *field.metadata)]
 
 
 def _is_context(parameter: inspect.Parameter, hints: Mapping[str, Any]) -> bool:

@@ -49,6 +49,15 @@ class ServiceLoop:
             )
         return asyncio.run_coroutine_threadsafe(coroutine, self._open()).result()
 
+    async def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine here and wait for its result on whichever loop this is called.
+
+        Cancelling the wait cancels it.
+        """
+        if self.is_current:
+            return await coroutine
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._open()))
+
     def close(self) -> None:
         """Cancel what runs and end the thread. Doing it again does nothing."""
         with self._lock:

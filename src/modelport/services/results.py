@@ -46,6 +46,7 @@ class Encoded:
         status: ``None`` for the usual one.
         file: What follows ``body``: open, positioned, and closed by whoever reads it.
         parts: In place of the body, several parts; its media type is then the writer's business.
+        app: In place of all else, an ASGI application that answers by itself.
     """
 
     headers: HeaderRows
@@ -53,6 +54,7 @@ class Encoded:
     status: int | None = None
     file: BinaryIO | None = None
     parts: Sequence[Part] = field(default=())
+    app: Any = None
 
     def __len__(self) -> int:
         """Bytes that it holds in memory."""
@@ -203,19 +205,27 @@ def _is_response(value: Any) -> bool:
 
 
 def _passed_through(value: Any) -> Encoded:
-    """Take an answer of Starlette's as it is."""
+    """Take an answer of Starlette's as it is; one without a body is left to answer by itself."""
     body = getattr(value, "body", None)
-    if body is None:
-        raise ValueError(
-            f"a {type(value).__name__} cannot be sent from here; write the endpoint as a "
-            "generator, or return a Path"
-        )
-    headers = tuple(
+    if body is None or value.background is not None:
+        path = getattr(value, "path", None)
+        if path is None or value.background is not None:
+            return Encoded((), app=value)
+        # Opened now: the directory of the call is gone when it is sent.
+        encoded = _FileWriter("")(path)
+        own = _headers_of(value)
+        names = {name.lower() for name, _ in own}
+        others = tuple(row for row in encoded.headers if row[0].lower() not in names)
+        return Encoded((*own, *others), encoded.body, value.status_code, encoded.file)
+    return Encoded(_headers_of(value), bytes(body), status=value.status_code)
+
+
+def _headers_of(response: Any) -> HeaderRows:
+    return tuple(
         (name.decode("latin-1"), text.decode("latin-1"))
-        for name, text in value.raw_headers
+        for name, text in response.raw_headers
         if name.lower() != b"content-length"
     )
-    return Encoded(headers, bytes(body), status=value.status_code)
 
 
 def _schema(annotation: Any, declared: str) -> dict[str, Any]:

@@ -198,10 +198,18 @@ class _OneSink(_Sink):
             return False
         self._over()
         prepared: Prepared = response.value
+        endpoint = self._handler.endpoint
+        if prepared.app is not None:
+            self._answered(prepared.app.status_code)
+            endpoint.run_app(self._exchange, prepared.app)
+            return True
         status = prepared.status or 200
         context = self._context
-        if context is not None and context.response.status_code is not None:
-            status = context.response.status_code
+        if context is not None:
+            if context.response.status_code is not None:
+                status = context.response.status_code
+            if context.response.background:
+                endpoint.run_later(context.response.background)
         self._answered(status)
         headers = self._headers(prepared)
         if prepared.parts:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from modelport.messages import Request, Sink, Ticket
-from modelport.protocols.base import Handler, Route
+from modelport.protocols.base import Exchange, Handler, Route
 from modelport.specs import ModelConfig
 
 __all__ = [
@@ -66,6 +66,7 @@ class Prepared(Protocol):
     status: int | None
     file: Any
     parts: Sequence[Any]
+    app: Any
 
 
 class ResultPort(Protocol):
@@ -79,6 +80,11 @@ class ResultPort(Protocol):
 
 class TypedMethod(Protocol):
     """A method with types; see :class:`modelport.services.endpoint.Endpoint`."""
+
+    @property
+    def name(self) -> str:
+        """As declared, whatever other services have."""
+        ...
 
     @property
     def is_stream(self) -> bool:
@@ -168,6 +174,8 @@ class ServedEndpoint:
         new_folder: Gives a call of a principal its own directory.
         new_upload: Makes what the method's kinds of files take.
         fetch: Gets the file behind a URL into such a directory; blocks.
+        run_app: Has an ASGI application answer an exchange.
+        run_later: Runs what a method left to be done after the answer.
         retry: What an interruption means for a task; "" leaves it to ``is_idempotent``.
         is_idempotent: Whether a task may run twice.
     """
@@ -184,6 +192,8 @@ class ServedEndpoint:
     new_folder: Callable[[str], Any]
     new_upload: Callable[..., Any]
     fetch: Callable[[str, Any], Any]
+    run_app: Callable[[Exchange, Any], None]
+    run_later: Callable[[Any], None]
     retry: str = ""
     is_idempotent: bool = False
 

@@ -1,14 +1,15 @@
 """What is not a call: health, the schema, and documentation for people and programs."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 from modelport.protocols.base import Access, Exchange, Headers, Route
 from modelport.protocols.bentoml.models import ModelMethod, is_listed
 from modelport.protocols.bentoml.openapi import openapi
 from modelport.protocols.bentoml.page import PAGE
-from modelport.protocols.bentoml.ports import EnginePort, ServedService
+from modelport.protocols.bentoml.ports import EnginePort, ServedEndpoint, ServedService
 from modelport.protocols.bentoml.replies import JSON_HEADERS, TEXT_HEADERS, encode_error
 from modelport.wire import bentoml
 from modelport.wire.bentoml import EndpointSchema, ServiceSchema
@@ -92,23 +93,25 @@ class System:
         """Say what there is; below a prefix, with paths as seen from there."""
         schema = self.schema()
         if prefix:
-            # A client puts what it was started with in front of every route.
-            below = [each for each in schema.routes if each.route.startswith(f"{prefix}/")]
-            routes = tuple(
-                EndpointSchema(
-                    each.name,
-                    each.route.removeprefix(prefix),
-                    each.input,
-                    each.output,
-                    each.is_task,
-                    each.batchable,
-                    each.doc,
-                )
-                for each in below
-            )
+            routes = tuple(self._below(prefix))
             paths = {each.route: False for each in routes}
             schema = ServiceSchema(schema.name, schema.description, routes, paths)
         exchange.respond(200, JSON_HEADERS, [bentoml.encode_schema(schema)])
+
+    def _below(self, prefix: str) -> Iterator[EndpointSchema]:
+        """Describe what is below a prefix: routes as seen from there, names as declared."""
+        endpoints = [
+            endpoint
+            for service in self._services
+            for endpoint in service.endpoints
+            if endpoint.route.startswith(f"{prefix}/")
+        ]
+        counts = Counter(each.method.name for each in endpoints)
+        for each in endpoints:
+            own = each.method.name
+            name = own if counts[own] == 1 else each.name
+            # A client puts what it was started with in front of every route.
+            yield _described(each, name, each.route.removeprefix(prefix))
 
     def schema(self) -> ServiceSchema:
         """Describe all services, and the models that are no service."""
@@ -117,19 +120,8 @@ class System:
         models: set[str] = set()
         for service in self._services:
             for endpoint in service.endpoints:
-                method = endpoint.method
                 models.add(endpoint.model)
-                routes.append(
-                    EndpointSchema(
-                        endpoint.name,
-                        endpoint.route,
-                        method.input_schema,
-                        method.output_schema,
-                        endpoint.is_task,
-                        bool(endpoint.max_rows),
-                        method.doc,
-                    )
-                )
+                routes.append(_described(endpoint, endpoint.name, endpoint.route))
             paths.update(dict.fromkeys(service.mounted_paths, True))
         taken = {each.name for each in routes}
         for deployment in self._engine.deployments():
@@ -152,6 +144,19 @@ class System:
             for endpoint in service.endpoints
         }
         exchange.respond(200, JSON_HEADERS, [openapi(self.schema(), services)])
+
+
+def _described(endpoint: ServedEndpoint, name: str, route: str) -> EndpointSchema:
+    method = endpoint.method
+    return EndpointSchema(
+        name,
+        route,
+        method.input_schema,
+        method.output_schema,
+        endpoint.is_task,
+        bool(endpoint.max_rows),
+        method.doc,
+    )
 
 
 def _page(exchange: Exchange) -> None:
