@@ -46,6 +46,8 @@ fmt: $(VENV)/.dev ## Format, and mend what can be mended by machine
 
 docs: $(VENV)/.examples ## Write the generated pages of docs/reference
 	$(BIN)/python -m modelport.cli.reference docs/reference
+	$(BIN)/python -m modelport.protocols.ops.reference docs/reference/metrics.md
+	$(BIN)/python -m modelport.wire.model_config.reference docs/reference/model-configuration.md
 
 clean: ## Delete what these targets made
 	rm -rf $(VENV) $(COMPAT) run build src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -136,6 +136,8 @@ LOADING, FAILED = Phase.LOADING, Phase.UNAVAILABLE
          "'digits'?"),
         ("n", "1", NotFound, "Request for unknown model: 'n' is not found"),
         ("new", None, NotFound, "Request for unknown model: 'new' is not found"),
+        ("torn", None, NotFound, "Request for unknown model: 'torn' is not found; the file is "
+         "torn"),
         ("digits", "7", NotFound, "Request for unknown model: 'digits' version 7 is not found; "
          "served are the versions [1, 3]"),
         ("digits", "2", Unavailable, "Request for unknown model: 'digits' version 2 is not at "
@@ -165,6 +167,7 @@ def test_why_nobody_answers(
         IndexRow("gone", "1", FAILED, "unloaded"),
         IndexRow("coming", "1", LOADING),
         IndexRow("new"),
+        IndexRow("torn", None, FAILED, "the file is torn"),
     ]
 
     async def main() -> None:

@@ -45,6 +45,11 @@ def test_groups_stand_one_after_another() -> None:
     assert [each.kind for each in placed(TWO, *groups)] == ["CPU", "CPU", "GPU"]
 
 
+def test_groups_of_one_name_count_on() -> None:
+    groups = [InstanceGroup(name="g", kind="KIND_CPU", count=count) for count in (1, 2)]
+    assert [each.name for each in placed(NONE, *groups)] == ["g_0", "g_1", "g_2"]
+
+
 def test_model_may_choose_its_device_itself() -> None:
     assert placed(TWO, InstanceGroup(kind="KIND_MODEL")) == [InstanceDevice("m_0_0", "MODEL")]
 

@@ -194,16 +194,21 @@ def test_a_failing_reload_leaves_the_old_version_alone(bench: Bench, run: Run) -
         )
         assert bench.listener.live["m", 1] is served
         assert bench.unloaded == []
-        assert rows(repository) == [("m", "1", Phase.READY, "")]
+        why = f"serves as it was, and could not be loaded anew: {caught.value.text}"
+        assert rows(repository) == [("m", "1", Phase.READY, why)]
         assert repository.is_ready(strict=True)
         bench.write("m/config.json", "{")
         with pytest.raises(LoadFailed, match="failed to load 'm', failed to poll from model"):
             await repository.load("m")
         assert bench.listener.live["m", 1] is served
         assert repository.is_ready(strict=True)
+        bench.write("m/config.json", "{}")
+        bench.model("m")
+        await repository.load("m")
+        assert rows(repository) == [("m", "1", Phase.READY, "")]
 
     run(main())
-    assert bench.listener.told == ["+m v1"]
+    assert bench.listener.told == ["+m v1", "+m v1"]
 
 
 def test_a_reload_replaces_all_versions_or_none(bench: Bench, run: Run) -> None:
@@ -679,9 +684,31 @@ def test_unloading_a_member_takes_its_ensembles_down(bench: Bench, run: Run) -> 
         await repository.open()
         bench.listener.told.clear()
         await repository.unload("a")
+        await turns()
+        assert rows(repository) == [
+            ("a", "1", Phase.UNAVAILABLE, "unloaded"),
+            ("inner", "1", Phase.UNAVAILABLE, because("a")),
+            ("outer", "1", Phase.UNAVAILABLE, because("inner")),
+        ]
+        assert repository.is_ready(strict=True)
+        await repository.load("outer")
+        assert [row.reason for row in repository.index()] == ["", "", ""]
+        await repository.unload("outer")
+        await turns()
+        assert repository.index()[2].reason == "unloaded"
 
     run(main())
-    assert bench.listener.told == ["-outer v1", "-inner v1", "-a v1"]
+    assert bench.listener.told[:3] == ["-outer v1", "-inner v1", "-a v1"]
+
+
+def because(member: str) -> str:
+    return f"unloaded, because model '{member}', which it needs, was unloaded"
+
+
+async def turns() -> None:
+    """Let versions that were taken down be given back."""
+    for _ in range(50):
+        await asyncio.sleep(0)
 
 
 def test_unloading_an_ensemble_leaves_its_members(bench: Bench, run: Run) -> None:

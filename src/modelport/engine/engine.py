@@ -164,7 +164,9 @@ class Engine:
                 )
         rows = [] if self._repository is None else self._repository.rows(model)
         if not rows or all(row.version is None for row in rows):
-            return NotFound(f"Request for unknown model: '{model}' is not found{self._hint(model)}")
+            failed = "".join(f"; {row.reason}" for row in rows if row.reason)
+            more = failed or self._hint(model)
+            return NotFound(f"Request for unknown model: '{model}' is not found{more}")
         if number is None:
             reasons = "; ".join(
                 f"version {row.version}: {row.reason}" for row in rows if row.reason

@@ -4,6 +4,7 @@
 in Triton. On a GPU a group has ``count`` instances on each of its ``gpus``, by default on all.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -42,14 +43,20 @@ def decide_kinds(groups: Sequence[InstanceGroup], gpus: Gpus) -> tuple[InstanceG
 
 
 def instance_devices(config: ModelConfig) -> list[InstanceDevice]:
-    """List the instances of a complete configuration, group by group."""
-    return [
-        InstanceDevice(f"{group.name}_{index}", group.kind.removeprefix("KIND_"), device_id)
-        for group in config.instance_group
-        for index, device_id in enumerate(
-            device_id for device_id in group.gpus or (0,) for _ in range(group.count)
-        )
-    ]
+    """List the instances of a complete configuration, group by group.
+
+    Groups of the same name count on, so that no two instances are called the same.
+    """
+    next_by_group: Counter[str] = Counter()
+    devices = []
+    for group in config.instance_group:
+        kind = group.kind.removeprefix("KIND_")
+        for device_id in group.gpus or (0,):
+            for _ in range(group.count):
+                name = f"{group.name}_{next_by_group[group.name]}"
+                devices.append(InstanceDevice(name, kind, device_id))
+                next_by_group[group.name] += 1
+    return devices
 
 
 def _decided(group: InstanceGroup, index: int, gpus: Gpus) -> InstanceGroup:

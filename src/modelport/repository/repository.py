@@ -166,6 +166,7 @@ class _Model(Struct, eq=False):
         needs: The models that it is made of, as it was read last.
         failure: What the last load failed with; "" if it did not.
         is_named: Whether somebody asked for it by name, and not only for an ensemble of it.
+        went_with: The member that was unloaded, and took this ensemble along; "" if none was.
     """
 
     name: str
@@ -176,6 +177,7 @@ class _Model(Struct, eq=False):
     needs: frozenset[str] = frozenset()
     failure: str = ""
     is_named: bool = False
+    went_with: str = ""
 
     def replace_override(self, override: Override | None) -> None:
         if override is not None:
@@ -716,6 +718,7 @@ class Repository:
             return
         for ensemble in self._dependents(name):
             await self._unload(ensemble.name, unload_dependents=False)
+            ensemble.went_with = name
         members = model.members
         await self._take_down(model)
         if not unload_dependents:
@@ -735,6 +738,7 @@ class Repository:
             model.replace_override(None)
             model.failure = ""
             model.is_named = False
+            model.went_with = ""
 
     def _retire(self, model: _Model, version: int, reason: str) -> None:
         """Let a version finish what it has begun, in the background."""
@@ -798,8 +802,15 @@ class Repository:
 
 
 def _reason(model: _Model, state: VersionState) -> str:
+    if state.phase is Phase.READY:
+        # A version that failed tells of it itself.
+        has_told = any(each.has_failed for each in model.states.values())
+        is_told = not model.failure or has_told
+        return "" if is_told else f"serves as it was, and could not be loaded anew: {model.failure}"
     if state.phase is not Phase.UNAVAILABLE:
         return ""
+    if state.reason == UNLOADED and model.went_with:
+        return f"{UNLOADED}, because model '{model.went_with}', which it needs, was unloaded"
     # A load that did not get as far as any version says more than how the last one ended.
     return state.reason if state.has_failed or model.live else model.failure or state.reason
 

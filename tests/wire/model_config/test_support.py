@@ -1,6 +1,7 @@
 """No field is read and then silently ignored."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,15 +13,19 @@ from modelport.wire.model_config import (
     refuse_unsupported,
     unsupported,
 )
+from modelport.wire.model_config.reference import page
 from modelport.wire.model_config.schema import dotted, fields_of
-from modelport.wire.model_config.support import ACTED_ON, HINTS, NOT_YET
+from modelport.wire.model_config.support import ACTED_ON, GPU_ONLY, HINTS, NOT_YET
 
 
 def _decided(record: type = ModelConfig, path: str = "") -> Iterator[str]:
     """The paths at which a walk down the schema has to stop: listed, or without fields."""
     for name, field in fields_of(record).items():
         place = dotted(path, name)
-        if place in ACTED_ON | HINTS | NOT_YET.keys() or not field.is_record:
+        if (
+            place in ACTED_ON | HINTS.keys() | GPU_ONLY.keys() | NOT_YET.keys()
+            or not field.is_record
+        ):
             yield place
         else:
             assert isinstance(field.item, type)
@@ -28,7 +33,7 @@ def _decided(record: type = ModelConfig, path: str = "") -> Iterator[str]:
 
 
 def test_every_field_of_the_schema_stands_in_exactly_one_table() -> None:
-    listed = [*ACTED_ON, *HINTS, *NOT_YET]
+    listed = [*ACTED_ON, *HINTS, *GPU_ONLY, *NOT_YET]
     assert len(listed) == len(set(listed))
     assert set(_decided()) == set(listed)
 
@@ -47,8 +52,10 @@ instance_group [
 optimization {
   graph { level: 1 } priority: PRIORITY_MAX eager_batching: true
   gather_kernel_buffer_threshold: 3 input_pinned_memory { enable: true }
-  cuda { busy_wait_events: true }
+  cuda { busy_wait_events: true graphs: true graph_spec { batch_size: 1 } }
+  execution_accelerators { gpu_execution_accelerator { name: "tensorrt" } }
 }
+cc_model_filenames { key: "7.5" value: "m" }
 dynamic_batching {
   preferred_batch_size: 4 max_queue_delay_microseconds: 1 preserve_ordering: true
   default_queue_policy {
@@ -119,8 +126,11 @@ def test_what_is_acted_on_passes_as_read_and_completed(text: str) -> None:
         ("output { is_shape_tensor: true }", "output[0].is_shape_tensor: "),
         ("batch_input {}", "batch_input: "),
         ("batch_output {}", "batch_output: "),
-        ("optimization { cuda { graphs: true } }", "optimization.cuda.graphs: "),
-        ("optimization { execution_accelerators {} }", "optimization.execution_accelerators: "),
+        (
+            "optimization { execution_accelerators { cpu_execution_accelerator "
+            '{ name: "openvino" } } }',
+            "optimization.execution_accelerators.cpu_execution_accelerator: ",
+        ),
         (
             'ensemble_scheduling { step {} step { model_namespace: "n" } }',
             "ensemble_scheduling.step[1].model_namespace: ",
@@ -128,7 +138,6 @@ def test_what_is_acted_on_passes_as_read_and_completed(text: str) -> None:
         ("instance_group { secondary_devices {} }", "instance_group[0].secondary_devices: "),
         ('instance_group { profile: "0" }', "instance_group[0].profile: "),
         ("instance_group { passive: true }", "instance_group[0].passive: "),
-        ('cc_model_filenames { key: "7.5" value: "m" }', "cc_model_filenames: "),
         ("model_operations {}", "model_operations: "),
         ("model_repository_agents { agents {} }", "model_repository_agents: "),
     ],
@@ -144,11 +153,34 @@ def test_what_is_not_acted_on_is_refused_by_name(text: str, place: str) -> None:
     assert str(caught.value) == start + found[0]
 
 
+ON_GPU = """
+instance_group { kind: KIND_CPU } instance_group { kind: KIND_GPU gpus: 0 }
+optimization {
+  cuda { graphs: true graph_spec { batch_size: 1 } }
+  execution_accelerators { gpu_execution_accelerator { name: "tensorrt" } }
+}
+cc_model_filenames { key: "7.5" value: "m" }
+"""
+
+
+def test_what_concerns_gpus_is_refused_only_of_models_that_are_on_one() -> None:
+    config = decode_pbtxt(ON_GPU)
+    places = [text.partition(":")[0] for text in unsupported(config)]
+    assert sorted(places) == sorted(GPU_ONLY)
+    assert list(unsupported(decode_pbtxt(ON_GPU.replace("KIND_GPU gpus: 0", "KIND_CPU")))) == []
+
+
 def test_all_of_it_is_told_at_once() -> None:
     config = decode_pbtxt('runtime: "x" model_operations {} batch_input {}')
     assert len(list(unsupported(config))) == 3
 
 
+def test_the_reference_page_is_current() -> None:
+    """If this fails: make docs."""
+    written = Path(__file__).parents[3] / "docs" / "reference" / "model-configuration.md"
+    assert written.read_text(encoding="utf-8") == page()
+
+
 def test_every_refusal_says_what_to_do() -> None:
-    for path, text in NOT_YET.items():
+    for path, text in {**NOT_YET, **GPU_ONLY}.items():
         assert any(word in text for word in ("remove", "use ", "set ", "let ")), path

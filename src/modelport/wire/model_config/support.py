@@ -1,18 +1,18 @@
 """Which fields of a configuration we act on, and what to say of the others.
 
 A field that is read but not acted on makes the model refuse to load: whoever wrote it relies on
-it. So every field stands in one of the three tables below, a test sees to that, and one that a
+it. So every field stands in one of the four tables below, a test sees to that, and one that a
 later schema adds is refused until somebody has decided.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from modelport.errors import LoadFailed
 from modelport.specs import ModelConfig
 from modelport.wire.model_config.schema import Field, dotted, fields_of, shown
 
-__all__ = ["ACTED_ON", "HINTS", "NOT_YET", "refuse_unsupported", "unsupported"]
+__all__ = ["ACTED_ON", "GPU_ONLY", "HINTS", "NOT_YET", "refuse_unsupported", "unsupported"]
 
 
 def refuse_unsupported(config: ModelConfig) -> None:
@@ -30,23 +30,33 @@ def refuse_unsupported(config: ModelConfig) -> None:
 
 
 def unsupported(config: ModelConfig) -> Iterator[str]:
-    """Give a text for each field that is given and not acted on."""
-    yield from _unsupported(config, "", "")
+    """Give a text for each field that is given and not acted on.
+
+    Args:
+        config: Where it is complete it also says what is on a GPU.
+    """
+    text_by_path = NOT_YET
+    if any(group.kind == "KIND_GPU" for group in config.instance_group):
+        text_by_path = {**NOT_YET, **GPU_ONLY}
+    yield from _unsupported(config, "", "", text_by_path)
 
 
-def _unsupported(record: object, path: str, place: str) -> Iterator[str]:
+def _unsupported(
+    record: object, path: str, place: str, text_by_path: Mapping[str, str]
+) -> Iterator[str]:
     for name, field in fields_of(type(record)).items():
         value = getattr(record, field.attribute)
         if value == field.default():
             continue
         field_path, field_place = dotted(path, name), dotted(place, name)
-        if field_path in ACTED_ON or field_path in HINTS:
+        text = text_by_path.get(field_path)
+        if text is None and field_path in _FINE:
             continue
-        if field_path not in _GROUPS:
-            yield f"{field_place}: {NOT_YET.get(field_path, 'remove it')}"
-        else:
+        if text is None and field_path in _GROUPS:
             for each, mark in _each(field, value):
-                yield from _unsupported(each, field_path, f"{field_place}{mark}")
+                yield from _unsupported(each, field_path, f"{field_place}{mark}", text_by_path)
+        else:
+            yield f"{field_place}: {text or 'remove it'}"
 
 
 def _each(field: Field, value: Any) -> Iterator[tuple[Any, str]]:
@@ -130,26 +140,40 @@ ACTED_ON: Final = frozenset(
 )
 """What something in us does."""
 
-HINTS: Final = frozenset(
-    (
-        "input.format",
-        # Triton itself looks at these two only with --rate-limit and --host-policy.
-        "instance_group.rate_limiter",
-        "instance_group.host_policy",
-        "optimization.priority",
-        "optimization.eager_batching",
-        "optimization.gather_kernel_buffer_threshold",
-        "optimization.input_pinned_memory.enable",
-        "optimization.output_pinned_memory.enable",
-        "optimization.cuda.busy_wait_events",
-        "optimization.cuda.output_copy_stream",
-        "sequence_batching.state.use_same_buffer_for_input_output",
-        "sequence_batching.state.use_growable_memory",
-    )
-)
-"""What promises nothing that a caller could see, so that leaving it out is no breach."""
+_SPEED_ONLY: Final = "it concerns speed alone, and what is right here is measured"
+_NO_COPY: Final = "nothing is copied to a device, so no memory has to be pinned"
+_ONLY_THERE: Final = "it concerns GPUs alone"
 
-_REMOVE_GPU: Final = "models run on the CPU; remove it"
+HINTS: Final = {
+    "input.format": "it tells people what the dimensions are; no tensor is turned around",
+    "instance_group.rate_limiter": "as in Triton without `--rate-limit`",
+    "instance_group.host_policy": "as in Triton without `--host-policy`",
+    "optimization.priority": _SPEED_ONLY,
+    "optimization.eager_batching": _SPEED_ONLY,
+    "optimization.gather_kernel_buffer_threshold": _ONLY_THERE,
+    "optimization.input_pinned_memory.enable": _NO_COPY,
+    "optimization.output_pinned_memory.enable": _NO_COPY,
+    "optimization.cuda.busy_wait_events": _ONLY_THERE,
+    "optimization.cuda.output_copy_stream": _ONLY_THERE,
+    "sequence_batching.state.use_same_buffer_for_input_output": _SPEED_ONLY,
+    "sequence_batching.state.use_growable_memory": _SPEED_ONLY,
+}
+"""What promises nothing that a caller could see, so that leaving it out is no breach; and why."""
+
+_NO_CAPTURE: Final = (
+    "no CUDA graph is captured; remove it, or have ONNX Runtime do it by its parameter "
+    "enable_cuda_graph"
+)
+
+GPU_ONLY: Final = {
+    "optimization.cuda.graphs": _NO_CAPTURE,
+    "optimization.cuda.graph_spec": _NO_CAPTURE,
+    "optimization.execution_accelerators.gpu_execution_accelerator": "no accelerator is set up; "
+    "remove it, or give the backend its own options in parameters",
+    "cc_model_filenames": "no file is chosen by GPU; use default_model_filename",
+}
+"""What says something of instances on a GPU: passed over for models that have none there, as Triton
+does, and refused otherwise."""
 
 NOT_YET: Final = {
     "runtime": "the runtime is chosen by backend; remove it",
@@ -161,26 +185,23 @@ NOT_YET: Final = {
     "output.is_non_linear_format_io": "only TensorRT has such formats; remove it",
     "batch_input": "no input is made from the batch; let the model take it from its caller",
     "batch_output": "outputs are cut along their first dimension; remove it",
-    "optimization.cuda.graphs": _REMOVE_GPU,
-    "optimization.cuda.graph_spec": _REMOVE_GPU,
-    "optimization.execution_accelerators": "no accelerator is set up; remove it, or give the "
-    "backend its own options in parameters",
+    "optimization.execution_accelerators.cpu_execution_accelerator": "no accelerator is set up; "
+    "remove it, or serve the model with the backend openvino",
     "ensemble_scheduling.step.model_namespace": "model names are one namespace; remove it",
-    "instance_group.secondary_devices": _REMOVE_GPU,
+    "instance_group.secondary_devices": "there is no such device; remove it",
     "instance_group.profile": "only TensorRT has optimization profiles; remove it",
     "instance_group.passive": "every instance takes requests; remove the group",
-    "cc_model_filenames": "no file is chosen by GPU; use default_model_filename",
-    "model_operations": "no library of operations is loaded; remove it, or register it in the "
-    "backend's parameters",
+    "model_operations": "no library of operations is loaded; remove it, and export the model "
+    "without operations of its own",
     "model_repository_agents": "no agent looks at a model directory; check it before it is put "
     "there, and remove this",
 }
 """What is refused when it is given, and what to do about it."""
 
+_FINE: Final = ACTED_ON | HINTS.keys() | GPU_ONLY.keys()
+"""What a model that is on no GPU may say."""
+
 _GROUPS: Final = frozenset(
-    path[:end]
-    for path in (*ACTED_ON, *HINTS, *NOT_YET)
-    for end in range(len(path))
-    if path[end] == "."
+    path[:end] for path in (*_FINE, *NOT_YET) for end in range(len(path)) if path[end] == "."
 )
 """Records of which some fields are acted on and others not: one looks inside."""
