@@ -1,13 +1,26 @@
 """How a task tells its owner how far it has come."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Protocol
 
 __all__ = ["Report", "current_report", "report_progress", "report_to", "reporting_to"]
 
-Report = Callable[[float | None, str], None]
+
+class Report(Protocol):
+    """Where the reports of one task go."""
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether nobody wants the task's result any more."""
+        ...
+
+    def __call__(self, fraction: float | None, text: str) -> None:
+        """Take a report, or raise Cancelled."""
+        ...
+
 
 MOST_TEXT = 1000
 """Characters of a text that are kept."""

@@ -491,6 +491,13 @@ ERRORS: list[tuple[str, dict[str, str], str | None, str]] = [
         None,
         "--load-model: * is every model, and others are named too; keep * alone, or the names",
     ),
+    (
+        "--task-webhook-allow hooks.example",
+        {},
+        None,
+        "--task-webhook-allow: webhooks need a key, or their receivers could not tell who calls;"
+        " add --task-webhook-secret @FILE",
+    ),
     ("--tls-cert c", {}, None, "--tls-cert: a certificate needs its key; add --tls-key FILE"),
     ("--tls-key k", {}, None, "--tls-key: a key needs its certificate; add --tls-cert FILE"),
     (

@@ -1,6 +1,8 @@
 """Tasks over HTTP, with real processes: what was accepted is never lost."""
 
+import base64
 import contextlib
+import hmac
 import http.client
 import json
 import os
@@ -17,8 +19,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -26,6 +30,7 @@ from modelport.client.bentoml import SyncHTTPClient, TaskStatus
 from tests.served import Served, clean_environment, serving
 
 SERVICE = """
+import asyncio
 import os
 import time
 from pathlib import Path
@@ -60,6 +65,22 @@ class Trainer:
             modelport.report_progress(step / steps, f"step {step}")
             time.sleep(0.02)
         return "done"
+
+    @modelport.task
+    def looking(self, context: modelport.Context) -> str:
+        note("looking", "begun")
+        while not context.is_cancelled:
+            time.sleep(0.01)
+        note("looking", "stopped")
+        return "stopped"
+
+    @modelport.task
+    async def waiting(self) -> str:
+        note("waiting", "begun")
+        try:
+            await asyncio.sleep(60)
+        finally:
+            note("waiting", "stopped")
 
     @modelport.task
     def fail(self, text: str) -> str:
@@ -218,6 +239,20 @@ def test_task_in_progress_has_no_result_yet_and_tells_how_far_it_is(served: Serv
         assert patient.submit(steps=1).wait(10) == "done"
 
 
+@pytest.mark.parametrize("endpoint", ["looking", "waiting"])
+def test_cancelling_stops_what_runs(served: Served, tmp_path: Path, endpoint: str) -> None:
+    _, task = ask(served, "POST", f"/{endpoint}/submit", {})
+    until(lambda: started(tmp_path)[f"{endpoint} begun"] == 1)
+    status, said = ask(served, "PUT", f"/{endpoint}/cancel?task_id={task['task_id']}")
+    assert (status, said) == (200, {"task_id": task["task_id"], "status": "canceled"})
+    until(lambda: started(tmp_path)[f"{endpoint} stopped"] == 1, 5)
+    found = over(served, task["task_id"], endpoint)
+    assert (found["status"], found["reason"]) == ("canceled", "canceled while it was running")
+    status, said = ask(served, "GET", f"/{endpoint}/get?task_id={task['task_id']}")
+    assert status == 400
+    assert "canceled while it was running" in said["error"]
+
+
 def test_same_key_is_the_same_task_and_not_another_request(served: Served) -> None:
     def submit(number: int) -> Any:
         return ask(served, "POST", "/once/submit", {"number": number}, Idempotency_Key="a")
@@ -288,15 +323,94 @@ def test_full_queue_is_refused(serve: Serve) -> None:
 
 
 def test_owners_see_their_own_tasks_only(serve: Serve, tmp_path: Path) -> None:
-    with serve("--api-key", "ann", "--api-key", "bob") as served:
-        ann, bob = ({"Authorization": f"Bearer {name}"} for name in ("ann", "bob"))
-        _, task = ask(served, "POST", "/once/submit", {"number": 1}, **ann)
-        for method, verb in (("GET", "status"), ("GET", "get"), ("PUT", "cancel")):
-            path = f"/once/{verb}?task_id={task['task_id']}"
-            assert ask(served, method, path, **bob)[0] == 404
-        assert ask(served, "GET", "/once/list", **bob) == (200, [])
+    with serve("--api-key", "ann", "--api-key", "bob", "--admin-key", "root") as served:
+        ann, bob, root = ({"Authorization": f"Bearer {key}"} for key in ("ann", "bob", "root"))
+        _, task = ask(served, "POST", "/once/submit", {"number": 1}, Idempotency_Key="k", **ann)
+        verbs = (("GET", "status"), ("GET", "get"), ("PUT", "cancel"), ("POST", "retry"))
+        for other in (bob, root):
+            for method, verb in verbs:
+                path = f"/once/{verb}?task_id={task['task_id']}"
+                assert ask(served, method, path, **other) == (404, {"error": "task_id not found"})
+            before = f"/once/list?before={task['task_id']}"
+            assert ask(served, "GET", before, **other)[0] == 404
+            assert ask(served, "GET", "/once/list", **other) == (200, [])
         assert len(ask(served, "GET", "/once/list", **ann)[1]) == 1
+        assert ask(served, "GET", f"/once/status?task_id={task['task_id']}")[0] == 401
+        # The same idempotency key of somebody else, with another request, is another task.
+        status, own = ask(served, "POST", "/once/submit", {"number": 2}, Idempotency_Key="k", **bob)
+        assert (status, own["task_id"] != task["task_id"]) == (200, True)
         assert b"ann" not in (tmp_path / "data" / "tasks.sqlite").read_bytes()
+
+
+class Hook:
+    """A receiver of webhooks, which refuses the first so many."""
+
+    def __init__(self, refusals: int = 0) -> None:
+        self.got: list[tuple[dict[str, str], bytes]] = []
+        hook = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                hook.got.append(({name.lower(): each for name, each in self.headers.items()}, body))
+                self.send_response(500 if len(hook.got) <= refusals else 204)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return quote(f"http://127.0.0.1:{self._server.server_port}/hook?a=b", safe="")
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+WEBHOOKS = ("--task-webhook-allow", "127.0.0.1", "--task-webhook-secret", "whsec_c2VjcmV0")
+
+
+@pytest.mark.slow
+def test_webhook_is_told_and_told_again_after_a_restart(serve: Serve, tmp_path: Path) -> None:
+    with contextlib.closing(Hook(refusals=1)) as hook:
+        with serve(*WEBHOOKS) as served:
+            path = f"/once/submit?webhook={hook.url}"
+            task_id = ask(served, "POST", path, {"number": 4})[1]["task_id"]
+            until(lambda: len(hook.got) == 1, 10)
+            until(lambda: any("again in 5 s" in line for line in served.lines), 10)
+            served.process.kill()
+            served.process.wait()
+        with contextlib.closing(sqlite3.connect(tmp_path / "data" / "tasks.sqlite")) as database:
+            # As if the five seconds were over.
+            assert database.execute("UPDATE notices SET due_s = 0").rowcount == 1
+            database.commit()
+        with serve(*WEBHOOKS):
+            until(lambda: len(hook.got) == 2, 20)
+    (first, body), (second, again) = hook.got
+    assert body == again
+    said = json.loads(body)
+    assert said["type"] == "task.completed"
+    assert said["data"]["task"] == "Trainer.once"
+    assert (said["data"]["task_id"], said["data"]["status"]) == (task_id, "completed")
+    for headers in (first, second):
+        assert headers["webhook-id"] == f"msg_{task_id}"
+        signed = f"msg_{task_id}.{headers['webhook-timestamp']}.".encode() + body
+        digest = hmac.digest(b"secret", signed, "sha256")
+        assert headers["webhook-signature"] == f"v1,{base64.b64encode(digest).decode()}"
+
+
+def test_webhook_that_is_not_allowed_is_refused_before_anything_is_kept(served: Served) -> None:
+    for url in ("http://127.0.0.1/", "https://example.com/"):
+        status, said = ask(served, "POST", f"/once/submit?webhook={quote(url)}", {"number": 1})
+        assert status == 403
+        assert "--task-webhook-allow" in said["error"]
+    assert ask(served, "GET", "/once/list") == (200, [])
 
 
 def start(
@@ -374,6 +488,7 @@ BEGIN INSERT INTO ends VALUES (NEW.id, NEW.state); END;
 """
 
 
+@pytest.mark.slow
 def test_every_accepted_task_ends_once_although_servers_are_killed(
     service: Path, tmp_path: Path, unused_port: int
 ) -> None:
@@ -436,6 +551,7 @@ def test_every_accepted_task_ends_once_although_servers_are_killed(
     assert interrupted <= 2 * 8
 
 
+@pytest.mark.slow
 def test_two_servers_share_one_queue(serve: Serve, tmp_path: Path) -> None:
     options = ("--task-concurrency", "1", "--task-lease-secs", "3")
     with serve(*options) as here:
@@ -462,6 +578,7 @@ def test_two_servers_share_one_queue(serve: Serve, tmp_path: Path) -> None:
     assert started(tmp_path) == {"once 1": 1, "again 2": 2, "again 3": 1}
 
 
+@pytest.mark.slow
 def test_server_that_hangs_loses_its_tasks_when_its_lease_runs_out(
     serve: Serve, tmp_path: Path
 ) -> None:

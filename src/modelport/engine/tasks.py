@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from modelport.engine.notices import Deliver, Notices
 from modelport.errors import Cancelled, InvalidRequest, ModelportError, NotFound, Unavailable
 from modelport.progress import reporting_to
 from modelport.stores.base import Claim, Content, NewTask, Retry, Task, TaskState, TaskStore
@@ -72,10 +73,17 @@ class Tasks:
     Args:
         store: Where they are kept; closed by ``close``.
         options: Durations.
+        deliver: Tells webhooks; without it notices stay in the store.
     """
 
-    def __init__(self, store: TaskStore, options: TaskOptions | None = None) -> None:
+    def __init__(
+        self,
+        store: TaskStore,
+        options: TaskOptions | None = None,
+        deliver: Deliver | None = None,
+    ) -> None:
         self._store = store
+        self._notices = Notices(store, deliver) if deliver is not None else None
         self._options = options or TaskOptions()
         self._endpoints: dict[str, TaskEndpoint] = {}
         self._running: dict[str, _Running] = {}
@@ -103,6 +111,8 @@ class Tasks:
             loop.create_task(self._repeat(self._recover, self._options.lease_s / 3)),
             loop.create_task(self._repeat(self._prune, self._options.prune_every_s)),
         ]
+        if self._notices is not None:
+            self._notices.open()
 
     # What owners ask for.
 
@@ -195,6 +205,7 @@ class Tasks:
     async def cancel(self, owner: str, task_id: str) -> Task:
         """Stop a task. A running one of this process is told at once, another's soon."""
         task = await asyncio.wrap_future(self._store.cancel(owner, task_id))
+        self._look_for_notices()
         running = self._running.get(task_id)
         if running is not None and task.cancel_requested:
             running.cancel()
@@ -288,6 +299,7 @@ class Tasks:
                 finishing = asyncio.wrap_future(self._store.finish(task_id, state, result, reason))
                 if not await asyncio.shield(finishing):
                     log.warning("task %s is another server's by now; its result is lost", task_id)
+                self._look_for_notices()
                 return
             except Unavailable:
                 if result is not None:
@@ -318,9 +330,14 @@ class Tasks:
     async def _recover(self) -> None:
         if await asyncio.wrap_future(self._store.recover()):
             self._may_claim.set()
+            self._look_for_notices()
 
     async def _prune(self) -> None:
         await asyncio.wrap_future(self._store.prune(self._options.keep_s))
+
+    def _look_for_notices(self) -> None:
+        if self._notices is not None:
+            self._notices.wake()
 
     async def _repeat(self, step: Callable[[], Awaitable[None]], every_s: float | None) -> None:
         while True:
@@ -353,6 +370,8 @@ class Tasks:
         await asyncio.gather(*(running.task for running in left), return_exceptions=True)
         await _cancelled(renewing)
         await self._give_back([running.claim.task.id for running in left])
+        if self._notices is not None:
+            await self._notices.close()
         await asyncio.to_thread(self._store.close)
 
     async def _give_back(self, task_ids: Sequence[str]) -> None:
@@ -374,16 +393,11 @@ class _Running:
         self.endpoint = endpoint
         self.is_cancelled = False
         self.is_dropped = False
-        self._report: tuple[float | None, str] | None = None
-
-    def report(self, fraction: float | None, text: str) -> None:
-        if self.is_cancelled or self.is_dropped:
-            raise Cancelled("the task was cancelled")
-        self._report = (fraction, text)
+        self.report = _Report()
 
     def take_report(self) -> tuple[float | None, str] | None:
-        report, self._report = self._report, None
-        return report
+        last, self.report.last = self.report.last, None
+        return last
 
     def begin(self, running: Coroutine[Any, Any, None]) -> None:
         self.task = asyncio.get_running_loop().create_task(running)
@@ -391,11 +405,28 @@ class _Running:
     def cancel(self) -> None:
         if not self.is_cancelled:
             self.is_cancelled = True
-            self.task.cancel()
+            self._stop()
 
     def drop(self) -> None:
         self.is_dropped = True
+        self._stop()
+
+    def _stop(self) -> None:
+        # What awaits is cancelled; what runs on a thread looks here.
+        self.report.is_cancelled = True
         self.task.cancel()
+
+
+class _Report:
+    """What a task has said last, and whether it should stop. Used by any thread."""
+
+    is_cancelled = False
+    last: tuple[float | None, str] | None = None
+
+    def __call__(self, fraction: float | None, text: str) -> None:
+        if self.is_cancelled:
+            raise Cancelled("the task was cancelled")
+        self.last = (fraction, text)
 
 
 def new_task_id() -> str:

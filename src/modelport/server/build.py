@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from modelport.engine.tasks import Tasks
     from modelport.protocols.bentoml import Meter, TaskQueue
     from modelport.server.services import Services
+    from modelport.server.webhooks import Webhooks
 
 __all__ = ["Server", "serve"]
 
@@ -106,7 +107,8 @@ class Server:
         self._spool = _spool(settings)
         self._meters: list[Meter] = []
         self.services = _services(settings, self._spool)
-        self.tasks = _tasks(settings, self.services)
+        self._webhooks = _webhooks(settings)
+        self.tasks = _tasks(settings, self.services, self._webhooks)
         self.http = self._listener(self._routes())
         self.grpc = self._listener([])
         self.metrics = self._listener(ops.routes(self.engine, self._ops_options()))
@@ -181,6 +183,7 @@ class Server:
             concurrency=self.settings.task_concurrency,
             now_ns=self.clock.now_ns,
             max_upload_bytes=self.settings.max_upload_size,
+            check_webhook=self._webhooks.check if self._webhooks is not None else None,
         )
 
     def _speak_http2(self, listener: HttpServer) -> asyncio.Protocol:
@@ -447,7 +450,17 @@ def _services(settings: Settings, spool: Spool) -> "Services | None":
     return Services(targets, spool=spool, fetcher=fetcher)
 
 
-def _tasks(settings: Settings, services: "Services | None") -> "Tasks | None":
+def _webhooks(settings: Settings) -> "Webhooks | None":
+    if not settings.task_webhook_allow:
+        return None
+    from modelport.server.webhooks import Webhooks
+
+    return Webhooks(settings.task_webhook_allow, settings.task_webhook_secret, time.time)
+
+
+def _tasks(
+    settings: Settings, services: "Services | None", webhooks: "Webhooks | None"
+) -> "Tasks | None":
     """Open the store of tasks, if there is anything that can be submitted."""
     served = services.served if services is not None else ()
     if not any(endpoint.is_task for service in served for endpoint in service.endpoints):
@@ -470,7 +483,7 @@ def _tasks(settings: Settings, services: "Services | None") -> "Tasks | None":
             f"tasks cannot be kept in {path}: {exc}; choose another folder with --data-dir"
         ) from exc
     options = TaskOptions(lease_s=settings.task_lease_secs, keep_s=settings.task_retention_secs)
-    return Tasks(store, options)
+    return Tasks(store, options, webhooks.deliver if webhooks is not None else None)
 
 
 def _spool(settings: Settings) -> Spool:

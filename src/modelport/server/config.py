@@ -478,6 +478,9 @@ def _check_ports(settings: Settings, where: Mapping[str, str]) -> Iterator[Probl
 
 
 def _check_tls(settings: Settings, where: Mapping[str, str]) -> Iterator[Problem]:
+    if settings.task_webhook_allow and not settings.task_webhook_secret:
+        what = "webhooks need a key, or their receivers could not tell who calls"
+        yield Problem(where["task_webhook_allow"], what, "add --task-webhook-secret @FILE")
     if settings.tls_cert and not settings.tls_key:
         yield Problem(where["tls_cert"], "a certificate needs its key", "add --tls-key FILE")
     if settings.tls_key and not settings.tls_cert:

@@ -419,6 +419,18 @@ class Settings(Record):
         "Host whose URLs may be fetched as inputs; none is by default",
         splits_at_commas=True,
     )
+    task_webhook_allow: tuple[str, ...] = _several(
+        Group.ACCESS,
+        values.Kind("HOST[:PORT]", values.TEXT.parse),
+        "Host that may be told when tasks are over; none is by default",
+        splits_at_commas=True,
+    )
+    task_webhook_secret: tuple[str, ...] = _several(
+        Group.ACCESS,
+        values.SECRET,
+        "Key that signs what webhooks are told; each of several signs every message",
+        is_secret=True,
+    )
     allow_client_shm: bool = _setting(
         False,
         Group.ACCESS,

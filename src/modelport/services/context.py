@@ -223,6 +223,15 @@ class Context:
         self._folder = folder
 
     @property
+    def is_cancelled(self) -> bool:
+        """Whether this is a task that its owner has cancelled.
+
+        A function that runs on a thread cannot be stopped from outside, so one that takes long
+        should look here now and then, or report its progress.
+        """
+        return self.task is not None and self.task.is_cancelled
+
+    @property
     def temp_dir(self) -> str:
         """A directory of this call alone; gone when the call ends."""
         return str(self._folder.path)

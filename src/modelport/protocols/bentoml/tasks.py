@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from modelport.engine.tasks import TaskEndpoint, Tasks
-from modelport.errors import InvalidRequest, ModelportError, NotFound
+from modelport.errors import Forbidden, InvalidRequest, ModelportError, NotFound
 from modelport.exceptions import BentoMLException
 from modelport.protocols.base import (
     Access,
@@ -35,7 +35,7 @@ from modelport.stores.base import Claim, Content, Retry, Task, TaskState
 from modelport.wire import bentoml
 from modelport.wire.bentoml import BodyKind
 
-__all__ = ["TaskRoutes"]
+__all__ = ["TaskRoutes", "described"]
 
 LONGEST_S = 30 * 86_400.0
 """A task that has run for so long is stopped."""
@@ -71,6 +71,12 @@ _STATUS = {
 }
 
 
+def _refuse_webhook(url: str) -> None:
+    raise Forbidden(
+        "this server calls no webhooks; the operator can allow it with --task-webhook-allow HOST"
+    )
+
+
 class TaskRoutes:
     """The routes of tasks; see :class:`modelport.protocols.bentoml.ports.TaskQueue`.
 
@@ -80,6 +86,7 @@ class TaskRoutes:
         concurrency: Tasks of one endpoint that run at a time.
         now_ns: The engine's clock.
         max_upload_bytes: Most bytes of a body with files; ``None`` for the server's limit.
+        check_webhook: Raises what speaks against a URL that is to be told; ``None`` if none may be.
     """
 
     def __init__(
@@ -90,12 +97,14 @@ class TaskRoutes:
         concurrency: int,
         now_ns: Callable[[], int],
         max_upload_bytes: int | None = None,
+        check_webhook: Callable[[str], None] | None = None,
     ) -> None:
         self._engine = engine
         self._tasks = tasks
         self._concurrency = concurrency
         self._now_ns = now_ns
         self._max_upload_bytes = max_upload_bytes
+        self._check_webhook = check_webhook or _refuse_webhook
         self._asking: set[asyncio.Task[None]] = set()
 
     def routes(self, endpoint: ServedEndpoint, handler: Handler) -> Sequence[Route]:
@@ -149,7 +158,7 @@ class TaskRoutes:
         def submit(exchange: Exchange) -> None:
             try:
                 headers = _kept_headers(exchange)
-                options = _options(exchange)
+                options = self._options(exchange)
             except ModelportError as exc:
                 reply = encode_error(exc)
                 exchange.respond(reply.status, reply.headers, reply.body)
@@ -172,6 +181,19 @@ class TaskRoutes:
             exchange.receive(keeper)
 
         return submit
+
+    def _options(self, exchange: Exchange) -> dict[str, Any]:
+        key = exchange.headers.get("idempotency-key", "")
+        if len(key) > LONGEST_KEY:
+            raise InvalidRequest(f"an Idempotency-Key has at most {LONGEST_KEY} characters")
+        webhook = parse_qs(exchange.query).get("webhook", [""])[0]
+        if webhook:
+            self._check_webhook(webhook)
+        return {
+            "priority": _number(exchange, "priority", 0, -1000, 1000),
+            "idempotency_key": key,
+            "webhook": webhook,
+        }
 
     def _answering(self, answer: Callable[[Exchange], Awaitable[Reply | None]]) -> Handler:
         return lambda exchange: self._ask(exchange, answer)
@@ -197,7 +219,7 @@ class TaskRoutes:
     # What owners ask for.
 
     async def _status(self, name: str, exchange: Exchange) -> Reply:
-        return _object(_described(await self._find(name, exchange)))
+        return _object(described(await self._find(name, exchange)))
 
     async def _get(self, name: str, exchange: Exchange) -> Reply | None:
         await self._find(name, exchange)
@@ -226,7 +248,7 @@ class TaskRoutes:
             limit=_number(exchange, "limit", MOST_LISTED, 1, 1000),
             before=query.get("before", [None])[0],
         )
-        return _object([_described(task) for task in found])
+        return _object([described(task) for task in found])
 
     def _canceller(self, name: str) -> Callable[[Exchange], Awaitable[Reply]]:
         async def cancel(exchange: Exchange) -> Reply:
@@ -313,22 +335,13 @@ def _kept_headers(exchange: Exchange) -> Headers:
     return tuple((key, value) for key, value in headers.items() if key not in _NOT_KEPT)
 
 
-def _options(exchange: Exchange) -> dict[str, Any]:
-    key = exchange.headers.get("idempotency-key", "")
-    if len(key) > LONGEST_KEY:
-        raise InvalidRequest(f"an Idempotency-Key has at most {LONGEST_KEY} characters")
-    return {
-        "priority": _number(exchange, "priority", 0, -1000, 1000),
-        "idempotency_key": key,
-    }
-
-
 def _object(value: Any) -> Reply:
     return Reply(200, JSON_HEADERS, [json.dumps(value).encode()])
 
 
-def _described(task: Task) -> dict[str, Any]:
-    described: dict[str, Any] = {
+def described(task: Task) -> dict[str, Any]:
+    """Say of a task what BentoML says, and what we know beyond."""
+    said: dict[str, Any] = {
         "task_id": task.id,
         "status": _STATUS[task.state],
         "created_at": _time(task.created_s),
@@ -336,11 +349,11 @@ def _described(task: Task) -> dict[str, Any]:
     }
     # Beyond what BentoML says, and only where there is something to say.
     if task.progress is not None or task.progress_text:
-        described["progress"] = task.progress
-        described["progress_text"] = task.progress_text
+        said["progress"] = task.progress
+        said["progress_text"] = task.progress_text
     if task.reason:
-        described["reason"] = task.reason
-    return described
+        said["reason"] = task.reason
+    return said
 
 
 def _time(seconds: float) -> str:
