@@ -19,7 +19,8 @@ import httptools
 from fuzz import harness
 from modelport.errors import ModelportError
 from modelport.protocols.base import Access, Exchange, Reply, Route, Rpc
-from modelport.server.http import PENDING_BYTES, HttpOptions, HttpServer
+from modelport.server.http import Connection, HttpOptions, HttpServer
+from modelport.server.http.connection import PENDING_BYTES
 from modelport.server.routing import Router
 from modelport.testing.clock import ManualClock
 from modelport.wire.http import HttpLimits, RequestHead
@@ -91,7 +92,7 @@ class Run:
         self.received = b""
         with turning(self._loop):
             server.open()
-            connection = server()
+            connection = Connection(server)
             self._transport.protocol = connection
             connection.connection_made(self._transport)
             for piece in pieces:

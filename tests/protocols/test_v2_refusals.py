@@ -870,14 +870,17 @@ def test_a_restricted_category_wants_its_header(strict_server: Served) -> None:
 
 
 def test_a_reserved_name_is_not_forwarded(strict_server: Served) -> None:
-    text = "Header 'priority' is reserved for Triton usage and cannot be forwarded."
+    text = "Header '{}' is reserved for Triton usage and cannot be forwarded."
     asked = Asked("plain")
     path, body, headers = asked.by_rest()
-    assert rest(strict_server, path, body, {**headers, "Priority": "1"}) == (400, text)
+    assert rest(strict_server, path, body, {**headers, "Priority": "1"}) == (
+        400,
+        text.format("Priority"),
+    )
     with grpc.insecure_channel(strict_server.address) as channel:
         metadata = (("priority", "1"),)
         said = call(channel, "ModelInfer", asked.by_grpc(), metadata=metadata)
-    assert said == ("INVALID_ARGUMENT", text)
+    assert said == ("INVALID_ARGUMENT", text.format("priority"))
 
 
 # Shared memory, where the operator has not allowed it.

@@ -5,6 +5,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from modelport.clock import Clock, SystemClock
 from modelport.engine.executor import new_event_loop
@@ -13,7 +14,7 @@ from modelport.protocols.base import Access, Buffer, Call, Exchange, Receiver, R
 from modelport.protocols.v2_rest.replies import encode_error
 from modelport.server.deadlines import Deadlines
 from modelport.server.grpc import GrpcOptions, GrpcServer
-from modelport.server.http import Door, HttpOptions, HttpServer
+from modelport.server.http import Connection, Door, HttpOptions, HttpServer
 from modelport.server.http2 import Http2Options, Http2Server
 from modelport.server.routing import Router
 from modelport.wire.http import RequestHead
@@ -231,7 +232,9 @@ class Running:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        listening = await self._loop.create_server(self.server, "127.0.0.1", 0, ssl=self._context)
+        listening = await self._loop.create_server(
+            partial(Connection, self.server), "127.0.0.1", 0, ssl=self._context
+        )
         self.port = listening.sockets[0].getsockname()[1]
         self.server.open()
         self._is_up.set()

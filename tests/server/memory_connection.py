@@ -14,7 +14,7 @@ from modelport.errors import ModelportError, Unauthenticated
 from modelport.protocols.base import Access, Exchange, Route, Rpc
 from modelport.protocols.v2_rest.replies import encode_error
 from modelport.server.cors import Cors
-from modelport.server.http import HttpExchange, HttpOptions, HttpServer
+from modelport.server.http import Connection, HttpExchange, HttpOptions, HttpServer
 from modelport.server.routing import Router
 from modelport.server.websocket import WebSocket, accept_websocket
 from modelport.testing.clock import ManualClock
@@ -190,7 +190,7 @@ class Client:
     def __init__(self, server: "TestServer") -> None:
         self.loop = server.loop
         self.transport = MemoryTransport(server.loop)
-        self.connection = server.http()
+        self.connection = Connection(server.http)
         self.transport.protocol = self.connection
         self.connection.connection_made(self.transport)
         self.received = b""

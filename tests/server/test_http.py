@@ -10,15 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelport.server.cors import Cors
-from modelport.server.http import (
+from modelport.server.http import AccessRecord, HttpOptions
+from modelport.server.http.connection import (
     HALF_CLOSE_GRACE_S,
     HIGH_WATER_BYTES,
     LEAST_PROGRESS_BYTES,
     LINGER_S,
     PENDING_BYTES,
     QUIET_S,
-    AccessRecord,
-    HttpOptions,
 )
 from modelport.wire.http import HttpLimits
 

@@ -16,7 +16,7 @@ import pytest
 import trustme
 
 from modelport.server.deadlines import Deadlines
-from modelport.server.http import AccessRecord, HttpOptions
+from modelport.server.http import AccessRecord, Connection, HttpOptions
 from modelport.server.http2 import Http2Options
 from modelport.server.settings import Settings
 from modelport.server.tls import server_context
@@ -49,7 +49,7 @@ class Client:
     def __init__(self, world: World, settings: dict[str, int]) -> None:
         self.world = world
         self.transport = MemoryTransport(world.loop)
-        connection = world.server()
+        connection = Connection(world.server)
         self.transport.protocol = connection
         connection.connection_made(self.transport)
         self.peer = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))

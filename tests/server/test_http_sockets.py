@@ -14,6 +14,7 @@ import trustme
 
 from modelport.clock import SystemClock
 from modelport.engine.executor import new_event_loop
+from modelport.server.http import Connection
 from modelport.server.settings import Settings
 from modelport.server.tls import server_context
 
@@ -46,7 +47,9 @@ async def listening(
 ) -> AsyncIterator[int]:
     """Serve on a free port."""
     loop = asyncio.get_running_loop()
-    listener = await loop.create_server(server.http, "127.0.0.1", 0, ssl=context)
+    listener = await loop.create_server(
+        partial(Connection, server.http), "127.0.0.1", 0, ssl=context
+    )
     server.http.open()
     try:
         yield listener.sockets[0].getsockname()[1]

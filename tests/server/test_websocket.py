@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from wsproto import events as ws
 
 from modelport.clock import SystemClock
 from modelport.engine.executor import new_event_loop
-from modelport.server.http import HALF_CLOSE_GRACE_S, HIGH_WATER_BYTES
+from modelport.server.http.connection import HALF_CLOSE_GRACE_S, HIGH_WATER_BYTES, Connection
 from modelport.server.websocket import (
     CLOSE_GRACE_S,
     QUIET_BEFORE_END_S,
@@ -225,7 +226,7 @@ def test_it_works_over_a_socket(factory: Callable[[], asyncio.AbstractEventLoop]
     async def main() -> None:
         server = TestServer(clock=SystemClock())
         loop = asyncio.get_running_loop()
-        listener = await loop.create_server(server.http, "127.0.0.1", 0)
+        listener = await loop.create_server(partial(Connection, server.http), "127.0.0.1", 0)
         address = listener.sockets[0].getsockname()
         reader, writer = await asyncio.open_connection(*address)
         peer = WSConnection(ConnectionType.CLIENT)

@@ -50,6 +50,12 @@ def test_a_head_is_read_whole() -> None:
     assert not head.is_chunked
     assert not head.expects_continue
     assert head.upgrade == ""
+    assert head.original_headers == {
+        "Host": "Example:8000",
+        "Content-Length": "12",
+        "X-A": "spaced, again",
+        "ACCEPT": "\xfc",
+    }
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,11 @@ class Exchange(Protocol):
         ...
 
     @property
+    def original_headers(self) -> Mapping[str, str]:
+        """The same with the names as they were sent; made anew each time."""
+        ...
+
+    @property
     def params(self) -> Mapping[str, str]:
         """What the pattern of the route found in the path, decoded."""
         ...

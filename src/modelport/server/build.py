@@ -287,12 +287,14 @@ class Server:
         loop = asyncio.get_running_loop()
         host = self.settings.host
 
-        def connection() -> Connection:
-            return server()
-
         try:
             listening = await loop.create_server(
-                connection, host, port, backlog=2048, ssl=context, reuse_address=True
+                partial(Connection, server),
+                host,
+                port,
+                backlog=2048,
+                ssl=context,
+                reuse_address=True,
             )
         except OSError as exc:
             raise StartFailed(

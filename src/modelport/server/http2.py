@@ -9,11 +9,9 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
-
-import numpy as np
+from typing import Protocol, cast
 
 from modelport.errors import ModelportError, Overloaded
 from modelport.protocols.base import BodyReceiver, Buffer, Headers, Reply, Route
@@ -21,10 +19,12 @@ from modelport.server.http import (
     BURST_GAP_NS,
     JOIN_BELOW_BYTES,
     LEAST_PROGRESS_BYTES,
-    AccessRecord,
+    Asked,
     Bound,
     HttpServer,
+    internal_error,
 )
+from modelport.server.http.bodies import aligned_view
 from modelport.server.pressure import LARGE_ANSWER_BYTES, TURN_NS, Answers
 from modelport.wire.header_blocks import Block
 from modelport.wire.http import RequestHead, body_too_large
@@ -665,7 +665,7 @@ class Answering(Stream):
         raise NotImplementedError
 
 
-class Http2Exchange(Answering):
+class Http2Exchange(Answering, Asked):
     """One REST request on a stream; see :class:`modelport.protocols.base.Exchange`."""
 
     on_disconnect: Callable[[], None] | None = None
@@ -680,59 +680,12 @@ class Http2Exchange(Answering):
     _sent_bytes = 0
     _since_ns = 0
 
+    _connection: Http2Connection
+
     def __init__(self, connection: Http2Connection, bound: Bound) -> None:
         self._connection = connection
         self._bound = bound
-
-    @property
-    def server(self) -> HttpServer:
-        """That it came to."""
-        return self._connection.server
-
-    @property
-    def head(self) -> RequestHead:
-        """As it came."""
-        return self._bound.head
-
-    @property
-    def principal(self) -> str:
-        """Who asks."""
-        return self._bound.principal
-
-    @property
-    def method(self) -> str:
-        """As the route knows it: GET for HEAD."""
-        method = self._bound.head.method
-        return "GET" if method == "HEAD" else method
-
-    @property
-    def path(self) -> str:
-        """Still percent-encoded."""
-        return self._bound.head.path
-
-    @property
-    def query(self) -> str:
-        """After the ``?``, still encoded."""
-        return self._bound.head.query
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Names in lower case."""
-        return self._bound.head.headers
-
-    @property
-    def params(self) -> Mapping[str, str]:
-        """What the pattern of the route found in the path."""
-        return self._bound.params
-
-    @property
-    def memo(self) -> Any:
-        """What the handler keeps with this head."""
-        return self._bound.memo
-
-    @memo.setter
-    def memo(self, value: Any) -> None:
-        self._bound.memo = value
+        self.principal = bound.principal
 
     # From the endpoint.
 
@@ -743,7 +696,7 @@ class Http2Exchange(Answering):
             self._end_body()
             return
         bound = self._bound
-        self._since_ns = self.server.clock.now_ns()
+        self._since_ns = self.received_ns = self.server.clock.now_ns()
         head = bound.head
         if is_end:
             if head.content_length:
@@ -801,9 +754,7 @@ class Http2Exchange(Answering):
         except Exception:
             route = cast(Route, bound.route)
             log.exception("the handler of %s %s failed", route.method, route.pattern)
-            error = ModelportError("internal error; the log of the server tells more")
-            reply = route.errors(error)
-            self._answer(Reply(500, reply.headers, reply.body))
+            self._answer(internal_error(route.errors))
 
     def receive_reset(self, code: int) -> None:
         """The client does not want the answer any more."""
@@ -852,7 +803,7 @@ class Http2Exchange(Answering):
             return
         bound, server, endpoint = self._bound, self.server, self._connection.endpoint
         if server.record_access is not None or status >= 400:
-            headers = self._with_request_id(status, headers, body)
+            headers = self.with_request_id(status, headers, body)
         pieces = [_flat(piece) for piece in body]
         size = sum(map(len, pieces))
         if status == 200:
@@ -893,7 +844,7 @@ class Http2Exchange(Answering):
             return
         self.is_answered = True
         if self.server.record_access is not None:
-            self._record(self._status, self._sent_bytes, self.server.new_request_id())
+            self.record(self._status, self._sent_bytes, self.server.new_request_id())
         self._connection.endpoint.send_data(self, (), 0, is_end=True)
         self._release()
         self._connection.wake()
@@ -912,35 +863,6 @@ class Http2Exchange(Answering):
             self._connection.keep_reserved(reserved_bytes)
             self._connection.wake()
 
-    def _with_request_id(self, status: int, headers: Headers, body: Sequence[Buffer]) -> Headers:
-        request_id = self.headers.get("x-request-id", "")
-        if not (0 < len(request_id) <= 128 and request_id.isascii() and request_id.isprintable()):
-            request_id = self.server.new_request_id()
-        self._record(status, sum(len(_flat(piece)) for piece in body), request_id)
-        if status >= 500:
-            head = self._bound.head
-            extra = {"request_id": request_id}
-            log.error("%s %s answered %d", head.method, head.path, status, extra=extra)
-        return (*headers, ("X-Request-Id", request_id))
-
-    def _record(self, status: int, body_bytes: int, request_id: str) -> None:
-        record = self.server.record_access
-        if record is not None:
-            head = self._bound.head
-            duration_s = (self.server.clock.now_ns() - self._since_ns) / 1e9
-            record(
-                AccessRecord(
-                    self._connection.peer,
-                    self.principal,
-                    head.method,
-                    head.target,
-                    status,
-                    body_bytes,
-                    duration_s,
-                    request_id,
-                )
-            )
-
 
 class _Body:
     """The body of a request, with its length known before or not."""
@@ -952,12 +874,7 @@ class _Body:
         self._view: memoryview | None = None
         self._pieces = bytearray()
         if self._expected is not None:
-            # As over HTTP/1.1: the first tensor, behind the JSON, lies on a 64-byte boundary.
-            header = head.headers.get("inference-header-content-length", "")
-            is_number = header.isascii() and header.isdigit() and len(header) < 10
-            buffer: Any = np.empty(self._expected + 64, np.uint8)
-            start = -(buffer.ctypes.data + (int(header) if is_number else 0)) % 64
-            self._view = memoryview(buffer)[start : start + self._expected]
+            self._view = aligned_view(head, self._expected)
 
     @property
     def is_complete(self) -> bool:

@@ -405,7 +405,7 @@ class Settings(Record):
         None,
         Group.ACCESS,
         values.HEADER_PATTERN,
-        "Hand request headers whose name matches to the model, as parameters",
+        "Hand headers in whose name this is found to the model, as parameters; (?-i) minds case",
     )
     grpc_header_forward_pattern: re.Pattern[str] | None = _setting(
         None,

@@ -54,7 +54,8 @@ class MemoryExchange:
         self.method = method
         self.path = path
         self.query = ""
-        self.headers = {name.lower(): value for name, value in (headers or {}).items()}
+        self.original_headers = dict(headers or {})
+        self.headers = {name.lower(): value for name, value in self.original_headers.items()}
         self.params = params or {}
         self.body = body
         self.principal = ""

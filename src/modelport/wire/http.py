@@ -26,6 +26,7 @@ __all__ = [
     "HttpLimits",
     "RequestHead",
     "body_too_large",
+    "check_partial_head",
     "encode_chunk",
     "encode_response_head",
     "parse_request_head",
@@ -123,6 +124,18 @@ class RequestHead:
         self.keep_alive = minor == 1 and "close" not in connection
         self.upgrade = headers.get("upgrade", "").lower() if "upgrade" in connection else ""
 
+    @property
+    def original_headers(self) -> Mapping[str, str]:
+        """The headers with their names as they were sent; read anew each time.
+
+        Of names that differ in nothing but case, the first is kept for all.
+        """
+        if not self.raw:
+            return self.headers  # HTTP/2 has names in lower case only: RFC 9113 §8.2
+        sent = [name.decode("latin-1") for name, _ in _header_lines(self.raw)]
+        name_by_lower = {name.lower(): name for name in reversed(sent)}
+        return {name_by_lower.get(name, name): value for name, value in self.headers.items()}
+
 
 class _HeadCollector:
     """Callbacks for httptools."""
@@ -168,7 +181,35 @@ def parse_request_head(raw: bytes) -> RequestHead:
     return RequestHead(raw, line["method"].decode("ascii"), target, headers, minor)
 
 
+def check_partial_head(data: bytes, start: int, limits: HttpLimits) -> None:
+    """Refuse a head whose end has not come yet, if nothing that comes can make it one.
+
+    Answered at once rather than when its time is over: a TLS client on this port, bare line feeds.
+
+    Args:
+        data: What has come.
+        start: Where the head begins in it, behind empty lines.
+        limits: What a client may send.
+
+    Raises:
+        BadMessage: It is too long, or no request.
+    """
+    if len(data) >= limits.head_bytes:
+        raise BadMessage(
+            f"the request line and headers are longer than {limits.head_bytes} bytes", status=431
+        )
+    first = data[start : start + 1]
+    if not first.isalpha() and data[start:] != b"\r":
+        raise BadMessage("this is not HTTP; if the client speaks TLS, this port does not")
+    if b"\n\n" in data or b"\n\r\n" in data.replace(b"\r\n\r\n", b""):
+        raise BadMessage("the lines of the request must end in CRLF")
+
+
 def _parse_headers(raw: bytes) -> dict[str, str]:
+    return _join_headers(_header_lines(raw))
+
+
+def _header_lines(raw: bytes) -> list[tuple[bytes, bytes]]:
     collector = _HeadCollector()
     try:
         httptools.HttpRequestParser(collector).feed_data(raw)
@@ -180,7 +221,7 @@ def _parse_headers(raw: bytes) -> dict[str, str]:
         raise BadMessage(f"the request is not valid HTTP: {exc}") from exc
     if not collector.is_complete:
         raise BadMessage("the request is not valid HTTP: its head does not end with an empty line")
-    return _join_headers(collector.headers)
+    return collector.headers
 
 
 def _check_length(headers: Mapping[str, str], minor: int) -> None:

@@ -383,12 +383,12 @@ def test_headers_may_be_forwarded_as_parameters() -> None:
     options = RestOptions(forwarded=re.compile("(?i)my_"))
     served = server(options=options)
     body = {**BODY, "parameters": {"a": 1}}
-    served.send("POST", INFER, body, {"my_header": "x", "other": "y"})
-    assert served.engine.models[0].requests[0].parameters == {"a": 1, "my_header": "x"}
-    reserved = RestOptions(forwarded=re.compile("priority"))
+    served.send("POST", INFER, body, {"My_Header": "x", "other": "y"})
+    assert served.engine.models[0].requests[0].parameters == {"a": 1, "My_Header": "x"}
+    reserved = RestOptions(forwarded=re.compile("(?i)priority"))
     exchange = infer(headers={"Priority": "1"}, options=reserved)
     assert error_of(exchange).startswith(
-        "Header 'priority' is reserved for Triton usage and cannot be forwarded."
+        "Header 'Priority' is reserved for Triton usage and cannot be forwarded."
     )
 
 

@@ -120,6 +120,7 @@ class KeptExchange:
         self.body: Buffer = body
         self.received_ns = received_ns
         self.headers: Mapping[str, str] = dict(claim.request.headers)
+        self.original_headers = self.headers
         self.params: Mapping[str, str] = {}
         self.principal = claim.task.owner
         self.report = current_report()

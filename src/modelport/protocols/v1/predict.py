@@ -69,7 +69,7 @@ class PredictHandler:
         request = prediction.request
         request.received_ns = exchange.received_ns
         request.principal = exchange.principal
-        forwarded = self._options.forwarded_headers(exchange.headers)
+        forwarded = self._options.forwarded_of(exchange)
         if forwarded:
             request.parameters = {**request.parameters, **forwarded}
         sink = _Sink(exchange, deployment.name, prediction.is_row)

@@ -7,6 +7,7 @@ from msgspec import Struct, field
 
 from modelport._version import __version__
 from modelport.errors import InvalidRequest
+from modelport.protocols.base import Exchange
 from modelport.protocols.v2.ports import LogsPort, RegionsPort, TracesPort
 from modelport.specs import ModelConfig
 from modelport.wire.ovms_images import ImageInputs, ImageLimits
@@ -43,6 +44,16 @@ class V2Options(Struct, frozen=True, kw_only=True):
         """What of a model may be sent as encoded images; ``None`` where nothing may."""
         return ImageInputs.of(config, self.images, is_ovms=self.is_ovms)
 
+    def forwarded_of(self, exchange: Exchange) -> Mapping[str, str]:
+        """The headers of a request that the model sees as parameters, with their names as sent.
+
+        Raises:
+            InvalidRequest: If one has a name that parameters of models cannot have.
+        """
+        return (
+            self.forwarded_headers(exchange.original_headers) if self.forwarded is not None else {}
+        )
+
     def forwarded_headers(self, headers: Mapping[str, str]) -> Mapping[str, str]:
         """The headers that the model sees as parameters.
 
@@ -53,7 +64,8 @@ class V2Options(Struct, frozen=True, kw_only=True):
             return {}
         found = {name: value for name, value in headers.items() if self.forwarded.search(name)}
         for name in found:
-            if name in _RESERVED or name.startswith("triton_"):
+            # In any case, since a proxy may change it.
+            if name.lower() in _RESERVED or name.lower().startswith("triton_"):
                 raise InvalidRequest(
                     f"Header '{name}' is reserved for Triton usage and cannot be forwarded."
                 )

@@ -61,7 +61,7 @@ class GenerateHandler:
     def _submit(self, exchange: Exchange, deployment: DeploymentPort, request: Request) -> None:
         request.received_ns = exchange.received_ns
         request.principal = exchange.principal
-        forwarded = self._options.forwarded_headers(exchange.headers)
+        forwarded = self._options.forwarded_of(exchange)
         if forwarded:
             request.parameters = {**request.parameters, **forwarded}
         sink = self._make_sink(exchange, deployment, request)

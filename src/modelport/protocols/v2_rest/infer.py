@@ -220,7 +220,7 @@ class _Head:
         self.coding = check_coding(headers.get("content-encoding"))
         self.accepted = choose_coding(headers.get("accept-encoding"))
         self.header_length = parse_header_length(headers.get(HEADER_LENGTH.lower()))
-        self.forwarded: Mapping[str, str] = options.forwarded_headers(headers)
+        self.forwarded: Mapping[str, str] = options.forwarded_of(exchange)
         is_json = self.header_length is None and self.coding is None
         self.template = TemplateReader() if is_json else None
 
