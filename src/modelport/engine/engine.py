@@ -95,11 +95,15 @@ class Engine:
         served = [*self.deployments(), *self._closing]
         await asyncio.gather(*(deployment.drain() for deployment in served))
 
-    async def close(self) -> None:
-        """Fail what is still in flight, and unload everything; at most for ``CLOSE_LIMIT_S``."""
+    def cut_off(self) -> None:
+        """Fail what is still in flight, and take nothing new; what follows is ``close``."""
         self.is_exiting = True
         for deployment in (*self.deployments(), *self._closing):
             deployment.close()
+
+    async def close(self) -> None:
+        """Fail what is still in flight, and unload everything; at most for ``CLOSE_LIMIT_S``."""
+        self.cut_off()
         try:
             async with asyncio.timeout(CLOSE_LIMIT_S):
                 if self._repository is not None:

@@ -69,6 +69,8 @@ MOST_UNSENT_BYTES = 65536
 """Bytes of one connection that the kernel takes and cannot send yet."""
 IDLE_GRACE_S = 0.5
 """How long a draining server waits for what idle connections may have sent just now."""
+PARTING_S = 0.5
+"""How long a closing server waits until callers have heard that it cuts their requests off."""
 
 
 class StartFailed(Exception):
@@ -323,12 +325,7 @@ class Server:
         try:
             async with asyncio.timeout(self.settings.exit_timeout_secs):
                 await asyncio.sleep(IDLE_GRACE_S)
-                while True:
-                    for listener in self.listeners:
-                        listener.drain()
-                    if not any(listener.connections for listener in self.listeners):
-                        break
-                    await asyncio.sleep(0.02)
+                await self._answered()
                 if self.tasks is not None:
                     await self.tasks.close(self.settings.exit_timeout_secs / 2)
                 await self.engine.drain()
@@ -336,14 +333,28 @@ class Server:
             return False
         return True
 
+    async def _answered(self) -> None:
+        """Wait until every connection has had its answer and is closed."""
+        while True:
+            for listener in self.listeners:
+                listener.drain()
+            if not any(listener.connections for listener in self.listeners):
+                break
+            await asyncio.sleep(0.02)
+
     async def close(self) -> None:
         """Give everything back; what is not finished by now fails."""
         for listening in self._sockets:
             listening.close()
-        for listener in self.listeners:
-            listener.close()
         if self.tasks is not None:
             await self.tasks.close()
+        self.engine.cut_off()
+        with contextlib.suppress(TimeoutError):
+            # Callers hear that the server exits, as far as they listen.
+            async with asyncio.timeout(PARTING_S):
+                await self._answered()
+        for listener in self.listeners:
+            listener.close()
         await self.engine.close()
         if self.regions is not None:
             self.regions.unregister()
