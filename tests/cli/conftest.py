@@ -55,6 +55,7 @@ class EchoServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.has_index = has_index
         self.metrics = ""
+        self.is_away = False
         self.calls: list[tuple[str, str, dict[str, str], bytes]] = []
 
     @property
@@ -78,6 +79,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self, body: bytes) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.server.calls.append((self.command, self.path, headers, body))
+        if self.server.is_away:
+            self.close_connection = True
+            return
         if self.path == "/metrics" and self.server.metrics:
             self._reply(200, self.server.metrics.encode())
         elif self.path == "/v2/repository/index" and self.server.has_index:
@@ -133,6 +137,7 @@ def _shared_server() -> Iterator[EchoServer]:
 def server(_shared_server: EchoServer) -> EchoServer:
     _shared_server.calls.clear()
     _shared_server.metrics = ""
+    _shared_server.is_away = False
     return _shared_server
 
 

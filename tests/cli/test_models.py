@@ -1,10 +1,23 @@
+import fcntl
 import json
+import os
+import pty
+import re
+import signal
 import socket
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from modelport.cli import main
+from modelport.cli.models import Row, describe, overview
 from tests.cli.conftest import EchoServer
+from tests.served import clean_environment
 
 
 def test_models_are_listed_with_state_inputs_and_outputs(
@@ -129,3 +142,99 @@ def test_page_that_is_no_metrics_is_passed_over(
     server.metrics = "<html>metrics</html>"
     assert main(["models", "sentiment", "--url", server.url]) == 0
     assert "load" not in capsys.readouterr().out
+
+
+HOSTILE = Row("m\x1b[2J", "1", "READY", "gone\x07", None)
+
+
+def test_what_a_server_says_cannot_steer_the_terminal() -> None:
+    for text in (overview([HOSTILE], is_on=False), describe([HOSTILE], is_on=False)):
+        assert "\x1b" not in text
+        assert "\x07" not in text
+        assert "m\\x1b[2J" in text
+
+
+@pytest.mark.parametrize("most", [20, 50, 80])
+def test_lines_fit_and_the_widest_columns_give_way(most: int) -> None:
+    rows = [
+        Row("sentiment", "1", "READY", "", None),
+        Row("broken", "12", "UNAVAILABLE", "no such file " * 20, None),
+    ]
+    lines = overview(rows, is_on=False, most=most).splitlines()
+    assert all(len(line) <= max(most, 4 * 6 + 3 * 2) for line in lines)
+    assert lines[2].endswith("…")
+    if most >= 50:
+        assert lines[1].split() == ["sentiment", "1", "READY"]
+        assert lines[2].startswith("broken     12       UNAVAILABLE  no such")
+
+
+def watching(*words: str, **streams: int) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "modelport", "models", "--watch", "0.05", *words]
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=streams.get("stdout", subprocess.PIPE),
+        stderr=subprocess.PIPE,
+        env=clean_environment() | {"TERM": "xterm", "PYTHONPATH": os.pathsep.join(sys.path)},
+        text=True,
+    )
+
+
+def test_watching_tells_what_changes_until_it_is_interrupted(server: EchoServer) -> None:
+    server.metrics = METRICS
+    with watching("numbers", "--json", "--url", server.url) as watcher:
+        assert watcher.stdout is not None
+        assert json.loads(watcher.stdout.readline())[0]["load"]["pending"] == 7
+        server.metrics = METRICS.replace("} 7", "} 9")
+        told = 7
+        while told == 7:
+            told = json.loads(watcher.stdout.readline())[0]["load"]["pending"]
+        assert told == 9
+        watcher.send_signal(signal.SIGINT)
+        assert watcher.wait(10) == 130
+
+
+def test_watching_survives_a_server_that_goes_away(server: EchoServer) -> None:
+    with watching("--json", "--url", server.url) as watcher:
+        assert watcher.stdout is not None
+        assert watcher.stderr is not None
+        assert json.loads(watcher.stdout.readline())
+        server.is_away = True
+        assert watcher.stderr.readline().startswith("modelport models: cannot call")
+        server.is_away = False
+        server.metrics = METRICS
+        while json.loads(watcher.stdout.readline())[0]["load"] is None:
+            pass
+        watcher.send_signal(signal.SIGINT)
+        assert watcher.wait(10) == 130
+
+
+@contextmanager
+def terminal(columns: int, lines: int) -> Iterator[tuple[int, int]]:
+    """Make one; gives our end and the program's."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+    try:
+        yield ours, theirs
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+def test_terminal_shows_one_table_that_fits(server: EchoServer) -> None:
+    server.metrics = METRICS
+    with (
+        terminal(columns=64, lines=4) as (ours, theirs),
+        watching("--url", server.url, stdout=theirs) as watcher,
+    ):
+        shown = b""
+        while shown.count(b"\x1b[H") < 3:
+            shown += os.read(ours, 4096)
+        watcher.send_signal(signal.SIGINT)
+        assert watcher.wait(10) == 130
+    page = shown.split(b"\x1b[H")[1].decode().replace("\x1b[K", "").replace("\x1b[J", "")
+    heading, *rows, last = re.sub("\x1b\\[[0-9]*m", "", page).splitlines()
+    assert heading.split()[:4] == ["model", "version", "state", "load"]
+    assert rows[0].split() == ["sentiment", "1", "READY", "0/1", "busy,", "0", "waiting"]
+    assert last == "… 3 more lines"
+    assert all(len(line) <= 64 for line in (heading, *rows))
