@@ -166,6 +166,35 @@ class TestScript(RuntimeSuite):
         )
 
 
+class Lookup(Module):  # type: ignore[misc]  # PyTorch is not followed by the checker
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = torch.nn.Embedding.from_pretrained(torch.tensor([[1.0], [2.0], [4.0]]))
+
+    def forward(self, x: Any) -> Any:
+        return self.table(x).squeeze(-1)
+
+
+class TestLookup(RuntimeSuite):
+    """An index out of range fails the run, and with it only the request that has it."""
+
+    @pytest.fixture
+    def case(self) -> RuntimeCase:
+        def example(*rows: Sequence[int]) -> Example:
+            given = np.array(rows)
+            return Example({"x": given}, {"output__0": (2.0**given).astype(np.float32)})
+
+        return RuntimeCase(
+            runtime=TorchRuntime,
+            filename="model.pt2",
+            write=lambda directory: save_export(
+                directory, Lookup(), torch.zeros(2, 2, dtype=torch.int64)
+            ),
+            examples=[example((0, 2)), example((1, 1), (2, 0))],
+            poison={"x": np.array([[0, 99]])},
+        )
+
+
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     return tmp_path / "tried" / "1"

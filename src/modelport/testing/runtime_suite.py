@@ -35,8 +35,15 @@ from modelport.dtypes import BF16, BOOL, BYTES, DATATYPE_BY_NAME, DataType
 from modelport.engine.reshape import Reshaping
 from modelport.errors import Cancelled, LoadFailed, ModelportError
 from modelport.messages import Response
-from modelport.runtimes.base import Batch, LoadContext, ModelSource, Outcome, Runtime
-from modelport.runtimes.registry import RuntimeRow, import_runtime
+from modelport.runtimes.base import (
+    Batch,
+    LoadContext,
+    ModelSource,
+    Outcome,
+    RemoteRuntime,
+    Runtime,
+)
+from modelport.runtimes.registry import RuntimeRow, import_runtime, in_worker
 from modelport.specs import ModelConfig
 from modelport.tensors import Array
 from modelport.testing.fakes import FakeHost, FakeWork, work_of
@@ -359,6 +366,31 @@ class RuntimeSuite:
     def test_unloads_twice(self, case: RuntimeCase, model: LoadedModel) -> None:
         model.instance.unload()
         model.instance.unload()
+
+    def test_does_all_of_that_in_a_worker_process(self, case: RuntimeCase, directory: Path) -> None:
+        """Any model may be asked to run in a process of its own."""
+        if sys.platform != "linux":
+            pytest.skip("worker processes need Linux")
+        if issubclass(case.runtime, RemoteRuntime) or "<locals>" in case.runtime.__qualname__:
+            pytest.skip("it runs there anyway, or cannot be imported there")
+        case.write(directory)
+        here = _load(case, directory)
+        here.instance.unload()
+        there = load_model(in_worker(case.runtime), directory, here.config, completes=False)
+        try:
+            self.test_answers(case, there)
+            self.test_answers_only_what_was_asked_for(case, there)
+            self.test_cancelled_request_does_not_harm_the_others(case, there)
+            self.test_answers_do_not_share_memory_that_changes(case, there)
+            if there.config.max_batch_size > 0:
+                self.test_batch_gives_the_same_as_each_alone(case, there)
+                self.test_each_of_a_batch_gets_only_what_it_asked_for(case, there)
+            if case.poison is not None:
+                self.test_goes_on_after_a_failure(case, there)
+            if case.poison is not None and there.config.max_batch_size > 0:
+                self.test_failing_request_fails_alone(case, there)
+        finally:
+            there.instance.unload()
 
     def test_missing_file_is_told_without_its_path(
         self, case: RuntimeCase, directory: Path
