@@ -105,6 +105,32 @@ class StageTrace(Protocol):
         """Note how the batch went that the request was in."""
         ...
 
+    def submit_step(self, target: "Target", request: "Request", sink: "Sink") -> "Ticket":
+        """Submit what the request asks of another model, with notes of its own.
+
+        Raises:
+            ModelportError: What ``target`` refuses it with.
+        """
+        ...
+
+
+class Target(Protocol):
+    """A version of a model that takes requests.
+
+    Attributes:
+        name: Of the model.
+        version: A positive integer.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+
+    def submit(self, request: "Request", sink: "Sink") -> "Ticket":
+        """Take a request, or raise."""
+        ...
+
 
 class Request:
     """One question to one model. Belongs to the engine once ``submit`` has returned.

@@ -10,6 +10,8 @@ import pytest
 from modelport.dtypes import FP32
 from modelport.engine.engine import Engine, EngineOptions
 from modelport.engine.pipeline import MAX_OPEN_BRANCHES, Pipeline
+from modelport.engine.trace_settings import TraceSettings
+from modelport.engine.tracing import Trace, Traces
 from modelport.errors import (
     InvalidInference,
     Kind,
@@ -973,5 +975,108 @@ def test_cancelling_a_stream_stops_its_model(bench: Bench) -> None:
         ticket.cancel()
         await kitchen.engine.resolve("endless").drain()
         assert seen == [True]
+
+    cook(bench, recipe)
+
+
+# Traces.
+
+
+def traced(kitchen: Kitchen, *models: str) -> list[Trace]:
+    """Trace some models from now on; gives where the traces go."""
+    kept: list[Trace] = []
+    traces = Traces(TraceSettings(rate=1), "trace.json", kept.append, kitchen.bench.clock)
+    kitchen.engine.trace(traces)
+    for name in models:
+        traces.change(name, {"trace_level": ["TIMESTAMPS", "TENSORS"]})
+    return kept
+
+
+@EVERYWHERE
+def test_steps_are_traced_with_their_ensemble(bench: Bench, execution: Execution) -> None:
+    async def recipe(kitchen: Kitchen) -> None:
+        kitchen.serve(model("a"))
+        kitchen.ensemble(step("a", "x", "t"), step("a", "t", "y"), name="inner")
+        kitchen.ensemble(step("inner", "x", "t"), step("a", "t", "y"))
+        kept = traced(kitchen, "e")
+        await kitchen.ask(1, id="mine")
+        (whole,) = kept
+        inner, last = whole.steps
+        assert [(t.model, t.version, t.request_id) for t in (whole, inner, last)] == [
+            ("e", 1, "mine"),
+            ("inner", 1, "mine"),
+            ("a", 1, "mine"),
+        ]
+        assert inner.parent is last.parent is whole
+        assert [trace.model for trace in inner.steps] == ["a", "a"]
+        for leaf in (*inner.steps, last):
+            names = [name for name, _ in leaf.timestamps]
+            assert names[:3] == ["REQUEST_START", "QUEUE_START", "COMPUTE_START"]
+            assert names[-2:] == ["COMPUTE_END", "REQUEST_END"]
+            assert [tensor.activity for tensor in leaf.tensors] == [
+                "TENSOR_QUEUE_INPUT",
+                "TENSOR_BACKEND_OUTPUT",
+            ]
+        ids = {trace.id for trace in (whole, inner, last, *inner.steps)}
+        assert len(ids) == 5
+        # Who asks the member itself is not traced: only the ensemble is.
+        sink, _ = bench.submit(kitchen.engine.resolve("a"), 1)
+        await sink.over.wait()
+        assert len(kept) == 1
+
+    cook(bench, recipe, execution)
+
+
+def test_a_member_with_traces_of_its_own_has_them_as_a_step_only_with_its_ensemble(
+    bench: Bench,
+) -> None:
+    async def recipe(kitchen: Kitchen) -> None:
+        kitchen.serve(model("a"))
+        kitchen.ensemble(step("a", "x", "y"))
+        kept = traced(kitchen, "a")
+        await kitchen.ask(1)
+        assert kept == []
+        sink, _ = bench.submit(kitchen.engine.resolve("a"), 1)
+        await sink.over.wait()
+        assert [(trace.model, trace.parent) for trace in kept] == [("a", None)]
+
+    cook(bench, recipe)
+
+
+def test_the_step_that_failed_is_in_the_trace(bench: Bench) -> None:
+    def run(batch: Batch) -> Sequence[Outcome]:
+        raise ValueError("bad")
+
+    async def recipe(kitchen: Kitchen) -> None:
+        kitchen.serve(model("a"))
+        kitchen.serve(model("bad"), run)
+        kitchen.ensemble(step("a", "x", "t"), step("bad", "t", "u"), step("a", "u", "y"))
+        kept = traced(kitchen, "e")
+        with pytest.raises(ModelFailed):
+            await kitchen.ask(1)
+        (whole,) = kept
+        assert [trace.model for trace in whole.steps] == ["a", "bad"]
+        assert whole.is_over
+
+    cook(bench, recipe)
+
+
+def test_traces_end_where_their_caller_goes_away(bench: Bench) -> None:
+    async def recipe(kitchen: Kitchen) -> None:
+        gate = Gate(sum_of)
+        kitchen.serve(model("a"), gate)
+        kitchen.ensemble(step("a", "x", "y"))
+        kept = traced(kitchen, "e")
+        _, ticket = bench.submit(kitchen.engine.resolve("e"), 1)
+        await gate.reached()
+        ticket.cancel()
+        (whole,) = kept
+        (inner,) = whole.steps
+        gate.open()
+        await kitchen.close()
+        for trace in (whole, inner):
+            names = [name for name, _ in trace.timestamps]
+            assert names == ["REQUEST_START", "QUEUE_START", "REQUEST_END"]
+        assert (len(kept), len(whole.steps)) == (1, 1)
 
     cook(bench, recipe)

@@ -14,7 +14,7 @@ from modelport.messages import Request, Response, Tensors
 from modelport.tensors import Tensor
 from modelport.testing.clock import ManualClock
 
-from .conftest import Bench, a_moment, config_of, doubling, request
+from .conftest import Bench, Gate, a_moment, config_of, doubling, request
 
 ON = TraceSettings(levels=("TIMESTAMPS",), rate=1)
 STAGES = [
@@ -226,6 +226,27 @@ def test_streams_end_once(bench: Bench) -> None:
             "TENSOR_BACKEND_OUTPUT",
         ]
         assert [name for name, _ in trace.timestamps].count("REQUEST_END") == 1
+
+    bench.run(main())
+
+
+def test_requests_whose_caller_goes_away_are_traced_too(bench: Bench) -> None:
+    async def main() -> None:
+        kept = Kept()
+        gate = Gate(doubling)
+        with traced(bench, kept, gate, execution="thread") as entrance:
+            sink, first = bench.submit(entrance, 1)
+            _, second = bench.submit(entrance, 2)
+            await gate.reached()
+            second.cancel()
+            second.cancel()
+            first.cancel()
+            gate.open()
+            await a_moment()
+        waited, ran = kept.traces
+        assert [name for name, _ in waited.timestamps] == [*STAGES[:2], STAGES[-1]]
+        assert [name for name, _ in ran.timestamps] == [*STAGES[:2], STAGES[-1]]
+        assert sink.values == []
 
     bench.run(main())
 

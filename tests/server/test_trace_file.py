@@ -45,6 +45,20 @@ def test_traces_are_written_in_tritons_form(tmp_path: Path) -> None:
     assert json.loads(path.read_text()) == ROWS
 
 
+def test_steps_of_an_ensemble_stand_after_it_and_name_it(tmp_path: Path) -> None:
+    whole, step = trace(1), trace(2)
+    step.parent = whole
+    whole.steps.append(step)
+    path = tmp_path / "trace.json"
+    file = TraceFile(path)
+    file.keep(whole)
+    file.close()
+    rows = json.loads(path.read_text())
+    assert rows[:3] == ROWS
+    assert rows[3] == {"id": 2, "model_name": "m", "model_version": 3, "parent_id": 1}
+    assert [row["id"] for row in rows[4:]] == [2, 2]
+
+
 def test_a_file_is_whole_after_every_write(tmp_path: Path) -> None:
     path = tmp_path / "trace.json"
     file = TraceFile(path)

@@ -1,6 +1,7 @@
 """Encoded images as inputs: shapes, layouts, precisions, bounds."""
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -182,7 +183,7 @@ def test_what_does_not_fit_is_told(config: ModelConfig, tensor: Tensor, text: st
 
 def test_many_small_images_may_not_grow_into_a_large_tensor() -> None:
     dot = encoded(np.zeros((1, 1, 3), np.uint8))
-    with pytest.raises(InvalidInference, match="take 60210 bytes when they are decoded"):
+    with pytest.raises(InvalidInference, match="takes 60210 bytes when it is decoded"):
         decode(model(-1, 45, 1, 3, kind="TYPE_UINT8"), sent(*[dot] * 446), tensor_bytes=60_209)
 
 
@@ -205,3 +206,103 @@ def test_a_model_may_say_for_itself(parameters: dict[str, str], is_ovms: bool, i
     options: dict[str, Any] = dict(parameters)
     config = model(-1, 6, 4, 3, **options)
     assert (ImageInputs.of(config, ImageLimits(), is_ovms=is_ovms) is not None) == is_on
+
+
+# --- other layouts, mean and scale ---------------------------------------------------------------
+
+ROWS = np.arange(2 * 4 * 5 * 3, dtype=np.float32).reshape(2, 4, 5, 3)
+
+
+def numbers(array: Any, datatype: dtypes.DataType = dtypes.FP32) -> Tensor:
+    return Tensor("image", datatype, array)
+
+
+@pytest.mark.parametrize("batch", [0, 8])
+def test_arrays_may_come_in_the_layout_of_clients(batch: int) -> None:
+    dims = (3, 4, 5) if batch else (-1, 3, 4, 5)
+    config = model(*dims, batch=batch, layout="FORMAT_NONE")
+    config = replace(config, parameters={"layout": Parameter(string_value="NHWC:NCHW")})
+    tensor = decode(config, numbers(ROWS))
+    np.testing.assert_array_equal(tensor.array, ROWS.transpose(0, 3, 1, 2))
+    assert tensor.shape == (2, 3, 4, 5)
+    assert tensor.array.flags.c_contiguous
+    # What is laid out as the model has it already stays so.
+    again = decode(config, tensor)
+    np.testing.assert_array_equal(again.array, tensor.array)
+    # And what fits in no way is for the engine to refuse.
+    other = decode(config, numbers(ROWS[:, :3]))
+    assert other.shape == (2, 3, 5, 3)
+
+
+def test_and_the_other_way_round() -> None:
+    config = replace(model(-1, 4, 5, 3), parameters={"layout": Parameter(string_value="NCHW:NHWC")})
+    tensor = decode(config, numbers(np.ascontiguousarray(ROWS.transpose(0, 3, 1, 2))))
+    np.testing.assert_array_equal(tensor.array, ROWS)
+
+
+def test_without_a_pair_of_layouts_arrays_are_left_alone() -> None:
+    inputs = ImageInputs(model(-1, 3, 4, 5), ImageLimits())
+    assert not inputs.concerns([numbers(ROWS)])
+
+
+@pytest.mark.parametrize("dims", [(-1, 6, 4, 3), (-1, 3, 6, 4)])
+def test_mean_and_scale_are_of_channels(dims: tuple[int, ...]) -> None:
+    config = model(*dims, ovms_mean="1,2,3", ovms_scale="2,4,8")
+    expected = (PIXELS[:, :, ::-1].astype(np.float32) - [1, 2, 3]) / [2, 4, 8]
+    last = (0, 2, 3, 1) if dims[1] == 3 else (0, 1, 2, 3)
+    image = decode(config, sent(encoded()))
+    np.testing.assert_allclose(image.array.transpose(last)[0], expected)
+    assert image.array.dtype == np.float32
+    blue_first = PIXELS[None, :, :, ::-1].astype(np.float32)
+    if dims[1] == 3:
+        blue_first = blue_first.transpose(0, 3, 1, 2)
+    blue_first.flags.writeable = False
+    array = decode(config, numbers(blue_first))
+    np.testing.assert_array_equal(array.array, image.array)
+
+
+@pytest.mark.parametrize("kind", ["TYPE_FP16", "TYPE_FP64", "TYPE_BF16"])
+def test_one_mean_is_for_all_channels_in_every_precision(kind: str) -> None:
+    config = model(-1, 6, 4, 3, kind=kind, ovms_mean="1", ovms_scale="0.5")
+    entry = config.input[0]
+    image = decode(config, sent(encoded()))
+    assert image.datatype is entry.datatype
+    values = image.array
+    if kind == "TYPE_BF16":
+        values = dtypes.float32_from_bf16(values)
+    expected = (PIXELS[None, :, :, ::-1].astype(np.float64) - 1) * 2
+    np.testing.assert_allclose(values, expected, rtol=0.01)
+    again = decode(config, Tensor("image", entry.datatype, image.array))
+    assert (again.datatype, again.shape) == (entry.datatype, image.shape)
+
+
+def test_as_many_means_as_channels_are_needed() -> None:
+    config = model(-1, 6, 4, 3, ovms_mean="1,2")
+    with pytest.raises(InvalidInference, match="has 3, and the configuration of the model a mean"):
+        decode(config, sent(encoded()))
+
+
+def test_arrays_that_are_wrong_anyway_are_left_to_the_engine() -> None:
+    config = model(-1, 6, 4, 3, ovms_mean="1")
+    for tensor in (numbers(ROWS), numbers(ROWS.astype(np.float64), dtypes.FP64)):
+        np.testing.assert_array_equal(decode(config, tensor).array, tensor.array)
+
+
+# --- texts ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("width", "expected"), [(-1, 5), (7, 7), (2, 5)])
+def test_texts_become_rows_that_end_with_zeros(width: int, expected: int) -> None:
+    config = model(width, kind="TYPE_UINT8", batch=8)
+    tensor = decode(config, sent(b"four", b"", b"\xff"))
+    assert (tensor.datatype, tensor.shape) == (dtypes.UINT8, (3, expected))
+    assert [bytes(row).rstrip(b"\0") for row in tensor.array] == [b"four", b"", b"\xff"]
+
+
+def test_no_texts_are_no_rows() -> None:
+    assert decode(model(-1, -1, kind="TYPE_UINT8"), sent()).shape == (0, 1)
+
+
+def test_one_long_text_may_not_make_all_others_as_long() -> None:
+    with pytest.raises(InvalidInference, match="takes 3300 bytes when it is"):
+        decode(model(-1, -1, kind="TYPE_UINT8"), sent(b"x" * 1099, b"", b""), tensor_bytes=3000)

@@ -420,10 +420,11 @@ class Engine:
     def _set_entrances(self) -> None:
         traces = self.traces
         traced: dict[Served, Served] = {}
+        concerned = self._concerned(traces)
         for served in self.deployments() if traces is not None else ():
             is_traced = traces is not None and traces.concerns(served.name)
             if isinstance(served, Deployment):
-                served.trace(is_traced)
+                served.trace(served.name in concerned)
             if traces is not None and is_traced:
                 # It has all that callers need of a deployment; what members of ensembles need is
                 # asked of the deployment itself.
@@ -433,3 +434,16 @@ class Engine:
             self._entrances = {route: traced.get(served, served) for route, served in routes}
         else:
             self._entrances = self._routes
+
+    def _concerned(self, traces: Traces | None) -> set[str]:
+        """Name the models that may see a traced request: also as a step of an ensemble."""
+        deployments = self.deployments() if traces is not None else []
+        names = {d.name for d in deployments if traces is not None and traces.concerns(d.name)}
+        waiting = [d for d in deployments if d.name in names]
+        while waiting:
+            served = waiting.pop()
+            for step in served.plan.steps if isinstance(served, Pipeline) else ():
+                if step.model not in names:
+                    names.add(step.model)
+                    waiting += self.deployments(step.model)
+        return names

@@ -285,7 +285,10 @@ class _Run:
         try:
             member = self.pipeline.resolve(step.model, step.version)
             sink.is_decoupled = member.is_decoupled
-            ticket = member.submit(request, sink)
+            if mine.trace is None:
+                ticket = member.submit(request, sink)
+            else:
+                ticket = mine.trace.submit_step(member, request, sink)
         except ModelportError as exc:
             self.step_failed(step, exc)
             return

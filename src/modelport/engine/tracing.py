@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from modelport.clock import Clock
 from modelport.engine.trace_settings import TraceSettings, parse_setting
 from modelport.errors import InvalidRequest, ModelportError, Unsupported
-from modelport.messages import Request, Response, Sink, Tensors, Ticket
+from modelport.messages import Request, Response, Sink, Target, Tensors, Ticket
 from modelport.specs import ModelConfig
 from modelport.stats import ModelStatistics
 from modelport.tensors import Tensor
@@ -56,6 +56,9 @@ class Trace(Struct, eq=False):
         timestamps: Names and nanoseconds of a monotonic clock, in their order.
         tensors: Where these are traced.
         log_frequency: Traces to a file; 0 for all in one.
+        parent: Of the ensemble, where the request is one of its steps.
+        steps: Traces of the steps of an ensemble, as they ended. One that ends after its ensemble,
+            because another step has failed, is left out.
     """
 
     id: int
@@ -67,10 +70,14 @@ class Trace(Struct, eq=False):
     has_tensors: bool
     timestamps: list[tuple[str, int]] = field(default_factory=list)
     tensors: list[TracedTensor] = field(default_factory=list)
+    parent: "Trace | None" = None
+    steps: "list[Trace]" = field(default_factory=list)
+    traces: "Traces | None" = field(default=None, repr=False)
+    is_over: bool = False
 
     def mark(self, name: str, at_ns: int) -> None:
-        """Note when something happened."""
-        if self.has_timestamps:
+        """Note when something happened; what happens after the end is not noted."""
+        if self.has_timestamps and not self.is_over:
             self.timestamps.append((name, at_ns))
 
     def executed(self, started_ns: int, ready_ns: int, computed_ns: int, ended_ns: int) -> None:
@@ -79,6 +86,12 @@ class Trace(Struct, eq=False):
         self.mark("COMPUTE_INPUT_END", ready_ns)
         self.mark("COMPUTE_OUTPUT_START", computed_ns)
         self.mark("COMPUTE_END", ended_ns)
+
+    def submit_step(self, target: Target, request: Request, sink: Sink) -> Ticket:
+        """Submit what a step of the request is, with a trace of its own."""
+        assert self.traces is not None
+        trace = self.traces.begin_step(self, target, request)
+        return self.traces.submit(trace, target, request, sink)
 
     def show(self, activity: str, tensors: Sequence[Tensor]) -> None:
         """Note what went in or came out."""
@@ -196,28 +209,67 @@ class Traces:
         if scope.seen % settings.rate:
             return None
         scope.traced += 1
-        self._last_id += 1
         trace = Trace(
-            self._last_id,
+            self._next_id(),
             model,
             version,
             request.id,
             settings.log_frequency,
             "TIMESTAMPS" in settings.levels,
             "TENSORS" in settings.levels,
+            traces=self,
         )
+        self._note_start(trace, request)
+        return trace
+
+    def begin_step(self, parent: Trace, target: Target, request: Request) -> Trace:
+        """Begin the trace of a step of an ensemble; how much is noted is as for the ensemble."""
+        trace = replace(
+            parent,
+            id=self._next_id(),
+            model=target.name,
+            version=target.version,
+            request_id=request.id,
+            timestamps=[],
+            tensors=[],
+            parent=parent,
+            steps=[],
+        )
+        self._note_start(trace, request)
+        return trace
+
+    def submit(self, trace: Trace, target: Target, request: Request, sink: Sink) -> Ticket:
+        """Submit a request that is traced; see ``Deployment.submit``."""
+        request.trace = trace
+        try:
+            ticket = target.submit(request, _TracedSink(sink, trace, self))
+        except ModelportError:
+            self.end(trace)
+            raise
+        return ticket if trace.is_over else _TracedTicket(ticket, trace, self)
+
+    def _next_id(self) -> int:
+        self._last_id += 1
+        return self._last_id
+
+    def _note_start(self, trace: Trace, request: Request) -> None:
         now_ns = self._now_ns()
         trace.mark("REQUEST_START", request.received_ns or now_ns)
         trace.mark("QUEUE_START", now_ns)
         payload = request.payload
         if isinstance(payload, Tensors):
             trace.show("TENSOR_QUEUE_INPUT", payload.tensors)
-        return trace
 
     def end(self, trace: Trace) -> None:
-        """A request is over."""
+        """A request is over, or its caller has gone. Idempotent."""
+        if trace.is_over:
+            return
         trace.mark("REQUEST_END", self._now_ns())
-        self._keep(trace)
+        trace.is_over = True
+        if trace.parent is None:
+            self._keep(trace)
+        elif not trace.parent.is_over:
+            trace.parent.steps.append(trace)
 
 
 class Entrance:
@@ -272,12 +324,27 @@ class Entrance:
         trace = self._traces.begin(self.name, self.version, request)
         if trace is None:
             return self.served.submit(request, sink)
-        request.trace = trace
-        try:
-            return self.served.submit(request, _TracedSink(sink, trace, self._traces))
-        except ModelportError:
-            self._traces.end(trace)
-            raise
+        return self._traces.submit(trace, self.served, request, sink)
+
+
+class _TracedTicket:
+    """Ends the trace of a request whose caller goes away."""
+
+    __slots__ = ("_ticket", "_trace", "_traces")
+
+    def __init__(self, ticket: Ticket, trace: Trace, traces: Traces) -> None:
+        self._ticket = ticket
+        self._trace = trace
+        self._traces = traces
+
+    def cancel(self) -> None:
+        """Nobody waits any more."""
+        self._ticket.cancel()
+        self._traces.end(self._trace)
+
+    def resume(self) -> None:
+        """More responses are welcome again."""
+        self._ticket.resume()
 
 
 class _TracedSink:

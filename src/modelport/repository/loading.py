@@ -235,6 +235,7 @@ def _bring_up_model(
         runtime = in_worker(runtime)
     if options.auto_complete:
         config = model_config.merge(config, runtime.complete(source, config))
+    config = model_config.hold_to_forms(config)
     config = replace(config, instance_group=decide_kinds(config.instance_group, gpus))
     config = model_config.complete(
         config, name=reading.name, backend=backend, default_model_filename=filename

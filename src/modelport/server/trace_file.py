@@ -94,12 +94,16 @@ def _rows(trace: Trace) -> Iterator[dict[str, Any]]:
     }
     if trace.request_id:
         about["request_id"] = trace.request_id
+    if trace.parent is not None:
+        about["parent_id"] = trace.parent.id
     yield about
     if trace.timestamps:
         timestamps = [{"name": name, "ns": at_ns} for name, at_ns in trace.timestamps]
         yield {"id": trace.id, "timestamps": timestamps}
     for tensor in trace.tensors:
         yield {"id": trace.id, "activity": tensor.activity, "tensor": _shown(tensor)}
+    for step in trace.steps:
+        yield from _rows(step)
 
 
 def _shown(tensor: TracedTensor) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Encoded images as the input of a model that takes pixels.
+"""Inputs of numbers in the other forms that clients of OVMS send: images, texts, other layouts.
 
 A BYTES tensor for an input of numbers with four dimensions (or five) holds one image in each
 element. They are decoded, resized to the height and width of the input, converted to its datatype
@@ -8,7 +8,14 @@ The layout is what the configuration says: ``format`` of the input, else the par
 (``NHWC``, ``NCHW``) of the model, else where a 1 or 3, or else a 4, stands that can be the
 channels, last before first. The parameter ``color_format`` is ``BGR``, or ``RGB``.
 
-Source: OpenVINO Model Server, "Predict on Binary Inputs".
+Where ``layout`` is a pair, ``NHWC:NCHW``, arrays of numbers may come in the first of these as well,
+and are transposed. From images and arrays alike the parameter ``ovms_mean`` is subtracted, and what
+is left is divided by ``ovms_scale``, channel by channel.
+
+A BYTES tensor for an input of UINT8 with two dimensions holds one text in each element. They become
+rows, filled up with zeros to the length of the longest and one more.
+
+Source: OpenVINO Model Server, "Predict on Binary Inputs", "Model Server Parameters".
 """
 
 import math
@@ -23,6 +30,7 @@ from modelport.errors import InvalidInference
 from modelport.specs import ModelConfig, ModelInput
 from modelport.tensors import Array, Tensor
 from modelport.wire.images import MODE_BY_CHANNELS, ImageForm, decode_image, is_image
+from modelport.wire.model_config.ovms_forms import FLOATS, parse_channels
 
 __all__ = ["ImageInputs", "ImageLimits"]
 
@@ -40,7 +48,7 @@ class ImageLimits(Struct, frozen=True, kw_only=True):
 
 
 class ImageInputs:
-    """The inputs of one model that may be sent as images.
+    """The inputs of one model that may be sent in another form than it takes.
 
     Args:
         config: Complete.
@@ -55,6 +63,15 @@ class ImageInputs:
             for entry in config.input
             if entry.datatype in _PRECISIONS and len(_shape(config, entry)) in (4, 5)
         }
+        self._text_entry_by_name = {
+            entry.name: entry
+            for entry in config.input
+            if entry.datatype is dtypes.UINT8 and len(_shape(config, entry)) == 2
+        }
+        self._means = _channels(config, "ovms_mean")
+        self._scales = _channels(config, "ovms_scale")
+        # Whether arrays of numbers change, too.
+        self._arranges = bool(":" in config.parameter("layout") or self._means or self._scales)
 
     @classmethod
     def of(cls, config: ModelConfig, limits: ImageLimits, *, is_ovms: bool) -> "ImageInputs | None":
@@ -68,25 +85,85 @@ class ImageInputs:
         return cls(config, limits) if config.switch("ovms", is_ovms) else None
 
     def concerns(self, tensors: Sequence[Tensor]) -> bool:
-        """Whether any of these is sent as images; quick."""
+        """Whether any of these is sent in another form; quick."""
         return any(
-            tensor.datatype is dtypes.BYTES and tensor.name in self._entry_by_name
+            tensor.name in self._entry_by_name or tensor.name in self._text_entry_by_name
+            if tensor.datatype is dtypes.BYTES
+            else self._arranges and tensor.name in self._entry_by_name
             for tensor in tensors
         )
 
     def decode(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Put pixels in the place of images. Takes milliseconds for each image.
+        """Give what the model takes in the place of what was sent; milliseconds for each image.
 
         Raises:
             InvalidInference: If something is no image, or does not fit.
             Unsupported: If nothing is installed that decodes images.
         """
-        return [
-            self._decoded(tensor, self._entry_by_name[tensor.name])
-            if tensor.datatype is dtypes.BYTES and tensor.name in self._entry_by_name
-            else tensor
-            for tensor in tensors
-        ]
+        return [self._taken(tensor) for tensor in tensors]
+
+    def _taken(self, tensor: Tensor) -> Tensor:
+        entry = self._entry_by_name.get(tensor.name)
+        if tensor.datatype is dtypes.BYTES:
+            if entry is not None:
+                return self._decoded(tensor, entry)
+            text_entry = self._text_entry_by_name.get(tensor.name)
+            return tensor if text_entry is None else self._rows_of_text(tensor, text_entry)
+        if entry is None or not self._arranges or tensor.datatype is not entry.datatype:
+            return tensor
+        return tensor if tensor.fault is not None else self._arranged(tensor, entry)
+
+    def _rows_of_text(self, tensor: Tensor, entry: ModelInput) -> Tensor:
+        """Make one row of each text; fixed widths are kept where the texts fit into them."""
+        if tensor.fault is not None:
+            raise InvalidInference(str(tensor.fault))
+        texts: list[bytes] = tensor.array.ravel().tolist()
+        width = max(entry.dims[-1], 1 + max(map(len, texts), default=0))
+        rows = self._empty(len(texts), (width,), entry)
+        rows[:] = 0
+        for row, text in zip(rows, texts, strict=True):
+            row[: len(text)] = np.frombuffer(text, np.uint8)
+        return Tensor(entry.name, entry.datatype, rows)
+
+    def _arranged(self, tensor: Tensor, entry: ModelInput) -> Tensor:
+        """Lay an array of numbers out as the model takes it; leave it if no way of that fits."""
+        array = tensor.array
+        shape = _shape(self._config, entry)
+        layout = self._config.parameter("layout").upper()
+        if ":" in layout and array.ndim == len(shape):
+            source, target = (-1, -3) if layout.endswith("CHW") else (-3, -1)
+            moved = np.moveaxis(array, source, target)
+            if _fits(moved.shape, shape):
+                array = np.ascontiguousarray(moved)
+        if entry.data_type in FLOATS and _fits(array.shape, shape):
+            is_bf16 = entry.datatype is dtypes.BF16
+            values = dtypes.float32_from_bf16(array) if is_bf16 else array
+            values = self._normalised(values, entry)
+            array = dtypes.bf16_from_float32(values) if is_bf16 else values
+        return Tensor(entry.name, entry.datatype, array)
+
+    def _normalised(self, array: Array, entry: ModelInput) -> Array:
+        """Subtract the mean of each channel, and divide by its scale; gives the array or another.
+
+        Args:
+            array: Of floating-point numbers, laid out as the model takes it.
+            entry: Of the model.
+        """
+        for channels, change in ((self._means, np.subtract), (self._scales, np.divide)):
+            if not channels:
+                continue
+            values = np.array(channels, array.dtype)
+            if len(channels) > 1:
+                axis = -1 if _layout(self._config, entry) == "HWC" else -3
+                if array.shape[axis] != len(channels):
+                    raise InvalidInference(
+                        f"Invalid number of channels: input '{entry.name}' has "
+                        f"{array.shape[axis]}, and the configuration of the model a mean or scale "
+                        f"for {len(channels)}"
+                    )
+                values = values.reshape(-1, *(1,) * (-1 - axis))
+            array = change(array, values)
+        return array
 
     def _decoded(self, tensor: Tensor, entry: ModelInput) -> Tensor:
         if tensor.fault is not None:
@@ -140,6 +217,8 @@ class ImageInputs:
         if layout == "CHW":
             batch = np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
         batch = batch.reshape(*leading, *batch.shape[1:])
+        if entry.data_type in FLOATS:
+            batch = self._normalised(batch, entry)
         if entry.datatype is dtypes.BF16:
             return dtypes.bf16_from_float32(batch)
         return batch
@@ -169,8 +248,8 @@ class ImageInputs:
         size = count * math.prod(shape) * datatype.itemsize
         if size > self._limits.tensor_bytes:
             raise InvalidInference(
-                f"the images of input '{entry.name}' take {size} bytes when they are decoded, and "
-                f"at most {self._limits.tensor_bytes} are accepted. Send fewer at once, or use "
+                f"what input '{entry.name}' holds takes {size} bytes when it is decoded, and at "
+                f"most {self._limits.tensor_bytes} are accepted. Send fewer at once, or use "
                 "--http-max-input-size to increase the limit."
             )
         return np.empty((count, *shape), datatype)
@@ -190,6 +269,17 @@ def _bare(tensor: Tensor) -> list[bytes] | None:
 def _shape(config: ModelConfig, entry: ModelInput) -> tuple[int, ...]:
     """As on the wire, with the batch dimension."""
     return ((-1,) if config.max_batch_size > 0 else ()) + entry.dims
+
+
+def _channels(config: ModelConfig, name: str) -> tuple[float, ...]:
+    text = config.parameter(name)
+    return parse_channels(text) if text else ()
+
+
+def _fits(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    return len(shape) == len(expected) and all(
+        dim in (-1, size) for dim, size in zip(expected, shape, strict=True)
+    )
 
 
 def _layout(config: ModelConfig, entry: ModelInput) -> str:

@@ -11,6 +11,7 @@ sequences, schedule policy and parameters.
 import base64
 import binascii
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -127,12 +128,10 @@ def parse_header_length(text: str | None) -> int | None:
     """
     if text is None:
         return None
-    try:
-        if len(text) > 20:
-            raise ValueError
-        return int(text)
-    except ValueError:
-        raise _bad_header_length(None, text[:40]) from None
+    match = _LENGTH.fullmatch(text)
+    if match is None:
+        raise _bad_header_length(None, text[:40])
+    return int(match[0])
 
 
 def split_body(body: Buffer, header_length: int | None, options: CodecOptions) -> bytes | bytearray:
@@ -526,6 +525,8 @@ def _check_tensor_size(part: Input, byte_size: int, options: CodecOptions) -> No
 
 
 _NOTHING = np.empty(0, np.uint8)
+
+_LENGTH = re.compile(r"[-+]?[0-9]{1,19}")
 
 _SOURCES = ("binary_data_size", "shared_memory_region")
 

@@ -11,6 +11,7 @@ protobuf and YAML are imported when text in those forms is read or written, not 
 from modelport.wire.model_config.completion import complete, merge
 from modelport.wire.model_config.json import decode_dict, decode_json, encode_json
 from modelport.wire.model_config.ovms import OvmsModel, decode_ovms, is_ovms
+from modelport.wire.model_config.ovms_forms import hold_to_forms
 from modelport.wire.model_config.pbtxt import decode_pbtxt, encode_pbtxt, from_proto, to_proto
 from modelport.wire.model_config.support import refuse_unsupported, unsupported
 from modelport.wire.model_config.validity import check, problems
@@ -28,6 +29,7 @@ __all__ = [
     "encode_json",
     "encode_pbtxt",
     "from_proto",
+    "hold_to_forms",
     "is_ovms",
     "merge",
     "problems",

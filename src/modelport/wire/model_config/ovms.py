@@ -1,8 +1,8 @@
 """The ``config.json`` of OpenVINO Model Server → the models that it lists.
 
-What decides which models there are, or how clients see them, is acted on. What only makes OVMS
-faster is read and left at that: the runtimes here have their own ways. All else would change
-answers, so it is refused by name.
+What decides which models there are, or how clients see them, is acted on, some of it only when the
+model is loaded (``ovms_forms``). What only makes OVMS faster is read and left at that: the runtimes
+here have their own ways. All else would change answers, so it is refused by name.
 
 Source: OpenVINO Model Server, "Serving Multiple Models", "Model Server Parameters".
 """
@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from modelport.errors import LoadFailed
 from modelport.specs import All, Latest, ModelConfig, Parameter, Specific, VersionPolicy
+from modelport.wire.model_config.ovms_forms import FORMS
 from modelport.wire.model_config.schema import refuse_unreadable
 
 __all__ = ["OvmsModel", "decode_ovms", "is_ovms"]
@@ -95,6 +96,8 @@ def _model(entry: Any, where: str) -> OvmsModel:
                 parameters["layout"] = _layout(value, where)
             case "color_format":
                 parameters["color_format"] = _color_format(value, where)
+            case _ if key in FORMS:
+                parameters |= FORMS[key](value, where)
             case _ if key in _HARMLESS:
                 _check_harmless(key, value, where)
             case _:
@@ -127,15 +130,13 @@ def _policy(value: Any, where: str) -> VersionPolicy:
 
 
 def _layout(value: Any, where: str) -> str:
-    """Take the layout of the model itself: images are laid out as that wants them.
-
-    ``NHWC:NCHW`` is what clients send and what the model takes; one word is both.
-    """
+    """``NHWC:NCHW`` is what clients send and what the model takes; one word is both."""
     if type(value) is dict and len(value) == 1:
         (value,) = value.values()
     words = value.upper().split(":") if type(value) is str else []
     if len(words) in (1, 2) and all(word in ("NHWC", "NCHW", "N...HWC", "AUTO") for word in words):
-        return words[-1] if words[-1] in ("NHWC", "NCHW") else ""
+        known = [word for word in words if word in ("NHWC", "NCHW")]
+        return ":".join(dict.fromkeys(known)) if words[-1] in known else ""
     raise LoadFailed(f"{where}, layout: offered are NHWC, NCHW and NHWC:NCHW, for models of images")
 
 
@@ -179,8 +180,6 @@ _NOT_OFFERED: Final = {
 }
 
 _HARMLESS: Final[dict[str, Callable[[Any], bool]]] = {
-    "shape": lambda value: value == "auto",
-    "batch_size": lambda value: value in ("auto", "0", 0, None),
     "target_device": lambda value: str(value).upper() in ("CPU", "AUTO", "AUTO:CPU"),
     "nireq": _anything,
     "plugin_config": _anything,
@@ -193,11 +192,7 @@ _HARMLESS: Final[dict[str, Callable[[Any], bool]]] = {
 """Settings that change no answer, and the values for which that is so."""
 
 _INSTEAD: Final = {
-    "shape": "; shapes are those of the model, export it with the ones you need",
-    "batch_size": "; set max_batch_size in a config.pbtxt beside the versions",
     "target_device": "; this server runs it on the CPU",
     "stateful": "; sequences are configured by a config.pbtxt beside the versions",
-    "mean": "; subtract it in the model, or in a model.py before it",
-    "scale": "; divide in the model, or in a model.py before it",
     "precision": "; the datatypes are those of the model",
 }
