@@ -3,9 +3,9 @@ from typing import Any, cast
 import pytest
 
 from modelport.errors import NotFound
-from modelport.protocols import bentoml, v1
+from modelport.protocols import bentoml, ops, v1
 from modelport.protocols.base import Access, Reply, Route
-from modelport.server.later import BENTOML_ROWS, V1_ROWS, Row, routes_later
+from modelport.server.later import BENTOML_ROWS, OPS_ROWS, V1_ROWS, Row, routes_later
 
 ENGINE = cast(Any, None)
 
@@ -14,6 +14,7 @@ ENGINE = cast(Any, None)
     ("rows", "routes"),
     [
         (BENTOML_ROWS, bentoml.routes(ENGINE, ())),
+        (OPS_ROWS, ops.routes(ENGINE, cast(Any, None))),
         (V1_ROWS, v1.routes(ENGINE, v1.V1Options())),
     ],
 )

@@ -11,13 +11,10 @@ from typing import TYPE_CHECKING, cast
 
 from modelport.clock import Clock, SystemClock
 from modelport.custom_metrics import CustomMetrics
-from modelport.engine.cache import ResponseCache
-from modelport.engine.caching import CachingDeployment, CachingPipeline, wants_cache
 from modelport.engine.deployment import Deployment, EngineOptions
 from modelport.engine.executor import Completions, call_on_thread
 from modelport.engine.host import EngineHost
 from modelport.engine.pipeline import Pipeline
-from modelport.engine.sequence_deployment import SequenceDeployment
 from modelport.engine.tracing import Entrance, Traces
 from modelport.errors import InvalidRequest, NotFound, Unavailable
 from modelport.messages import Request, Sink, Ticket
@@ -26,6 +23,7 @@ from modelport.repository.repository import IndexRow, ModelVersion
 from modelport.runtimes.base import RemoteRuntime
 
 if TYPE_CHECKING:
+    from modelport.engine.cache import ResponseCache
     from modelport.repository.repository import Repository
 
 __all__ = ["Engine", "EngineOptions", "Served"]
@@ -54,7 +52,7 @@ class Engine:
         self.clock = clock or SystemClock()
         self.custom_metrics = CustomMetrics()
         self.host = EngineHost(self)
-        self.cache = ResponseCache(self.options.cache_bytes) if self.options.cache_bytes else None
+        self.cache = _cache(self.options.cache_bytes)
         self.is_exiting = False
         self.is_open = False
         self._repository: Repository | None = None
@@ -371,25 +369,37 @@ class Engine:
         raise self._why_unresolved(model, version or "")
 
     def _deploy(self, version: ModelVersion) -> Served:
+        # Each kind is imported for the first model that needs it: most servers need but one.
         cache = self._cache_for(version)
         clock = self.clock
         if version.config.ensemble_scheduling is not None:
-            if cache is not None:
-                resolve = self._resolve_member
-                return CachingPipeline(version, cache=cache, resolve=resolve, clock=clock)
-            return Pipeline(version, resolve=self._resolve_member, clock=clock)
+            if cache is None:
+                return Pipeline(version, resolve=self._resolve_member, clock=clock)
+            from modelport.engine.caching import CachingPipeline
+
+            resolve = self._resolve_member
+            return CachingPipeline(version, cache=cache, resolve=resolve, clock=clock)
         if self._completions is None:
             self._completions = Completions(asyncio.get_running_loop())
         completions = self._completions
         if cache is not None:
+            from modelport.engine.caching import CachingDeployment
+
             return CachingDeployment(
                 version, cache=cache, options=self.options, completions=completions, clock=clock
             )
-        is_stateful = version.config.sequence_batching is not None
-        kind = SequenceDeployment if is_stateful else Deployment
+        kind = Deployment
+        if version.config.sequence_batching is not None:
+            from modelport.engine.sequence_deployment import SequenceDeployment
+
+            kind = SequenceDeployment
         return kind(version, options=self.options, completions=completions, clock=clock)
 
-    def _cache_for(self, version: ModelVersion) -> ResponseCache | None:
+    def _cache_for(self, version: ModelVersion) -> "ResponseCache | None":
+        if version.config.response_cache is None:
+            return None
+        from modelport.engine.caching import wants_cache
+
         if not wants_cache(version.config):
             return None
         if self.cache is None:
@@ -447,3 +457,11 @@ class Engine:
                     names.add(step.model)
                     waiting += self.deployments(step.model)
         return names
+
+
+def _cache(size_bytes: int) -> "ResponseCache | None":
+    if not size_bytes:
+        return None
+    from modelport.engine.cache import ResponseCache
+
+    return ResponseCache(size_bytes)

@@ -5,8 +5,6 @@ version that was loaded from it. What they may be is decided twice: here by thei
 :mod:`.loading` by what would execute them.
 """
 
-import shutil
-import tempfile
 import threading
 import weakref
 from collections.abc import Mapping
@@ -47,6 +45,9 @@ class Upload:
     """
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
+        import shutil
+        import tempfile
+
         self.directory = Path(tempfile.mkdtemp(prefix="modelport-upload-"))
         # Also when the process ends with holders left.
         self._remove = weakref.finalize(self, shutil.rmtree, self.directory, ignore_errors=True)

@@ -26,7 +26,7 @@ from modelport.engine.executor import call_on_thread, new_event_loop
 from modelport.engine.regions import Regions
 from modelport.engine.tracing import Traces
 from modelport.errors import LoadFailed, ModelportError
-from modelport.protocols import ops, v2_rest
+from modelport.protocols import v2_rest
 from modelport.protocols.base import Route
 from modelport.repository.repository import (
     ControlMode,
@@ -40,14 +40,13 @@ from modelport.server.access import AccessDoor
 from modelport.server.cors import Cors
 from modelport.server.greeting import greeting
 from modelport.server.http import Connection, HttpOptions, HttpServer
-from modelport.server.later import BENTOML_ROWS, V1_ROWS, routes_later
+from modelport.server.later import BENTOML_ROWS, OPS_ROWS, V1_ROWS, routes_later
 from modelport.server.logs import AccessLog, Logs, configure_logs
 from modelport.server.routing import Router
 from modelport.server.settings import Settings
 from modelport.server.tls import TlsUnusable, grpc_context, server_context
 from modelport.server.trace_config import parse_trace_config
 from modelport.server.trace_file import TraceFile
-from modelport.server.uploads import Spool
 from modelport.services.targets import holds_services
 from modelport.specs import Execution
 from modelport.wire.http import HttpLimits
@@ -59,6 +58,7 @@ if TYPE_CHECKING:
     from modelport.engine.tasks import Tasks
     from modelport.protocols.bentoml import Meter, TaskQueue
     from modelport.server.services import Services
+    from modelport.server.uploads import Spool
     from modelport.server.webhooks import Webhooks
 
 __all__ = ["Server", "serve"]
@@ -106,14 +106,15 @@ class Server:
         self.engine.trace(self.traces)
         self.repository = _repository(settings, self.engine)
         self._access_log = AccessLog() if settings.access_log else None
-        self._spool = _spool(settings)
         self._meters: list[Meter] = []
-        self.services = _services(settings, self._spool)
+        self.services: Services | None
+        self._spool: Spool | None
+        self.services, self._spool = _services(settings)
         self._webhooks = _webhooks(settings)
         self.tasks = _tasks(settings, self.services, self._webhooks)
         self.http = self._listener(self._routes())
         self.grpc = self._listener([])
-        self.metrics = self._listener(ops.routes(self.engine, self._ops_options()))
+        self.metrics = self._listener(routes_later(OPS_ROWS, self._ops_routes))
         self.listeners = (self.http, self.grpc, self.metrics)
         self._http2: Mapping[HttpServer, Callable[[], asyncio.Protocol]] | None = None
         for listener in self.listeners:
@@ -142,7 +143,7 @@ class Server:
         return [
             *v2_rest.routes(self.engine, options),
             *routes_later(V1_ROWS, self._v1_routes),
-            *ops.routes(self.engine, self._ops_options()),
+            *routes_later(OPS_ROWS, self._ops_routes),
             *(
                 routes_later(BENTOML_ROWS, self._bentoml_routes)
                 if self.services is None
@@ -215,14 +216,17 @@ class Server:
             )
         return self._http2[listener]()
 
-    def _ops_options(self) -> ops.OpsOptions:
-        return ops.OpsOptions(
+    def _ops_routes(self) -> list[Route]:
+        from modelport.protocols import ops
+
+        options = ops.OpsOptions(
             metrics=self.settings.metrics_config,
             open_connections=lambda: len(self.http.connections) + len(self.grpc.connections),
             workers=self.engine.workers,
             custom_metrics=self._custom_metrics,
             cache=self.engine.cache,
         )
+        return ops.routes(self.engine, options)
 
     def _custom_metrics(self) -> list["MetricFamily"]:
         families = self.engine.custom_metrics.families()
@@ -361,7 +365,8 @@ class Server:
         self._trace_file.close()
         if self.services is not None:
             await self.services.close()
-        self._spool.close()
+        if self._spool is not None:
+            self._spool.close()
         if self._access_log is not None:
             self._access_log.close()
 
@@ -451,16 +456,20 @@ def _image_limits(settings: Settings) -> ImageLimits:
     return ImageLimits(pixels=settings.max_image_pixels, tensor_bytes=settings.http_max_input_size)
 
 
-def _services(settings: Settings, spool: Spool) -> "Services | None":
+def _services(settings: Settings) -> "tuple[Services | None, Spool | None]":
     """Import the services among the targets; without any, nothing of theirs is imported."""
     targets = [target for target in settings.targets if holds_services(target)]
     if not targets:
-        return None
+        return None, None
     from modelport.server.fetching import Fetcher
     from modelport.server.services import Services
+    from modelport.server.uploads import Spool
 
+    most = settings.max_spool_size
+    root = Path(settings.data_dir).expanduser() / "spool"
+    spool = Spool(root, most_bytes=most, most_principal_bytes=most // 4)
     fetcher = Fetcher(settings.url_allow, most_bytes=settings.max_upload_size)
-    return Services(targets, spool=spool, fetcher=fetcher)
+    return Services(targets, spool=spool, fetcher=fetcher), spool
 
 
 def _webhooks(settings: Settings) -> "Webhooks | None":
@@ -497,12 +506,6 @@ def _tasks(
         ) from exc
     options = TaskOptions(lease_s=settings.task_lease_secs, keep_s=settings.task_retention_secs)
     return Tasks(store, options, webhooks.deliver if webhooks is not None else None)
-
-
-def _spool(settings: Settings) -> Spool:
-    most = settings.max_spool_size
-    root = Path(settings.data_dir).expanduser() / "spool"
-    return Spool(root, most_bytes=most, most_principal_bytes=most // 4)
 
 
 def _repository(settings: Settings, engine: Engine) -> Repository:

@@ -11,7 +11,7 @@ from functools import partial
 from modelport.errors import ModelportError
 from modelport.protocols.base import Access, Exchange, Reply, Route
 
-__all__ = ["BENTOML_ROWS", "V1_ROWS", "Row", "routes_later"]
+__all__ = ["BENTOML_ROWS", "OPS_ROWS", "V1_ROWS", "Row", "routes_later"]
 
 Row = tuple[str, str, Access]
 
@@ -26,6 +26,8 @@ BENTOML_ROWS: Sequence[Row] = (
     ("POST", "/{model}", Access.INFERENCE),
 )
 """Of a server without services: its models, for BentoML's clients."""
+
+OPS_ROWS: Sequence[Row] = (("GET", "/metrics", Access.METRICS),)
 
 V1_ROWS: Sequence[Row] = (
     ("GET", "/v1/models", Access.METADATA),
