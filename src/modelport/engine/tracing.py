@@ -72,7 +72,7 @@ class Trace(Struct, eq=False):
     tensors: list[TracedTensor] = field(default_factory=list)
     parent: "Trace | None" = None
     steps: "list[Trace]" = field(default_factory=list)
-    traces: "Traces | None" = field(default=None, repr=False)
+    traces: "Traces | None" = None
     is_over: bool = False
 
     def mark(self, name: str, at_ns: int) -> None:
