@@ -14,6 +14,7 @@ VERBS = {
     "serve": "Serve models over every protocol",
     "models": "List a server's models, or describe one",
     "infer": "Send one inference request and print the outputs",
+    "tasks": "List, watch, cancel and retry tasks on a server",
     "config": "Show the server's settings and where each comes from",
     "completion": "Print completions for bash, zsh or fish",
     "version": "Print the version",

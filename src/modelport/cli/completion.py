@@ -45,7 +45,7 @@ def script(shell: str) -> str:
 
 def _flags_by_verb() -> Mapping[str, Sequence[tuple[str, str]]]:
     """Every option of every verb with its help."""
-    from modelport.cli import infer, models
+    from modelport.cli import infer, models, tasks
 
     settings = [(flag, setting.help) for setting in SETTINGS for flag in setting.flags]
     settings.append((CONFIG_FLAG, "Read settings from this TOML file"))
@@ -54,6 +54,7 @@ def _flags_by_verb() -> Mapping[str, Sequence[tuple[str, str]]]:
         "config": [*settings, ("--json", "Print JSON")],
         "models": _rows(models.OPTIONS),
         "infer": _rows(infer.OPTIONS),
+        "tasks": _rows(tasks.OPTIONS),
     }
 
 

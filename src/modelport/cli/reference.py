@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from modelport.cli import config as config_verb
-from modelport.cli import infer, models, serve
+from modelport.cli import infer, models, serve, tasks
 from modelport.cli.help import options_section, render
 from modelport.cli.settings_help import sections
 from modelport.server.setting_values import SWITCH
@@ -82,6 +82,9 @@ def _command_line_page() -> str:
         "models": render(models.USAGE, models.SUMMARY, [options_section(models.OPTIONS)]),
         "infer": render(
             infer.USAGE, infer.SUMMARY, [options_section(infer.OPTIONS)], notes=infer.NOTES
+        ),
+        "tasks": render(
+            tasks.USAGE, tasks.SUMMARY, [options_section(tasks.OPTIONS)], notes=tasks.NOTES
         ),
         "config": f"Usage: {config_verb.USAGE}\n\n{config_verb.SUMMARY}",
     }

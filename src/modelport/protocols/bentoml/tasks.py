@@ -348,7 +348,8 @@ def described(task: Task) -> dict[str, Any]:
         "executed_at": _time(task.finished_s) if task.finished_s else None,
     }
     # Beyond what BentoML says, and only where there is something to say.
-    if task.progress is not None or task.progress_text:
+    is_done = task.state is TaskState.COMPLETED
+    if not is_done and (task.progress is not None or task.progress_text):
         said["progress"] = task.progress
         said["progress_text"] = task.progress_text
     if task.reason:
