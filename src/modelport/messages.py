@@ -22,6 +22,7 @@ __all__ = [
     "Response",
     "Sink",
     "StageTrace",
+    "Target",
     "Tensors",
     "Ticket",
 ]
