@@ -116,17 +116,17 @@ class StageTrace(Protocol):
 
 
 class Target(Protocol):
-    """A version of a model that takes requests.
-
-    Attributes:
-        name: Of the model.
-        version: A positive integer.
-    """
+    """A version of a model that takes requests."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Of the model."""
+        ...
+
     @property
-    def version(self) -> int: ...
+    def version(self) -> int:
+        """A positive integer."""
+        ...
 
     def submit(self, request: "Request", sink: "Sink") -> "Ticket":
         """Take a request, or raise."""
