@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from benchmarks import inputs, servers
 from benchmarks.clients.hostile import large_answer
 from benchmarks.clients.launch import client
-from benchmarks.load import check, press
+from benchmarks.load import press
 from benchmarks.plan import Plan
 from benchmarks.report import Row, at_most, compared, value
 from benchmarks.workloads.hostile import PeakMemory
@@ -29,7 +29,9 @@ def beside_floods(plan: Plan) -> Iterator[Row]:
             for _ in range(plan.rounds):
                 peak = PeakMemory()
                 with servers.modelport(repository) as server:
-                    check(server, [exchanges[0], large_answer(_ANSWER_BYTES)])
+                    # Models become ready one after the other.
+                    server.await_answer(exchanges[0])
+                    server.await_answer(large_answer(_ANSWER_BYTES))
                     idle_bytes = server.resident_bytes()
                     load = press(server, exchanges, connections=CONNECTIONS, seconds=plan.seconds)
                     alone.append(load.p99_ms)
