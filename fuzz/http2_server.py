@@ -56,7 +56,9 @@ HTTP = HttpOptions(
     body_timeout_s=5.0,
     write_timeout_s=5.0,
 )
-HTTP2 = Http2Options(limits=LIMITS, keepalive_time_s=4.0, keepalive_timeout_s=2.0)
+HTTP2 = Http2Options(
+    limits=LIMITS, keepalive_time_s=4.0, keepalive_timeout_s=2.0, in_place_from=700
+)
 LONGEST_LIFE_S = 60
 LONGEST_S = 3.0
 HEADER = struct.Struct(">IBI")
@@ -162,7 +164,7 @@ class Run:
             self._turn()
         if not transport.is_lost and not transport.is_closed:
             self._peer.sent(piece)
-            self._connection.data_received(piece)
+            transport.feed(piece)
             self._check_held(len(piece))
 
     def _check_held(self, piece_bytes: int) -> None:

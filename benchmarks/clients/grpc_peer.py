@@ -15,7 +15,8 @@ from modelport.wire.http2 import PREFACE
 
 _HEADER = struct.Struct(">IBI")
 _PREFIX_BYTES = 5
-_RECEIVE_BYTES = 1 << 18
+# Shared by all connections: what has come is looked at before anything else is received.
+_RECEIVED = memoryview(bytearray(1 << 20))
 _KEPT_BYTES = 1 << 16
 """Longer messages are counted, and their last bytes kept."""
 _MOST_PIECES = 64
@@ -63,6 +64,7 @@ class GrpcPeer:
         self._stream_window = 0
         self._frame_bytes = 16_384
         self._taken_bytes = 0
+        self._prefix = b""
         self._unsent: memoryview | None = None
         self._ends = True
         # Of what has come: the rest of a data frame, then what is no whole frame.
@@ -101,7 +103,8 @@ class GrpcPeer:
             self._stream_window -= size
         else:
             self._out.append(head)
-            self._unsent = memoryview(prefix + message)
+            self._prefix = prefix
+            self._unsent = memoryview(message)
             self._send_data()
 
     def end(self) -> None:
@@ -112,14 +115,17 @@ class GrpcPeer:
         unsent = self._unsent
         while unsent is not None:
             room = min(self._frame_bytes, self._send_window, self._stream_window)
+            room -= len(self._prefix)
             if room <= 0:
                 break
             piece = unsent[:room]
             unsent = unsent[room:] if len(unsent) > room else None
             flags = 1 if unsent is None and self._ends else 0
-            self._out += [_HEADER.pack(len(piece) << 8, flags, self._stream_id), piece]
-            self._send_window -= len(piece)
-            self._stream_window -= len(piece)
+            size = len(self._prefix) + len(piece)
+            self._out += [_HEADER.pack(size << 8, flags, self._stream_id) + self._prefix, piece]
+            self._prefix = b""
+            self._send_window -= size
+            self._stream_window -= size
         self._unsent = unsent
 
     def flush(self) -> bool:
@@ -142,11 +148,12 @@ class GrpcPeer:
         Raises:
             CallError: The call failed.
         """
-        data = self.socket.recv(_RECEIVE_BYTES)
-        if not data:
+        received_bytes = self.socket.recv_into(_RECEIVED)
+        if not received_bytes:
             raise CallError("the connection was closed")
+        data = _RECEIVED[:received_bytes]
         if self._received:
-            data = self._received + data
+            data = memoryview(self._received + data)
             self._received = b""
         at, end = 0, len(data)
         while at < end:
@@ -167,14 +174,15 @@ class GrpcPeer:
             stop = at + 9 + length
             if stop > end:
                 break
+            payload = bytes(data[at + 9 : stop])
             if kind == 1:
-                self._take_fields(data[at + 9 : stop], flags)
+                self._take_fields(payload, flags)
             else:
-                self._take_control(kind, flags, stream_id, data[at + 9 : stop])
+                self._take_control(kind, flags, stream_id, payload)
             at = stop
-        self._received = data[at:]
+        self._received = bytes(data[at:])
 
-    def _take_data(self, data: bytes, start: int, stop: int) -> None:
+    def _take_data(self, data: memoryview, start: int, stop: int) -> None:
         self._taken_bytes += stop - start
         if self._taken_bytes > _TOP_UP_BYTES:
             self._out.append(_frame(8, 0, 0, self._taken_bytes.to_bytes(4, "big")))
@@ -185,8 +193,13 @@ class GrpcPeer:
         if self._missing:
             end = start + self._missing
             self._missing = 0
-            self._on_message(data[max(start, end - _PREFIX_BYTES) : end])
+            self._on_message(bytes(data[max(start, end - _PREFIX_BYTES) : end]))
             start = end
+        if not self._kept and stop - start > _PREFIX_BYTES:
+            size = int.from_bytes(data[start + 1 : start + _PREFIX_BYTES], "big") + _PREFIX_BYTES
+            if size > max(_KEPT_BYTES, stop - start):
+                self._missing = size - (stop - start)
+                return
         kept = self._kept + data[start:stop]
         while len(kept) >= _PREFIX_BYTES:
             size = int.from_bytes(kept[1:_PREFIX_BYTES], "big") + _PREFIX_BYTES

@@ -126,6 +126,9 @@ class MemoryTransport(asyncio.Transport):
     def resume_reading(self) -> None:
         self.reads = True
 
+    def is_closing(self) -> bool:
+        return self.is_closed
+
     def close(self) -> None:
         if not self.is_closed:
             self.is_closed = True
@@ -140,6 +143,17 @@ class MemoryTransport(asyncio.Transport):
         if not self.is_lost:
             self.is_lost = True
             self.protocol.connection_lost(None)
+
+    def feed(self, data: bytes) -> None:
+        """Have the server receive, in the way that its protocol wants."""
+        while data and hasattr(self.protocol, "get_buffer"):
+            buffer = memoryview(self.protocol.get_buffer(-1))
+            count = min(len(buffer), len(data))
+            buffer[:count] = data[:count]
+            self.protocol.buffer_updated(count)
+            data = data[count:]
+        if data:
+            self.protocol.data_received(data)
 
     def drain(self, size: int) -> bytes:
         """Have the client read."""
@@ -199,7 +213,7 @@ class Client:
         """Send pieces one after another, each in a turn of the loop."""
         for piece in pieces:
             if not self.transport.is_lost:
-                self.transport.protocol.data_received(piece)
+                self.transport.feed(piece)
             self.loop.turn()
         return self
 

@@ -75,7 +75,7 @@ class Client:
             there = self.peer.data_to_send()
             if there and not self.transport.is_lost:
                 assert self.transport.reads, "the server does not read"
-                self.transport.protocol.data_received(there)
+                self.transport.feed(there)
             self.world.loop.turn()
             back = self.transport.drain(10**9) if not self.transport.is_stuck else b""
             if not there and not back:
@@ -190,6 +190,64 @@ def test_bodies_of_any_size(client: Client, size: int, is_counted: bool) -> None
     more = [("content-length", str(size))] if is_counted else []
     stream_id = client.ask("POST", "/echo", body[:size], more)
     assert client.body.get(stream_id, b"") == body[:size]
+
+
+LARGE = bytes(range(256)) * 2352  # 602 112 bytes
+
+
+def _in_pieces(client: Client, size: int) -> None:
+    """Send what there is to send, so many bytes at a time."""
+    there = client.peer.data_to_send()
+    for at in range(0, len(there), size):
+        client.transport.feed(there[at : at + size])
+    client.talk()
+
+
+@pytest.mark.parametrize("size", [1 << 20, 100_000, 33_333])
+@pytest.mark.parametrize("fields", [[("content-length", "602112")], [], None])
+def test_a_large_frame_is_received_where_it_is_wanted(
+    client: Client, size: int, fields: list[tuple[str, str]] | None
+) -> None:
+    sent = LARGE if fields is not None else b"\0" + len(LARGE).to_bytes(4, "big") + LARGE
+    path = "/echo" if fields is not None else "/t.Test/Echo"
+    for _ in range(2):
+        stream_id = client.peer.get_next_available_stream_id()
+        more = fields if fields is not None else GRPC
+        client.peer.send_headers(stream_id, [(":method", "POST"), *FIELDS, (":path", path), *more])
+        client.peer.send_data(stream_id, sent, end_stream=True)
+        _in_pieces(client, size)
+        assert client.body[stream_id] == sent
+        small = client.call("Echo", b"abc")
+        assert client.body[small] == b"\0\0\0\0\3abc"
+
+
+def test_a_call_may_end_while_its_large_frame_comes(client: Client) -> None:
+    """By its deadline; what still comes of the frame is for nobody."""
+    stream_id = client.peer.get_next_available_stream_id()
+    more = [*GRPC, ("grpc-timeout", "1S")]
+    client.peer.send_headers(
+        stream_id, [(":method", "POST"), *FIELDS, (":path", "/t.Test/Echo"), *more]
+    )
+    client.peer.send_data(stream_id, b"\0" + len(LARGE).to_bytes(4, "big") + LARGE, end_stream=True)
+    there = client.peer.data_to_send()
+    client.transport.feed(there[:100_000])
+    client.transport.feed(there[100_000:200_000])
+    client.world.loop.advance(1.5)
+    client.transport.feed(there[200_000:])
+    client.talk()
+    assert client.headers[stream_id]["grpc-status"] == "4"
+    assert client.body[client.call("Echo", b"abc")] == b"\0\0\0\0\3abc"
+
+
+def test_a_large_frame_that_is_longer_than_its_body_is_refused(client: Client) -> None:
+    stream_id = client.peer.get_next_available_stream_id()
+    fields = [(":method", "POST"), *FIELDS, (":path", "/echo"), ("content-length", "200000")]
+    client.peer.config.validate_outbound_headers = False
+    client.peer.send_headers(stream_id, fields)
+    client.peer.send_data(stream_id, LARGE, end_stream=True)
+    _in_pieces(client, 50_000)
+    assert client.status[stream_id] == 400
+    assert b"longer than content-length" in client.body[stream_id]
 
 
 def test_a_stream_of_pieces(client: Client) -> None:

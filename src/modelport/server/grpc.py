@@ -249,9 +249,23 @@ class GrpcCall(Answering):
                     self._begin(data[start + PREFIX_BYTES : stop])
                     return
             reader = self._reader = MessageReader(bound.max_bytes, bound.coding)
+        self._take(lambda: reader.feed(data, start, stop), is_end)
+
+    def place(self) -> memoryview | None:
+        """Where the rest of a large message goes."""
+        reader = self._reader
+        return None if reader is None or self.is_finished else reader.place
+
+    def receive_placed(self, count: int, is_end: bool) -> None:
+        """Take a part of a large message that lies in its place."""
+        reader = self._reader
+        assert reader is not None
+        self._take(lambda: reader.filled(count), is_end)
+
+    def _take(self, read: Callable[[], list[Buffer]], is_end: bool) -> None:
         self.received_ns = self._connection.server.clock.now_ns()
         try:
-            messages = reader.feed(data, start, stop)
+            messages = read()
         except ModelportError as exc:
             self._cancel()
             self.finish(*_own_refusal(exc))

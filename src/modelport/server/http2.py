@@ -66,6 +66,11 @@ WAITING_BYTES = 2048
 """What a request costs that is not begun because its client takes no answers, about."""
 STREAM_FULL_BYTES = 65_536
 """Bytes of one stream that wait above which its producer is told to wait."""
+IN_PLACE_FROM_BYTES = 65_536
+"""Bytes missing of a data frame from which they are received where they are wanted."""
+RECEIVE_BYTES = 32_768
+"""Of a client with such frames, what is received at once where it is not known yet what comes.
+What is behind the head of a large frame in it has to be copied."""
 MOST_KNOWN = 1024
 TOO_MANY_UNREAD = "too many answers wait to be read by their clients; try again later"
 GOODBYE_S = 1.0
@@ -102,6 +107,7 @@ class Http2Options:
         max_ping_strikes: How often it may not, before it is sent away; 0 for no limit.
         max_age_s: When a connection is ended gracefully; ``None`` for never.
         max_age_grace_s: How long its calls may go on then; ``None`` for as long as they take.
+        in_place_from: Bytes missing of a data frame from which they are not copied.
     """
 
     limits: Http2Limits = field(default_factory=Http2Limits)
@@ -113,6 +119,7 @@ class Http2Options:
     max_ping_strikes: int = 2
     max_age_s: float | None = None
     max_age_grace_s: float | None = None
+    in_place_from: int = IN_PLACE_FROM_BYTES
 
 
 class Http2Server:
@@ -127,6 +134,7 @@ class Http2Server:
     def __init__(self, http: HttpServer, calls: Calls | None, options: Http2Options) -> None:
         self.http = http
         self.options = options
+        self.received = bytearray(RECEIVE_BYTES)
         self._calls = calls
         self._opener_by_fields: dict[tuple[tuple[str, str], ...], Opener] = {}
 
@@ -194,6 +202,7 @@ class Http2Connection(asyncio.Protocol):
         self._is_feeding = False
         self._is_held = False
         self._is_behind = False
+        self._is_bulky = False
         self._is_closing = False
         self._is_lost = False
         self._is_noted = False
@@ -272,6 +281,32 @@ class Http2Connection(asyncio.Protocol):
         endpoint.feed(data)
         if self._is_behind:
             return
+        self._advance()
+        if endpoint.left >= self._options.in_place_from and not self._is_bulky:
+            self._receive_in_place()
+
+    def _receive_in_place(self) -> None:
+        """Have large frames received without a copy from now on."""
+        transport = self._transport
+        if transport.is_closing():
+            return
+        self._is_bulky = True
+        transport.set_protocol(_BulkReader(self, self._shared.received))
+        if not self._is_behind and not self.is_full:
+            # uvloop 0.23 looks at the kind of protocol when it begins to read.
+            transport.pause_reading()
+            transport.resume_reading()
+
+    def place(self) -> memoryview | None:
+        """Where what comes next is wanted, if it is much."""
+        endpoint = self.endpoint
+        if self._is_behind or endpoint.left < self._options.in_place_from:
+            return None
+        return endpoint.place()
+
+    def received_in_place(self, count: int) -> None:
+        """So many bytes lie where ``place`` said."""
+        self.endpoint.feed_placed(count)
         self._advance()
 
     def _advance(self) -> None:
@@ -621,6 +656,39 @@ class Http2Connection(asyncio.Protocol):
         self._transport.abort()
 
 
+class _BulkReader(asyncio.BufferedProtocol):
+    """Receives for a connection whose client sends large frames."""
+
+    def __init__(self, connection: Http2Connection, received: bytearray) -> None:
+        self._connection = connection
+        # One for all connections: between the two calls nothing else is received.
+        self._received = received
+        self._is_in_place = False
+
+    def get_buffer(self, sizehint: int) -> bytearray | memoryview:
+        place = self._connection.place()
+        self._is_in_place = place is not None
+        return self._received if place is None else place
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._is_in_place:
+            self._connection.received_in_place(nbytes)
+        else:
+            self._connection.data_received(bytes(memoryview(self._received)[:nbytes]))
+
+    def eof_received(self) -> bool:
+        return self._connection.eof_received()
+
+    def pause_writing(self) -> None:
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._connection.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.connection_lost(exc)
+
+
 def _age_ns(options: Http2Options) -> float:
     if options.max_age_s is None:
         return float("inf")
@@ -722,6 +790,20 @@ class Http2Exchange(Answering, Asked):
             route = self._bound.route
             self._answer((route.errors if route else self.server.errors)(exc))
             return
+        if is_end:
+            self._end_body()
+
+    def place(self) -> memoryview | None:
+        """Where the rest of a body of known length goes."""
+        body = self._body
+        return None if body is None else body.place
+
+    def receive_placed(self, count: int, is_end: bool) -> None:
+        """Take a piece of the body that lies in its place."""
+        body = self._body
+        assert body is not None
+        self._since_ns = self.server.clock.now_ns()
+        body.filled(count)
         if is_end:
             self._end_body()
 
@@ -891,6 +973,15 @@ class _Body:
         else:
             self._view[self._filled : end] = memoryview(data)[start:stop]
         self._filled = end
+
+    @property
+    def place(self) -> memoryview | None:
+        view = self._view
+        # Behind its end comes what is too much, which ``feed`` refuses.
+        return None if view is None else view[self._filled :] or None
+
+    def filled(self, count: int) -> None:
+        self._filled += count
 
     def take(self) -> Buffer:
         return memoryview(self._pieces).toreadonly() if self._view is None else self._view

@@ -133,6 +133,22 @@ class MessageReader:
                 messages.append(self._finish(buffer))
         return messages
 
+    @property
+    def place(self) -> memoryview | None:
+        """Where the rest of a large message goes that has begun; see :meth:`filled`."""
+        buffer = self._buffer
+        return None if buffer is None else buffer[self._filled :]
+
+    def filled(self, count: int) -> list[Buffer]:
+        """Take so many bytes that were put in :attr:`place`, as :meth:`feed` takes others."""
+        buffer = self._buffer
+        assert buffer is not None
+        self._filled += count
+        if self._filled < len(buffer):
+            return []
+        self._buffer = None
+        return [self._finish(buffer)]
+
     def _begin(self, prefix: bytes) -> int:
         flag, length = PREFIX.unpack(prefix)
         if flag > 1:

@@ -198,6 +198,13 @@ class Stream:
     def receive_data(self, data: bytes, start: int, stop: int, is_end: bool) -> None:
         """Take ``data[start:stop]``; given so that whoever wants no slice makes none."""
 
+    def place(self) -> memoryview | None:
+        """Where the data that comes next is wanted; ``None`` if it is to be given."""
+        return None
+
+    def receive_placed(self, count: int, is_end: bool) -> None:
+        """Take so many bytes that were put where ``place`` said."""
+
     def receive_reset(self, code: int) -> None:
         """The stream is over before its end, by the other side or by its fault."""
 
@@ -278,6 +285,7 @@ class Endpoint:
         self._has_settings = False
         # Of a data frame that has not come whole.
         self._left = 0
+        self._placed = 0
         self._padding = 0
         self._ends = False
         self._stream: Stream | None = None
@@ -321,6 +329,26 @@ class Endpoint:
         else:
             self._data = self._data[self._at :] + data
         self._at = 0
+
+    @property
+    def left(self) -> int:
+        """Bytes that are missing of a data frame that has begun."""
+        return self._left
+
+    def place(self) -> memoryview | None:
+        """Where bytes that come next may be put, instead of being fed; ``None`` if nowhere.
+
+        It spares a copy of what is large. :meth:`feed_placed` says how many were put there.
+        """
+        stream = self._stream
+        if stream is None or stream.is_over or not self._left or self.waiting_bytes:
+            return None
+        place = stream.place()
+        return None if place is None else place[: self._left]
+
+    def feed_placed(self, count: int) -> None:
+        """Take bytes that were put where ``place`` said; ``proceed`` acts on them."""
+        self._placed = count
 
     def abandon(self) -> list[Stream]:
         """Forget everything: the connection is lost. The streams that were open are over."""
@@ -539,6 +567,8 @@ class Endpoint:
 
     def _take_rest(self, data: bytes, at: int, end: int) -> int:
         """Take what has come of a data frame."""
+        if self._placed:
+            self._take_placed()
         if self._left and at < end:
             stop = min(at + self._left, end)
             self._left -= stop - at
@@ -554,6 +584,19 @@ class Endpoint:
             self._padding -= skipped
             at += skipped
         return at
+
+    def _take_placed(self) -> None:
+        count, self._placed = self._placed, 0
+        self._left -= count
+        stream = self._stream
+        assert stream is not None
+        self._account(stream, count)
+        is_end = self._ends and not self._left
+        if is_end:
+            stream.is_remote_done = True
+        stream.receive_placed(count, is_end)
+        if is_end and not stream.is_over:
+            self._finish_if_done(stream)
 
     def _pass_on(self, stream: Stream, data: bytes, start: int, stop: int) -> None:
         is_end = self._ends and not self._left

@@ -302,9 +302,9 @@ def read_message(data: Buffer) -> Message:
     Raises:
         Malformed: If it is none.
     """
-    fixed = _fixed(data)
-    text, places = cut(fixed, _APART)
-    return _message(Head(text), fixed, places)
+    view = _viewed(data)
+    text, places = cut(view, _APART)
+    return _message(Head(text), view, places)
 
 
 def has_much_to_read(data: Buffer, limit: int) -> bool:
@@ -319,7 +319,7 @@ def has_much_to_read(data: Buffer, limit: int) -> bool:
     """
     if len(data) <= limit // _TYPED_COST:
         return False
-    text, places = cut(_fixed(data), _APART)
+    text, places = cut(_viewed(data), _APART)
     if len(text) > limit // _TYPED_COST:
         return True
     return b"BYTES" in text and sum(end - start for _, start, end in places) > limit
@@ -338,16 +338,16 @@ class MessageReader:
 
     def read(self, data: Buffer) -> Message:
         """Read a request like :func:`read_message`."""
-        if data.__class__ is not bytes:
-            return read_message(data)
-        size = self._last_size
-        head = self._heads.get(data[:size])
-        if head is not None:
-            # What was once a whole head is one here too, if nothing but raw inputs follows it.
-            only = _only_raw(data, size)
-            if only is not None:
-                return Message(head, "", data, only)
-        text, places = cut(data, _APART)
+        view = _viewed(data)
+        if view.__class__ is bytes:
+            size = self._last_size
+            head = self._heads.get(view[:size])
+            if head is not None:
+                # What was once a whole head is one here too, if nothing but raw inputs follows it.
+                only = _only_raw(view, size)
+                if only is not None:
+                    return Message(head, "", view, only)
+        text, places = cut(view, _APART)
         head = self._heads.get(text)
         if head is None:
             head = Head(text)
@@ -355,9 +355,9 @@ class MessageReader:
                 if len(self._heads) >= _MOST_KEPT:
                     self._heads.clear()
                 self._heads[text] = head
-        if data.startswith(text):
+        if view[: len(text)] == text:
             self._last_size = len(text)
-        return _message(head, data, places)
+        return _message(head, view, places)
 
 
 def _message(
@@ -372,6 +372,11 @@ def _message(
     except UnicodeDecodeError:
         raise Malformed("the message is malformed: its id is not UTF-8") from None
     return Message(head, id, data, [place for place in places if place[0] != _ID])
+
+
+def _viewed(data: Buffer) -> bytes | memoryview:
+    # Whoever may write to the message may write to its tensors: a model that does needs no copy.
+    return data if isinstance(data, bytes) else memoryview(data)
 
 
 def _only_raw(data: bytes, position: int) -> list[tuple[int, int, int]] | None:
@@ -389,13 +394,6 @@ def _only_raw(data: bytes, position: int) -> list[tuple[int, int, int]] | None:
         position = start + length
         places.append((_RAW_INPUTS, start, position))
     return places if position == end else None
-
-
-def _fixed(data: Buffer) -> bytes | memoryview:
-    """Give the message so that nobody can write to it through an array."""
-    if isinstance(data, bytes):
-        return data
-    return memoryview(data).toreadonly()
 
 
 def _check_shape(shape: tuple[int, ...], name: str) -> None:
