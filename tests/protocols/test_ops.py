@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -446,5 +447,8 @@ def test_instances_are_told_of_and_several_of_them_one_by_one() -> None:
         f'modelport_instance_batch_rows_sum{{{labels}1"}}': "5",
     }
     families(text)
+    several.config = replace(several.config, metric_tags={"instance": "mine"})
+    assert 'modelport_instances{model="several",version="1",instance="mine"} 2' in get(several)
+    families(get(several))  # refuses a label that stands there twice
     assert "modelport_instance_" not in get(several, histogram_latencies=False)
     assert "instance" not in get(busy())

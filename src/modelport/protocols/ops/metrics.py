@@ -134,7 +134,12 @@ class _Model(Struct, frozen=True):
     statistics: ModelStatistics
     is_decoupled: bool
     is_cached: bool
-    instances: Sequence[InstancePort]
+    deployment: DeploymentPort
+
+    @property
+    def instances(self) -> Sequence[InstancePort]:
+        """What executes it."""
+        return self.deployment.instances
 
 
 def render(deployments: Sequence[DeploymentPort], options: OpsOptions) -> bytes:
@@ -172,13 +177,15 @@ def _model(deployment: DeploymentPort) -> _Model:
         deployment.statistics,
         config.is_decoupled,
         is_cached,
-        deployment.instances,
+        deployment,
     )
 
 
-def _labels(deployment: DeploymentPort) -> str:
+def _labels(deployment: DeploymentPort, instance: str = "") -> str:
     own = {"model": deployment.name, "version": str(deployment.version)}
-    return encode_labels(own | deployment.config.metric_tags)
+    own |= deployment.config.metric_tags
+    # The operator's tag of this name gives way: no label may stand on a line twice.
+    return encode_labels(own | {"instance": instance} if instance else own)
 
 
 def _write_counts(page: Page, models: Sequence[_Model]) -> None:
@@ -207,14 +214,10 @@ def _write_instances(page: Page, models: Sequence[_Model]) -> None:
     )
 
 
-def _instance_labels(model: _Model, instance: InstancePort) -> str:
-    return f"{model.labels},{encode_labels({'instance': instance.name})}"
-
-
 def _write_instance_histograms(page: Page, models: Sequence[_Model]) -> None:
     """Write what instances did of versions that have several; of others it is the version's."""
     told = [
-        (_instance_labels(model, each), each.statistics)
+        (_labels(model.deployment, each.name), each.statistics)
         for model in models
         if len(model.instances) > 1
         for each in model.instances
