@@ -75,6 +75,9 @@ class Trace(Struct, eq=False):
     traces: "Traces | None" = None
     is_over: bool = False
 
+    def __repr__(self) -> str:
+        return f"<Trace {self.id} of {self.model} v{self.version}>"
+
     def mark(self, name: str, at_ns: int) -> None:
         """Note when something happened; what happens after the end is not noted."""
         if self.has_timestamps and not self.is_over:
