@@ -43,16 +43,20 @@ class Client(Child):
 
 
 @contextmanager
-def client(module: str, *arguments: object, core: int | None = None) -> Iterator[Client]:
-    """Run ``python -m MODULE ARGUMENTS...``, on one core if told so."""
-    command = [sys.executable, "-m", module, *(str(argument) for argument in arguments)]
+def client(
+    module: str, *arguments: object, core: int | None = None, python: str | None = None
+) -> Iterator[Client]:
+    """Run ``python -m MODULE ARGUMENTS...``, on one core and by another Python if told so."""
+    command = [python or sys.executable, "-m", module, *(str(each) for each in arguments)]
     with child(module, command, core=core, output=subprocess.PIPE) as started:
         yield Client(started.process, module, started.log)
 
 
-def measured_by(module: str, *arguments: object, core: int | None = None) -> dict[str, Any]:
+def measured_by(
+    module: str, *arguments: object, core: int | None = None, python: str | None = None
+) -> dict[str, Any]:
     """Run a client that ends by itself and give its one report."""
-    with client(module, *arguments, core=core) as running:
+    with client(module, *arguments, core=core, python=python) as running:
         return running.report()
 
 

@@ -7,6 +7,7 @@ from benchmarks.report import Row
 from benchmarks.workloads import (
     batching,
     calls,
+    clients,
     drain,
     floods,
     hostile,
@@ -37,6 +38,7 @@ WORKLOAD_BY_NAME: dict[str, Workload] = {
     "SIGTERM": drain.under_load,
     "SLOW": hostile.beside_hostile_clients,
     "B1": services.throughput,
+    "C1": clients.small_calls,
     "P1": workers.beside_one_another,
     "P2": workers.large_tensors,
     "P3": workers.tiny_requests,

@@ -18,8 +18,8 @@ from benchmarks.workloads import turns
 
 CONNECTIONS = 32
 _ROOT = Path(__file__).parents[2]
-_BENTOML = _ROOT / ".venv-compat" / "bentoml" / "bin" / "bentoml"
-_SERVICES = Path(__file__).parents[1] / "services"
+BENTOML = _ROOT / ".venv-compat" / "bentoml" / "bin" / "bentoml"
+SERVICES = Path(__file__).parents[1] / "services"
 
 
 def throughput(plan: Plan) -> Iterator[Row]:
@@ -28,7 +28,7 @@ def throughput(plan: Plan) -> Iterator[Row]:
     Raises:
         BenchmarkError: If there is no environment with BentoML.
     """
-    if not _BENTOML.exists():
+    if not BENTOML.exists():
         raise BenchmarkError("needs BentoML in .venv-compat/bentoml; run make compat")
     exchanges = classified()
 
@@ -41,8 +41,8 @@ def throughput(plan: Plan) -> Iterator[Row]:
         plan,
         "B1",
         "32 connections",
-        baseline=lambda: measured(servers.bentoml(_BENTOML, "benchmarks.services.theirs:Iris")),
-        ours=lambda: measured(servers.modelport(_SERVICES / "ours.py")),
+        baseline=lambda: measured(servers.bentoml(BENTOML, "benchmarks.services.theirs:Iris")),
+        ours=lambda: measured(servers.modelport(SERVICES / "ours.py")),
         bar=at_least(25),
         against="bentoml",
     )

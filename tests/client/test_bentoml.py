@@ -444,10 +444,25 @@ def test_refused_calls_are_sent_again_after_the_time_the_server_names(ask: Ask) 
 
 def test_waits_grow_and_are_bounded() -> None:
     policy = Retries(count=9, first_wait_s=1.0, most_wait_s=5.0, jitter=lambda: 1.0)
-    assert [policy.wait_s(attempt, None) for attempt in range(4)] == [1.0, 2.0, 4.0, 5.0]
-    assert policy.wait_s(0, "3") == 3.0
-    assert policy.wait_s(0, "3600") == 5.0
-    assert policy.wait_s(0, "soon") == 1.0
+    assert [policy.wait_s(attempt) for attempt in range(4)] == [1.0, 2.0, 4.0, 5.0]
+    assert policy.wait_s(9999) == 5.0
+
+
+@pytest.mark.parametrize(
+    ("named", "wait_s"),
+    [
+        ("3", 3.0),
+        ("3600", None),
+        ("soon", 1.0),
+        ("Sat, 21 Nov 2026 12:00:07 GMT", 7.0),
+        ("Sat, 21 Nov 2026 11:00:00 GMT", 0.0),
+        ("Sun, 22 Nov 2026 12:00:00 GMT", None),
+    ],
+)
+def test_wait_is_the_one_that_the_server_names(named: str, wait_s: float | None) -> None:
+    policy = Retries(first_wait_s=1.0, jitter=lambda: 1.0)
+    headers = {"retry-after": named, "date": "Sat, 21 Nov 2026 12:00:00 GMT"}
+    assert policy.wait_s(0, headers) == wait_s
 
 
 def test_server_that_does_not_answer_is_given_up() -> None:

@@ -9,7 +9,7 @@ import pytest
 import trustme
 
 from modelport.client.flows import Request, Response, TransportFailed
-from modelport.client.transports.address import Address, Proxies
+from modelport.client.transports.address import Address, Proxies, Proxy
 from modelport.client.transports.asynchronous import AsyncClient
 from modelport.client.transports.blocking import Client
 from modelport.errors import InvalidRequest
@@ -57,7 +57,7 @@ def echo(asked: Asked) -> bytes:
     ],
 )
 def test_url_leads_somewhere(url: str, address: Address, target: str, host: str) -> None:
-    assert Proxies(NO_PROXIES).locate(url) == (address, target, host)
+    assert Proxies(NO_PROXIES).locate(url) == (address, target, (("Host", host),))
 
 
 @pytest.mark.parametrize("url", ["", "a", "localhost:8000", "ftp://a", "http://", "http://a:x/"])
@@ -69,19 +69,19 @@ def test_what_is_no_address_is_refused_with_what_would_be(url: str) -> None:
 @pytest.mark.parametrize(
     ("environ", "url", "proxy"),
     [
-        ({"HTTP_PROXY": "http://p:1"}, "http://a/", ("p", 1)),
-        ({"http_proxy": "p"}, "http://a/", ("p", 3128)),
+        ({"HTTP_PROXY": "http://p:1"}, "http://a/", Proxy("p", 1)),
+        ({"http_proxy": "p"}, "http://a/", Proxy("p", 3128)),
         ({"HTTP_PROXY": "http://p:1"}, "https://a/", None),
-        ({"ALL_PROXY": "http://p:1"}, "https://a/", ("p", 1)),
+        ({"ALL_PROXY": "http://p:1"}, "https://a/", Proxy("p", 1)),
         ({"HTTP_PROXY": "http://p:1", "NO_PROXY": "b, .a.org"}, "http://x.a.org/", None),
-        ({"HTTP_PROXY": "http://p:1", "NO_PROXY": "a.org"}, "http://xa.org/", ("p", 1)),
+        ({"HTTP_PROXY": "http://p:1", "NO_PROXY": "a.org"}, "http://xa.org/", Proxy("p", 1)),
         ({"HTTP_PROXY": "http://p:1", "NO_PROXY": "*"}, "http://a/", None),
         ({"HTTP_PROXY": "http://p:1"}, "http://127.0.0.1/", None),
         ({"HTTP_PROXY": "http://p:1", "REQUEST_METHOD": "GET"}, "http://a/", None),
     ],
 )
 def test_proxies_are_those_of_the_environment(
-    environ: dict[str, str], url: str, proxy: tuple[str, int] | None
+    environ: dict[str, str], url: str, proxy: Proxy | None
 ) -> None:
     address, target, _ = Proxies(environ).locate(url)
     assert address.proxy == proxy

@@ -91,7 +91,8 @@ def _served(kind: str, target: str, directory: Path) -> Iterator[str]:
         with serving_bentoml(target, directory) as url:
             yield url
     else:
-        with serving(f"{HERE / 'services.py'}:{target}", "--url-allow", "127.0.0.1") as served:
+        options = ("--url-allow", "127.0.0.1", "--data-dir", str(directory))
+        with serving(f"{HERE / 'services.py'}:{target}", *options) as served:
             yield served.url
 
 

@@ -1,3 +1,4 @@
+import contextlib
 import itertools
 
 import pytest
@@ -106,6 +107,38 @@ def test_anything_is_an_answer_or_is_refused(first: bytes, second: bytes) -> Non
     except BadResponse:
         return
     assert reader.is_complete
+
+
+def test_headers_that_differ_each_time_are_told_and_do_not_fill_the_memory() -> None:
+    known: dict[bytes, ResponseHead] = {}
+    for number in range(300):
+        reader = ResponseReader("POST", known)
+        message = b"HTTP/1.1 200 OK\r\nX-Bentoml-Request-Id: %d \r\nContent-Length: 0\r\nDate: a, b"
+        reader.feed(message % number + b"\r\nX-Request-ID: 1\r\nx-request-id: 2\r\n\r\n")
+        assert reader.head is not None
+        assert reader.head.headers == {
+            "content-length": "0",
+            "x-bentoml-request-id": str(number),
+            "date": "a, b",
+            "x-request-id": "1, 2",
+        }
+    assert len(known) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"Date: a\r\n b", b"Date:\r\nContent-Length: 5", b"Date: \xff", b"X: 1\r\nDate: x"],
+)
+def test_unusual_heads_are_read_the_usual_way(line: bytes) -> None:
+    message = b"HTTP/1.1 200 OK\r\n%b\r\nX-A: 1\r\n\r\n" % line
+    found = []
+    caches: list[dict[bytes, ResponseHead] | None] = [{}, None]
+    for known in caches:
+        reader = ResponseReader("POST", known)
+        with contextlib.suppress(BadResponse):
+            reader.feed(message)
+        found.append(reader.head and (reader.head.headers, reader.head.content_length))
+    assert found[0] == found[1]
 
 
 def test_head_that_came_before_is_not_read_again() -> None:

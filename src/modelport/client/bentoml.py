@@ -13,6 +13,7 @@ import inspect
 import json
 import keyword
 import shutil
+import ssl
 import tempfile
 import time
 import weakref
@@ -26,10 +27,16 @@ from collections.abc import (
     Sequence,
 )
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar, cast
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, cast
 from urllib.parse import urlencode
 
-from modelport.client.dialects.bentoml import Dialect, failure, unreachable
+from modelport.client.dialects.bentoml import (
+    Dialect,
+    encode_form,
+    encode_json,
+    failure,
+    unreachable,
+)
 from modelport.client.flows import (
     Ask,
     Flow,
@@ -40,16 +47,11 @@ from modelport.client.flows import (
     followed,
 )
 from modelport.client.transports import asynchronous, blocking
+from modelport.client.transports.address import Proxies
 from modelport.client.values import File, bind, file_of, items_of, result_of
+from modelport.errors import InvalidRequest, TooLarge
 from modelport.exceptions import BentoMLException, NotFound
-from modelport.wire.bentoml_client import (
-    MISSING,
-    Endpoint,
-    Parameter,
-    Part,
-    encode_json,
-    multipart,
-)
+from modelport.wire.bentoml import MISSING, EndpointSchema, Parameter
 
 __all__ = ["AsyncHTTPClient", "AsyncTask", "Reply", "SyncHTTPClient", "Task", "TaskStatus"]
 
@@ -117,7 +119,7 @@ class Reply:
 class _Client:
     """What both clients have in common."""
 
-    endpoints: dict[str, Endpoint]
+    endpoints: dict[str, EndpointSchema]
 
     def __init__(
         self,
@@ -143,28 +145,28 @@ class _Client:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url}>"
 
-    def _connecting(self) -> Flow[dict[str, Endpoint]]:
+    def _connecting(self) -> Flow[dict[str, EndpointSchema]]:
         if self.server_ready_timeout is None or self.server_ready_timeout > 0:
             wait_s = 1e9 if self.server_ready_timeout is None else self.server_ready_timeout
             yield from self._dialect.await_ready(wait_s)
         return (yield from self._dialect.endpoints())
 
-    def _find(self, name: str) -> Endpoint:
+    def _find(self, name: str) -> EndpointSchema:
         endpoint = self.endpoints.get(name)
         if endpoint is None:
             offered = ", ".join(sorted(self.endpoints)) or "nothing"
             raise NotFound(f"the service has no endpoint '{name}'; it has {offered}")
         return endpoint
 
-    def _names(self) -> Iterator[tuple[str, Endpoint]]:
+    def _names(self) -> Iterator[tuple[str, EndpointSchema]]:
         for name, endpoint in self.endpoints.items():
             is_taken = hasattr(type(self), name) or keyword.iskeyword(name) or name in _OWN
             yield (f"api_{name}" if is_taken and name != "__call__" else name), endpoint
 
-    def _result(self, endpoint: Endpoint, response: Response) -> Any:
+    def _result(self, endpoint: EndpointSchema, response: Response) -> Any:
         try:
             return result_of(endpoint.output, response.headers, response.body, self._files())
-        except ValueError as exc:
+        except (ValueError, InvalidRequest, TooLarge) as exc:
             raise BentoMLException(
                 f"the answer of {endpoint.name} is not what the schema says: {exc}"
             ) from exc
@@ -222,9 +224,14 @@ class SyncHTTPClient(_Client):
         timeout: Bound on connecting and on each wait for bytes, in seconds.
         server_ready_timeout: How long to wait for the server to be ready, in seconds; ``None`` for
             ``timeout``, 0 for not at all.
-        retries: How often to send again what is safe to repeat.
+        retries: How often to send again what is safe to repeat, or when and how often exactly.
+        ssl_context: For ``https://``: which authorities are trusted, which certificate is shown.
+            ``None`` trusts those of the system.
+        proxy: ``http://[name:password@]host:port`` for every request; ``False`` for none;
+            ``None`` for what ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` say.
 
     Raises:
+        InvalidRequest: If ``url`` is no address of a server, or ``proxy`` none of a proxy.
         ServiceUnavailable: If the server is not ready in time.
     """
 
@@ -238,6 +245,8 @@ class SyncHTTPClient(_Client):
         timeout: float | None = 30,
         server_ready_timeout: float | None = None,
         retries: Retries | int = 0,
+        ssl_context: ssl.SSLContext | None = None,
+        proxy: str | Literal[False] | None = None,
     ) -> None:
         super().__init__(
             url,
@@ -246,7 +255,7 @@ class SyncHTTPClient(_Client):
             server_ready_timeout=server_ready_timeout,
             retries=retries,
         )
-        self._transport = self.client_cls(timeout)
+        self._transport = self.client_cls(timeout, _context(ssl_context), _proxies(proxy))
         try:
             self.endpoints = self._run(self._connecting())
         except BaseException:
@@ -339,7 +348,9 @@ class SyncHTTPClient(_Client):
     def _send(self, step: Ask) -> Response:
         return self._transport.send(step.request, wants_stream=step.wants_stream)
 
-    def _call(self, endpoint: Endpoint, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def _call(
+        self, endpoint: EndpointSchema, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
         flow = self._dialect.call(endpoint, args, kwargs)
         if endpoint.is_stream:
             # What is wrong with the arguments is said here and not at the first item.
@@ -347,7 +358,7 @@ class SyncHTTPClient(_Client):
             return self._items(endpoint, flow)
         return self._result(endpoint, self._run(flow))
 
-    def _items(self, endpoint: Endpoint, flow: Flow[Response]) -> Iterator[Any]:
+    def _items(self, endpoint: EndpointSchema, flow: Flow[Response]) -> Iterator[Any]:
         response = self._run(flow)
         stream = cast(blocking.BlockingStream, response.stream)
         items = items_of(endpoint.output, response.headers)
@@ -357,10 +368,12 @@ class SyncHTTPClient(_Client):
             yield from items.end()
         except TransportFailed as exc:
             raise unreachable(exc) from exc
+        except InvalidRequest as exc:
+            raise BentoMLException(f"the stream of {endpoint.name} is broken: {exc.text}") from exc
         finally:
             stream.close()
 
-    def _verbs(self, endpoint: Endpoint) -> "Mapping[str, Callable[..., Any]]":
+    def _verbs(self, endpoint: EndpointSchema) -> "Mapping[str, Callable[..., Any]]":
         if not endpoint.is_task:
             return {}
 
@@ -378,7 +391,7 @@ class SyncHTTPClient(_Client):
 
 
 class _Task(Generic[T]):
-    def __init__(self, client: T, endpoint: Endpoint, id: str) -> None:
+    def __init__(self, client: T, endpoint: EndpointSchema, id: str) -> None:
         self._client = client
         self._endpoint = endpoint
         self.id = id
@@ -453,6 +466,8 @@ class AsyncHTTPClient(_Client):
         timeout: float | None = 30,
         server_ready_timeout: float | None = None,
         retries: Retries | int = 0,
+        ssl_context: ssl.SSLContext | None = None,
+        proxy: str | Literal[False] | None = None,
     ) -> None:
         super().__init__(
             url,
@@ -461,7 +476,7 @@ class AsyncHTTPClient(_Client):
             server_ready_timeout=server_ready_timeout,
             retries=retries,
         )
-        self._transport = self.client_cls(timeout)
+        self._transport = self.client_cls(timeout, _context(ssl_context), _proxies(proxy))
         self._connected: asyncio.Task[None] | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -553,7 +568,9 @@ class AsyncHTTPClient(_Client):
         except TransportFailed as exc:
             raise unreachable(exc) from exc
 
-    def _call(self, endpoint: Endpoint, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def _call(
+        self, endpoint: EndpointSchema, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
         flow = self._dialect.call(endpoint, args, kwargs)
         if endpoint.is_stream:
             # What is wrong with the arguments is said here and not at the first item.
@@ -561,10 +578,10 @@ class AsyncHTTPClient(_Client):
             return self._items(endpoint, flow)
         return self._await_result(endpoint, flow)
 
-    async def _await_result(self, endpoint: Endpoint, flow: Flow[Response]) -> Any:
+    async def _await_result(self, endpoint: EndpointSchema, flow: Flow[Response]) -> Any:
         return self._result(endpoint, await self._run(flow))
 
-    async def _items(self, endpoint: Endpoint, flow: Flow[Response]) -> AsyncGenerator[Any]:
+    async def _items(self, endpoint: EndpointSchema, flow: Flow[Response]) -> AsyncGenerator[Any]:
         response = await self._run(flow)
         stream = cast(asynchronous.AsyncStream, response.stream)
         items = items_of(endpoint.output, response.headers)
@@ -577,10 +594,12 @@ class AsyncHTTPClient(_Client):
                 yield item
         except TransportFailed as exc:
             raise unreachable(exc) from exc
+        except InvalidRequest as exc:
+            raise BentoMLException(f"the stream of {endpoint.name} is broken: {exc.text}") from exc
         finally:
             stream.close()
 
-    def _verbs(self, endpoint: Endpoint) -> "Mapping[str, Callable[..., Any]]":
+    def _verbs(self, endpoint: EndpointSchema) -> "Mapping[str, Callable[..., Any]]":
         if not endpoint.is_task:
             return {}
 
@@ -675,8 +694,8 @@ class _Later:
 
 
 def _method(
-    endpoint: Endpoint,
-    call: Callable[[Endpoint, Sequence[Any], Mapping[str, Any]], Any],
+    endpoint: EndpointSchema,
+    call: Callable[[EndpointSchema, Sequence[Any], Mapping[str, Any]], Any],
     verbs: Mapping[str, Callable[..., Any]],
 ) -> Callable[..., Any]:
     def method(*args: Any, **kwargs: Any) -> Any:
@@ -690,11 +709,11 @@ def _method(
     return method
 
 
-def _signature(endpoint: Endpoint) -> inspect.Signature:
+def _signature(endpoint: EndpointSchema) -> inspect.Signature:
     kinds = inspect.Parameter
     kind = kinds.POSITIONAL_ONLY if endpoint.is_root else kinds.POSITIONAL_OR_KEYWORD
     parameters = []
-    for parameter in endpoint.parameters:
+    for parameter in endpoint.parameters.values():
         name = parameter.name
         if not name.isidentifier() or keyword.iskeyword(name):
             continue
@@ -726,6 +745,16 @@ def _annotation(schema: Mapping[str, Any]) -> Any:
         "dataframe": "pandas.DataFrame",
     }
     return known.get(kind, Any) if isinstance(kind, str) else Any
+
+
+def _context(given: ssl.SSLContext | None) -> Callable[[], ssl.SSLContext]:
+    return ssl.create_default_context if given is None else lambda: given
+
+
+def _proxies(proxy: str | Literal[False] | None) -> Proxies | None:
+    if proxy is None:
+        return None
+    return Proxies({}, proxy or None)
 
 
 def _task_id(response: Response) -> str:
@@ -771,16 +800,11 @@ def _form(json: Any, data: Any, files: Any, content: bytes | str | None) -> tupl
 
 
 def _files_form(data: Mapping[str, Any], files: Any) -> tuple[str, bytes]:
-    parts, contents = [], []
-    for name, value in data.items():
-        text = value if isinstance(value, bytes) else str(value).encode()
-        parts.append(Part(name, text, len(text)))
-        contents.append(text)
+    fields: list[tuple[str, bytes | File]] = [
+        (name, value if isinstance(value, bytes) else str(value).encode())
+        for name, value in data.items()
+    ]
     for name, value in files.items() if isinstance(files, Mapping) else files:
-        file: File = file_of(value, Parameter(name, {"type": "file"}))
-        content = b"".join(file.blocks())
-        parts.append(Part(name, content, len(content), file.name, file.content_type))
-        contents.append(content)
-    kind, heads, end, _ = multipart(parts)
-    framed = [piece for pair in zip(heads, contents, strict=True) for piece in (*pair, b"\r\n")]
-    return kind, b"".join([*framed, end])
+        fields.append((name, file_of(value, Parameter(name, {"type": "file"}))))
+    headers, body, _ = encode_form(fields)
+    return headers[0][1], b"".join(body) if not isinstance(body, bytes) else body

@@ -7,6 +7,8 @@ It knows no socket and does not wait; a blocking and an asynchronous client run 
 import random
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from types import MappingProxyType
 from typing import Protocol, TypeVar
 from urllib.parse import urljoin, urlsplit
 
@@ -14,6 +16,7 @@ from modelport.errors import Unavailable
 
 __all__ = [
     "Ask",
+    "Body",
     "Flow",
     "Pause",
     "Request",
@@ -26,6 +29,7 @@ __all__ = [
 ]
 
 MOST_REDIRECTS = 10
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 Body = bytes | Iterable[bytes]
 T = TypeVar("T")
@@ -118,26 +122,46 @@ class Retries:
     """When to send a request again, and how long to wait before.
 
     Only what is safe to repeat is: a request that the server has not seen, one with a method that
-    changes nothing, one that the server has refused with 429 or 503. Waits grow by 2 with jitter;
-    ``Retry-After`` is obeyed up to ``most_wait_s``.
+    changes nothing, one that the server has refused with 429 or 503. Waits grow by 2 with jitter,
+    unless the server names one by ``Retry-After``.
 
     Attributes:
         count: Repetitions at the most; 0 switches them off.
         first_wait_s: Before the first one.
         most_wait_s: Between any two.
+        most_named_wait_s: A server that names a longer one is not asked again.
     """
 
     count: int = 0
     first_wait_s: float = 0.25
     most_wait_s: float = 8.0
+    most_named_wait_s: float = 60.0
     jitter: Callable[[], float] = random.random
 
-    def wait_s(self, attempt: int, retry_after: str | None) -> float:
-        """How long to wait before repetition ``attempt``, counted from 0."""
-        if retry_after is not None and retry_after.isascii() and retry_after.isdigit():
-            return min(float(retry_after), self.most_wait_s)
-        longest = min(self.first_wait_s * 2.0**attempt, self.most_wait_s)
+    def wait_s(self, attempt: int, headers: Mapping[str, str] = NOTHING) -> float | None:
+        """How long to wait before repetition ``attempt``, counted from 0; ``None`` to give up.
+
+        Args:
+            attempt: Which one.
+            headers: Of the answer that refused.
+        """
+        named_s = _named_wait_s(headers)
+        if named_s is not None:
+            return named_s if named_s <= self.most_named_wait_s else None
+        longest = min(self.first_wait_s * 2.0 ** min(attempt, 60), self.most_wait_s)
         return float(longest * (0.5 + self.jitter() / 2))
+
+
+def _named_wait_s(headers: Mapping[str, str]) -> float | None:
+    """What ``Retry-After`` says (RFC 9110 §10.2.3); of a date, how long after the answer's own."""
+    said = headers.get("retry-after", "")
+    if said.isascii() and said.isdigit():
+        return float(said)
+    try:
+        until, now = (parsedate_to_datetime(text) for text in (said, headers.get("date", "")))
+        return max(0.0, (until - now).total_seconds())
+    except (ValueError, TypeError):
+        return None
 
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -163,12 +187,15 @@ def asked(
         except TransportFailed as exc:
             if is_last or (exc.was_sent and request.method not in _SAFE):
                 raise
-            yield Pause(policy.wait_s(attempt, None))
+            yield Pause(policy.wait_s(attempt) or 0.0)
         else:
             assert response is not None
             if is_last or response.status not in _REFUSED:
                 return response
-            yield Pause(policy.wait_s(attempt, response.headers.get("retry-after")))
+            wait_s = policy.wait_s(attempt, response.headers)
+            if wait_s is None:
+                return response
+            yield Pause(wait_s)
         attempt += 1
 
 
@@ -186,6 +213,9 @@ def followed(
         if response.status not in _REDIRECTED or location is None or not request.can_repeat:
             return response
         url = urljoin(request.url, location)
+        if urlsplit(url).scheme not in ("http", "https"):
+            # Not into a Unix socket of this machine, for example.
+            return response
         headers = request.headers
         if urlsplit(url)[:2] != urlsplit(request.url)[:2]:
             headers = [pair for pair in headers if pair[0].lower() not in _SECRET]

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from modelport.exceptions import BentoMLException
-from modelport.wire.bentoml_client import MISSING, Endpoint, JsonItems, Parameter, TextItems
+from modelport.wire.bentoml import EndpointSchema, JsonItems, Parameter, TextItems
 from modelport.wire.multipart import read_parts
 
 __all__ = ["File", "bind", "file_of", "items_of", "plain", "result_of"]
@@ -64,7 +64,9 @@ class File:
                 yield block
 
 
-def bind(endpoint: Endpoint, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def bind(
+    endpoint: EndpointSchema, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Mapping[str, Any]:
     """Pair arguments with parameters.
 
     Raises:
@@ -74,29 +76,25 @@ def bind(endpoint: Endpoint, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
     if endpoint.is_root:
         if kwargs or len(args) > 1:
             raise TypeError(f"{name}() takes one positional argument, which becomes the body")
-        if not args and parameters[0].default is MISSING:
+        if not args and endpoint.required:
             raise TypeError(f"{name}() is missing its argument")
         return {"root": args[0]} if args else {}
-    known = {parameter.name for parameter in parameters}
     if len(args) > len(parameters):
         raise TypeError(
             f"{name}() takes {len(parameters)} arguments by position and was given {len(args)}"
         )
-    bound = dict(zip((parameter.name for parameter in parameters), args, strict=False))
-    for key, value in kwargs.items():
-        if key in bound:
-            raise TypeError(f"{name}() got argument '{key}' twice")
-        if key not in known and not endpoint.takes_more:
-            takes = ", ".join(parameter.name for parameter in parameters) or "none"
-            raise TypeError(f"{name}() got an unexpected argument '{key}'; it takes {takes}")
-        bound[key] = value
-    missing = [
-        parameter.name
-        for parameter in parameters
-        if parameter.default is MISSING and parameter.name not in bound
-    ]
-    if missing:
-        raise TypeError(f"{name}() is missing {', '.join(missing)}")
+    bound = kwargs
+    if args:
+        positional = dict(zip(parameters, args, strict=False))
+        if twice := positional.keys() & kwargs.keys():
+            raise TypeError(f"{name}() got argument '{min(twice)}' twice")
+        bound = {**positional, **kwargs}
+    if not endpoint.takes_more and (unknown := kwargs.keys() - parameters.keys()):
+        takes = ", ".join(parameters) or "none"
+        raise TypeError(f"{name}() got an unexpected argument '{min(unknown)}'; it takes {takes}")
+    if missing := endpoint.required - bound.keys():
+        wanted = ", ".join(each for each in parameters if each in missing)
+        raise TypeError(f"{name}() is missing {wanted}")
     return bound
 
 
@@ -243,7 +241,8 @@ def result_of(
     if not body:
         return None
     try:
-        value = json.loads(body)
+        # Not json.loads, which looks for encodings that nobody sends.
+        value = _JSON.decode(body.decode())
     except RecursionError:
         raise ValueError("it is JSON too deep to be read") from None
     except ValueError:
@@ -384,3 +383,6 @@ def _dataframe(value: Any) -> Any:
     import pandas
 
     return pandas.DataFrame(value)
+
+
+_JSON = json.JSONDecoder()

@@ -11,6 +11,7 @@ import enum
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -19,15 +20,18 @@ import orjson
 from modelport.errors import InvalidRequest
 
 __all__ = [
+    "MISSING",
     "PICKLE",
     "BodyKind",
     "EndpointSchema",
     "ItemFormat",
+    "JsonItems",
+    "Parameter",
     "ServiceSchema",
+    "TextItems",
     "body_kind",
     "decode_error",
     "decode_schema",
-    "decode_stream",
     "encode_error",
     "encode_error_record",
     "encode_item",
@@ -167,72 +171,111 @@ def encode_error_record(text: str, wanted: ItemFormat) -> bytes:
     return b"event: error\ndata: %b\n\n" % said if wanted is ItemFormat.SSE else said + b"\n"
 
 
-def decode_stream(chunks: Iterator[bytes], *, is_text: bool) -> Iterator[Any]:
-    """Read a raw stream, however its bytes were cut: pieces of text, or JSON values.
-
-    Raises:
-        InvalidRequest: Text that is not UTF-8, or JSON that ends in the middle of a value.
-    """
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    reader = _ValueReader()
-    for chunk in chunks:
-        text = _decoded(decoder, chunk)
-        if is_text:
-            if text:
-                yield text
-        else:
-            yield from reader.feed(text)
-    rest = _decoded(decoder, b"", final=True)
-    if is_text:
-        if rest:
-            yield rest
-    else:
-        yield from reader.feed(rest)
-        yield from reader.end()
-
-
-def _decoded(decoder: codecs.IncrementalDecoder, data: bytes, *, final: bool = False) -> str:
-    try:
-        return decoder.decode(data, final)
-    except UnicodeDecodeError as exc:
-        raise InvalidRequest(f"the stream is not UTF-8: {exc.reason}") from None
-
-
-class _ValueReader:
-    """Takes JSON values off a text that comes in pieces, with nothing or anything blank between."""
+class TextItems:
+    """Pieces of text, whatever characters the network has cut in two."""
 
     def __init__(self) -> None:
-        self._text = ""
-        self._decoder = json.JSONDecoder()
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def feed(self, text: str) -> Iterator[Any]:
-        self._text += text
-        while True:
-            self._text = self._text.lstrip()
-            if not self._text:
-                return
-            try:
-                value, end = self._decoder.raw_decode(self._text)
-            except ValueError:
-                return
-            if end == len(self._text) and self._text[-1] not in '"]}el':
-                # A number may go on in the next piece. (true, false and null end in e or l.)
-                return
-            self._text = self._text[end:]
-            yield value
+    def feed(self, data: bytes) -> Iterator[str]:
+        """Give the text that has come whole."""
+        if text := self._decoder.decode(data):
+            yield text
+
+    def end(self) -> Iterator[str]:
+        """Give what is left."""
+        if text := self._decoder.decode(b"", True):
+            yield text
+
+
+class JsonItems:
+    """JSON values one after another, with or without anything between, cut anywhere.
+
+    A number at the end may go on in the next piece, so it is given once something follows.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("strict")
+        self._text = ""
+        self._tried_at = 0
+
+    def feed(self, data: bytes) -> Iterator[Any]:
+        """Give the values that have come whole.
+
+        Raises:
+            InvalidRequest: If this is no JSON.
+        """
+        try:
+            self._text += self._decoder.decode(data)
+        except UnicodeDecodeError as exc:
+            raise InvalidRequest("the items of the stream are not UTF-8") from exc
+        # A long value that comes in small pieces is not read anew with each of them.
+        if len(self._text) >= self._tried_at or self._text.endswith(("}", "]", '"')):
+            yield from self._take(is_end=False)
 
     def end(self) -> Iterator[Any]:
+        """Give what is left.
+
+        Raises:
+            InvalidRequest: If it ends in the middle of a value.
+        """
+        yield from self._take(is_end=True)
         if self._text.strip():
+            raise InvalidRequest(f"the stream ended in the middle of an item: {self._text[-80:]!r}")
+
+    def _take(self, *, is_end: bool) -> Iterator[Any]:
+        text = self._text
+        at = 0
+        while True:
+            while at < len(text) and text[at] in " \t\r\n":
+                at += 1
             try:
-                yield self._decoder.decode(self._text.strip())
+                value, until = _JSON.raw_decode(text, at)
             except ValueError:
-                raise InvalidRequest("the stream ends in the middle of a JSON value") from None
+                break
+            if until == len(text) and not is_end and type(value) in (int, float):
+                break
+            at = until
+            yield value
+        self._text = text[at:]
+        self._tried_at = len(self._text) * 5 // 4 if len(self._text) > 4096 else 0
 
 
 # The schema.
 
 
-@dataclass(frozen=True, slots=True)
+class _Missing:
+    def __repr__(self) -> str:
+        return "<missing>"
+
+
+MISSING = _Missing()
+"""Stands where a parameter has no default."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One argument of an endpoint.
+
+    Attributes:
+        schema: In JSON Schema, with BentoML's types ``file``, ``tensor`` and ``dataframe``.
+        default: ``MISSING`` where the argument is required.
+    """
+
+    name: str
+    schema: Mapping[str, Any]
+    default: Any = MISSING
+
+    @cached_property
+    def is_file(self) -> bool:
+        """Whether it is sent as a part of its own: a file or a list of files."""
+        items = self.schema.get("items")
+        return self.schema.get("type") == "file" or (
+            isinstance(items, Mapping) and items.get("type") == "file"
+        )
+
+
+@dataclass(frozen=True)
 class EndpointSchema:
     """What ``/schema.json`` says of one endpoint.
 
@@ -248,21 +291,51 @@ class EndpointSchema:
 
     name: str
     route: str
-    input: Mapping[str, Any]
-    output: Mapping[str, Any]
+    input: Mapping[str, Any] = field(default_factory=dict)
+    output: Mapping[str, Any] = field(default_factory=dict)
     is_task: bool = False
     batchable: bool = False
     doc: str = ""
 
-    @property
+    @cached_property
     def is_root(self) -> bool:
         """Whether its one argument is the whole body."""
         return bool(self.input.get("root_input"))
 
-    @property
+    @cached_property
     def is_stream(self) -> bool:
         """Whether it gives any number of items."""
         return bool(self.output.get("is_stream"))
+
+    @cached_property
+    def takes_more(self) -> bool:
+        """Whether it takes arguments that are not listed (``**kwargs``)."""
+        return bool(self.input.get("additionalProperties"))
+
+    @cached_property
+    def is_multipart(self) -> bool:
+        """Whether a call is a multipart body."""
+        return not self.is_root and any(each.is_file for each in self.parameters.values())
+
+    @cached_property
+    def parameters(self) -> Mapping[str, Parameter]:
+        """By their names, in the order of the method's signature; a root input as ``root``."""
+        if self.is_root:
+            return {"root": Parameter("root", self.input, self.input.get("default", MISSING))}
+        required = self.input.get("required", ())
+        return {
+            name: Parameter(
+                name, schema, MISSING if name in required else schema.get("default", MISSING)
+            )
+            for name, schema in self.input.get("properties", {}).items()
+        }
+
+    @cached_property
+    def required(self) -> frozenset[str]:
+        """Names of the arguments that have no default."""
+        return frozenset(
+            name for name, parameter in self.parameters.items() if parameter.default is MISSING
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,19 +383,24 @@ def decode_schema(body: bytes) -> ServiceSchema:
         said = json.loads(body)
         routes = tuple(
             EndpointSchema(
-                each["name"],
-                each["route"],
+                str(each["name"]),
+                str(each["route"]),
                 each.get("input") or {},
                 each.get("output") or {},
                 bool(each.get("is_task")),
                 bool(each.get("batchable")),
-                each.get("doc") or "",
+                str(each.get("doc") or ""),
             )
             for each in said["routes"]
         )
+        for each in routes:
+            # What every caller will need; another server's schema may be anything.
+            _ = each.is_multipart, each.is_stream, each.takes_more, each.required
         paths = {path: bool(each.get("mounted")) for path, each in said.get("paths", {}).items()}
-        return ServiceSchema(said["name"], said.get("description") or "", routes, paths)
-    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        return ServiceSchema(
+            str(said.get("name") or ""), str(said.get("description") or ""), routes, paths
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         raise InvalidRequest(f"this is no schema of a service: {exc!r}") from None
 
 
@@ -331,3 +409,4 @@ _KIND_BY_TYPE = {
     "application/x-www-form-urlencoded": BodyKind.URLENCODED,
     PICKLE: BodyKind.PICKLE,
 }
+_JSON = json.JSONDecoder()

@@ -6,6 +6,7 @@ bodies are not fed to it.
 Source: RFC 9110, RFC 9112.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 import httptools
@@ -18,6 +19,8 @@ __all__ = ["BadResponse", "ResponseHead", "ResponseReader", "encode_request_head
 MOST_HEAD_BYTES = 262_144
 MOST_KNOWN = 64
 LONGEST_KNOWN = 1024
+LONGEST_LENGTH = 18
+"""Digits of a Content-Length; more is no number of bytes that anybody has."""
 NO_LIMIT = 1 << 62
 """A client has asked for what comes; whoever calls it decides how much it may be."""
 
@@ -55,6 +58,16 @@ class ResponseHead:
 
     def __repr__(self) -> str:
         return f"<ResponseHead {self.status}>"
+
+    def with_headers(self, others: Sequence[bytes]) -> "ResponseHead":
+        """The same with further headers: names and values, each pair followed by anything."""
+        headers = dict(self.headers)
+        for at in range(0, len(others), 3):
+            name, value = others[at].decode().lower(), others[at + 1].decode().rstrip()
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        return ResponseHead(
+            self.status, headers, self.keep_alive, self.content_length, self.is_chunked
+        )
 
 
 class ResponseReader:
@@ -129,15 +142,9 @@ class ResponseReader:
             end = data.find(END_OF_HEAD)
             if end < 0:
                 return None
-            raw = data[: end + 4]
-            head = self._known.get(raw)
-            if head is None:
-                head = _parse_head(raw, self._wants_body)
-                if self._wants_body and len(raw) <= LONGEST_KNOWN:
-                    if len(self._known) >= MOST_KNOWN:
-                        self._known.clear()
-                    self._known[raw] = head
-            data = data[end + 4 :]
+            end += len(END_OF_HEAD)
+            head = self._read_head(data[:end])
+            data = data[end:]
             if head.status >= 200:
                 break
         self.head = head
@@ -147,6 +154,21 @@ class ResponseReader:
             self._missing = head.content_length
             self.is_complete = not self._missing
         return data
+
+    def _read_head(self, raw: bytes) -> ResponseHead:
+        known = self._known
+        if not self._wants_body or len(raw) > LONGEST_KNOWN:
+            return _parse_head(raw, self._wants_body)
+        text, *others = _OTHER_EACH_TIME.split(raw)
+        if others:
+            text += b"".join(others[2::3])
+        head = known.get(text)
+        if head is None:
+            head = _parse_head(text, True)
+            if len(known) >= MOST_KNOWN:
+                known.clear()
+            known[text] = head
+        return head.with_headers(others) if others else head
 
     def _take_body(self, data: bytes) -> bytes:
         if self._chunks is not None:
@@ -211,7 +233,7 @@ def _parse_head(raw: bytes, wants_body: bool) -> ResponseHead:
     if length is None:
         return ResponseHead(status, headers, False, None, False)
     first = length.partition(",")[0].strip()
-    if not first.isascii() or not first.isdigit():
+    if not first.isascii() or not first.isdigit() or len(first) > LONGEST_LENGTH:
         raise BadResponse("the Content-Length of the answer is not a number of bytes")
     return ResponseHead(status, headers, keep_alive, int(first), False)
 
@@ -245,3 +267,9 @@ def encode_request_head(
 
 
 _LIMITS = HttpLimits(chunks=NO_LIMIT)
+_OTHER_EACH_TIME = re.compile(
+    rb"\r\n(date|x-bentoml-request-id|x-bentoml-trace-id|x-request-id): ?([!-~][ -~]*)"
+    rb"(?=\r\n[^ \t])",
+    re.IGNORECASE,
+)
+"""Headers that would make every head a new one, and say nothing about how to read the message."""

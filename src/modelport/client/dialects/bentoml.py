@@ -1,6 +1,7 @@
 """Calls in BentoML's protocol, as flows: what to send, and which exception an answer is."""
 
 import itertools
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
@@ -19,6 +20,7 @@ from modelport.client.flows import (
     followed,
 )
 from modelport.client.values import File, bind, file_of, plain
+from modelport.errors import InvalidRequest
 from modelport.exceptions import (
     BentoMLException,
     InvalidArgument,
@@ -27,9 +29,10 @@ from modelport.exceptions import (
     UnprocessableEntity,
 )
 from modelport.wire import json
-from modelport.wire.bentoml_client import Endpoint, Part, encode_json, multipart, read_schema
+from modelport.wire.bentoml import EndpointSchema, decode_schema
+from modelport.wire.multipart import encode_part
 
-__all__ = ["Dialect", "failure", "unreachable"]
+__all__ = ["Dialect", "encode_form", "encode_json", "failure", "unreachable"]
 
 FIRST_WAIT_S = 0.05
 MOST_WAIT_S = 1.0
@@ -54,7 +57,9 @@ class Dialect:
     def __init__(self, url: str, token: str | None, retries: Retries) -> None:
         self.url = url.rstrip("/")
         self._prefix = urlsplit(self.url).path.rstrip("/")
-        self._headers = [("User-Agent", f"modelport/{__version__}"), ("Accept", "*/*")]
+        self._origin = self.url[: len(self.url) - len(self._prefix)] + "/"
+        self._anonymous = [("User-Agent", f"modelport/{__version__}"), ("Accept", "*/*")]
+        self._headers = [*self._anonymous]
         if token:
             self._headers.append(("Authorization", f"Bearer {token}"))
         self._retries = retries
@@ -78,14 +83,13 @@ class Dialect:
         length: int | None = None,
         timeout_s: float | None = None,
     ) -> Request:
-        """Make a request with what goes along with all of them."""
-        common = self._headers
-        own = {name.lower() for name, _ in headers}
-        if own != {"content-type"}:
+        """Make a request with what goes along with all of them; the token to this server alone."""
+        url = self.locate(route)
+        common = self._headers if url.startswith(self._origin) else self._anonymous
+        if headers is not _JSON_HEADERS:
+            own = {name.lower() for name, _ in headers}
             common = [pair for pair in common if pair[0].lower() not in own]
-        return Request(
-            method, self.locate(route), [*common, *headers], body, length, timeout_s=timeout_s
-        )
+        return Request(method, url, [*common, *headers], body, length, timeout_s=timeout_s)
 
     def is_ready(self, timeout_s: float | None) -> Flow[bool]:
         """Ask whether the server can answer; a server that is not there is not ready."""
@@ -114,7 +118,7 @@ class Dialect:
             yield Pause(max(0.0, min(wait_s, until_s - now_s())))
             wait_s = min(wait_s * 2, MOST_WAIT_S)
 
-    def endpoints(self) -> Flow[dict[str, Endpoint]]:
+    def endpoints(self) -> Flow[dict[str, EndpointSchema]]:
         """Ask what there is."""
         response = yield from followed(self.request("GET", "/schema.json"), self._retries)
         if response.status == 404 and self._prefix:
@@ -124,10 +128,21 @@ class Dialect:
             response = yield from followed(request, self._retries)
         if response.status != 200:
             raise failure(response)
-        return read_schema(response.body)
+        try:
+            schema = decode_schema(response.body)
+        except InvalidRequest as exc:
+            raise BentoMLException(
+                f"what {self.url} has at /schema.json is not the schema of a service; is this a "
+                "Modelport or BentoML server?"
+            ) from exc
+        return {endpoint.name: endpoint for endpoint in schema.routes}
 
     def call(
-        self, endpoint: Endpoint, args: Sequence[Any], kwargs: Mapping[str, Any], suffix: str = ""
+        self,
+        endpoint: EndpointSchema,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        suffix: str = "",
     ) -> Flow[Response]:
         """Call an endpoint and give its answer, which is a success.
 
@@ -148,7 +163,9 @@ class Dialect:
             raise failure(response)
         return response
 
-    def task(self, method: str, endpoint: Endpoint, verb: str, task_id: str) -> Flow[Response]:
+    def task(
+        self, method: str, endpoint: EndpointSchema, verb: str, task_id: str
+    ) -> Flow[Response]:
         """Ask about a task, or for something to be done with it."""
         query = urlencode({"task_id": task_id})
         request = self.request(method, f"{endpoint.route.rstrip('/')}/{verb}?{query}")
@@ -178,82 +195,103 @@ def unreachable(exc: TransportFailed) -> ServiceUnavailable:
     return ServiceUnavailable(exc.text)
 
 
-def _encode(
-    endpoint: Endpoint, bound: Mapping[str, Any]
-) -> tuple[list[tuple[str, str]], Any, int | None]:
+Encoded = tuple[list[tuple[str, str]], Any, int | None]
+"""Headers, body, and the bytes of a body that is read as it is sent."""
+
+
+def encode_json(value: Any) -> bytes:
+    """Write plain values; NaN and Infinity as bare words, text as UTF-8.
+
+    Raises:
+        TypeError: If a value has no form in JSON.
+    """
+    try:
+        return json.encode(value)
+    except UnicodeEncodeError:
+        raise TypeError("a text holds half of a surrogate pair, which cannot be sent") from None
+
+
+def encode_form(fields: Sequence[tuple[str, bytes | File]]) -> Encoded:
+    """Write a multipart body: values as they are, files with their names and types."""
+    boundary = os.urandom(16).hex()
+    pieces: list[Callable[[], Iterator[bytes]]] = []
+    length = 0
+    is_on_disk = False
+    for name, content in fields:
+        if isinstance(content, File):
+            head = encode_part(
+                boundary, name, filename=content.name, content_type=content.content_type
+            )
+            pieces += [_once(head), content.blocks, _once(b"\r\n")]
+            length += len(head) + content.size + 2
+            is_on_disk |= content.path is not None
+        else:
+            head = encode_part(boundary, name)
+            pieces.append(_once(head + content + b"\r\n"))
+            length += len(head) + len(content) + 2
+    end = f"--{boundary}--\r\n".encode()
+    body = _Pieces([*pieces, _once(end)])
+    headers = [("Content-Type", f"multipart/form-data; boundary={boundary}")]
+    return headers, body if is_on_disk else b"".join(body), length + len(end)
+
+
+def _encode(endpoint: EndpointSchema, bound: Mapping[str, Any]) -> Encoded:
     if endpoint.is_root:
         return _encode_root(endpoint, bound)
     if endpoint.is_multipart:
         return _encode_multipart(endpoint, bound)
     try:
         # What is plain already, as nearly always, needs no look at each item.
-        body = json.encode(bound)
+        body = encode_json(bound)
     except TypeError:
-        schemas = {parameter.name: parameter.schema for parameter in endpoint.parameters}
-        values = {name: plain(value, schemas.get(name, {})) for name, value in bound.items()}
-        body = encode_json(values)
-    return [("Content-Type", "application/json")], body, None
+        parameters = endpoint.parameters
+        body = encode_json(
+            {
+                name: plain(value, parameters[name].schema if name in parameters else {})
+                for name, value in bound.items()
+            }
+        )
+    return _JSON_HEADERS, body, None
 
 
-def _encode_root(
-    endpoint: Endpoint, bound: Mapping[str, Any]
-) -> tuple[list[tuple[str, str]], Any, int | None]:
+def _encode_root(endpoint: EndpointSchema, bound: Mapping[str, Any]) -> Encoded:
     if "root" not in bound:
-        return [("Content-Type", "application/json")], b"", None
-    value, parameter = bound["root"], endpoint.parameters[0]
+        return _JSON_HEADERS, b"", None
+    value, parameter = bound["root"], endpoint.parameters["root"]
     if parameter.is_file:
         file = file_of(value, parameter)
         if file.url:
-            return [("Content-Type", "application/json")], file.url.encode(), None
+            return _JSON_HEADERS, file.url.encode(), None
         body: Any = file.content if file.content is not None else _Pieces([file.blocks])
         return [("Content-Type", file.content_type)], body, file.size
     if parameter.schema.get("type") == "string":
         content = value if isinstance(value, bytes) else str(value).encode()
         return [("Content-Type", "text/plain")], content, None
-    body = encode_json(plain(value, parameter.schema))
-    return [("Content-Type", "application/json")], body, None
+    return _JSON_HEADERS, encode_json(plain(value, parameter.schema)), None
 
 
-def _encode_multipart(
-    endpoint: Endpoint, bound: Mapping[str, Any]
-) -> tuple[list[tuple[str, str]], Any, int | None]:
-    parts: list[Part] = []
-    files: list[File | None] = []
-    parameters = {parameter.name: parameter for parameter in endpoint.parameters}
+def _encode_multipart(endpoint: EndpointSchema, bound: Mapping[str, Any]) -> Encoded:
+    fields: list[tuple[str, bytes | File]] = []
     for name, value in bound.items():
-        parameter = parameters.get(name)
+        parameter = endpoint.parameters.get(name)
         if parameter is None or not parameter.is_file:
-            content = encode_json(plain(value, parameter.schema if parameter else {}))
-            parts.append(Part(name, content, len(content)))
-            files.append(None)
+            schema = parameter.schema if parameter else {}
+            fields.append((name, encode_json(plain(value, schema))))
+        elif value is None and parameter.default is None:
             continue
-        if value is None and parameter.default is None:
-            continue
-        is_list = parameter.schema.get("type") == "array"
-        for one in value if is_list else [value]:
-            file = file_of(one, parameter)
-            if file.url:
-                parts.append(Part(name, file.content, file.size))
-                files.append(None)
-            else:
-                part = Part(name, file.content, file.size, file.name, file.content_type)
-                parts.append(part)
-                files.append(file)
-    content_type, heads, end, length = multipart(parts)
-    pieces: list[Callable[[], Iterator[bytes]]] = []
-    for head, part, sent in zip(heads, parts, files, strict=True):
-        pieces.append(_once(head))
-        pieces.append(_once(part.content) if sent is None else sent.blocks)
-        pieces.append(_once(b"\r\n"))
-    pieces.append(_once(end))
-    body: Any = _Pieces(pieces)
-    if all(sent is None or sent.path is None for sent in files):
-        body = b"".join(body)
-    return [("Content-Type", content_type)], body, length
+        else:
+            is_list = parameter.schema.get("type") == "array"
+            for one in value if is_list else [value]:
+                file = file_of(one, parameter)
+                fields.append((name, file.url.encode() if file.url else file))
+    return encode_form(fields)
 
 
-def _once(content: bytes | None) -> Callable[[], Iterator[bytes]]:
-    return lambda: iter((content or b"",))
+_JSON_HEADERS = [("Content-Type", "application/json")]
+
+
+def _once(content: bytes) -> Callable[[], Iterator[bytes]]:
+    return lambda: iter((content,))
 
 
 class _Pieces:

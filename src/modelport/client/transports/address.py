@@ -1,18 +1,57 @@
 """Where a URL leads: host, port, TLS or not, by which proxy, and what stands in the first line."""
 
-import os
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from modelport.errors import InvalidRequest
 
-__all__ = ["Address", "Proxies"]
+__all__ = ["Address", "Proxies", "Proxy", "Way"]
 
 MOST_KNOWN = 256
 """Addresses that are remembered: the same few are asked again and again."""
 
 _PORT_BY_SCHEME = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """What stands between.
+
+    Attributes:
+        credentials: For ``Proxy-Authorization``; "" for none.
+    """
+
+    host: str
+    port: int
+    credentials: str = ""
+
+    @classmethod
+    def parse(cls, url: str) -> "Proxy":
+        """Read ``http://[name:password@]host[:port]``.
+
+        Raises:
+            InvalidRequest: If it is anything else.
+        """
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        try:
+            port = parts.port or 3128
+        except ValueError:
+            port = 0
+        if parts.scheme != "http" or not parts.hostname or not port:
+            raise InvalidRequest(
+                "a proxy is given as http://host:port or http://name:key@host:port"
+            )
+        credentials = ""
+        if parts.username is not None:
+            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            credentials = "Basic " + base64.b64encode(pair.encode()).decode()
+        return cls(parts.hostname, port, credentials)
+
+    def headers(self) -> list[tuple[str, str]]:
+        """What it wants to be told."""
+        return [("Proxy-Authorization", self.credentials)] if self.credentials else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,17 +61,20 @@ class Address:
     Attributes:
         host: Name or address; "" for a Unix socket.
         path: Of the Unix socket; "" otherwise.
-        proxy: Host and port of the proxy between; ``None`` for none.
+        proxy: What stands between; ``None`` for nothing.
     """
 
     is_tls: bool
     host: str
     port: int
     path: str = ""
-    proxy: tuple[str, int] | None = None
+    proxy: Proxy | None = None
 
     def __str__(self) -> str:
         return self.path or f"{self.host}:{self.port}"
+
+
+Way = tuple[Address, str, tuple[tuple[str, str], ...]]
 
 
 class Proxies:
@@ -41,9 +83,14 @@ class Proxies:
     ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``ALL_PROXY`` (or in lower case), but not for hosts in
     ``NO_PROXY``, nor ever for this machine itself. ``HTTP_PROXY`` in capitals is not believed where
     ``REQUEST_METHOD`` is set: a CGI program has it from its caller.
+
+    Args:
+        environ: Where the variables are; empty for no proxy.
+        proxy: The one for everything, whatever they say.
     """
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], proxy: str | None = None) -> None:
+        self._always = None if proxy is None else Proxy.parse(proxy)
         variables = {
             name.lower(): value
             for name, value in sorted(environ.items())
@@ -56,14 +103,14 @@ class Proxies:
             scheme: variables.get(f"{scheme}_proxy", everywhere) for scheme in ("http", "https")
         }
         excepted = variables.get("no_proxy", "")
-        self._located: dict[str, tuple[Address, str, str]] = {}
+        self._located: dict[str, Way] = {}
         self._excepted = [name.strip().lower().lstrip(".") for name in excepted.split(",")]
 
-    def locate(self, url: str) -> tuple[Address, str, str]:
+    def locate(self, url: str) -> Way:
         """Take a URL apart.
 
         Returns:
-            Where to connect, the target for the first line, and the ``Host``.
+            Where to connect, the target for the first line, and the headers for the way.
 
         Raises:
             InvalidRequest: If it is no URL of HTTP or of a Unix socket.
@@ -76,29 +123,20 @@ class Proxies:
             self._located[url] = found
         return found
 
-    @classmethod
-    def of_environment(cls) -> "Proxies":
-        """Read them now."""
-        return cls(os.environ)
-
-    def find(self, scheme: str, host: str) -> tuple[str, int] | None:
+    def find(self, scheme: str, host: str) -> Proxy | None:
         """The proxy for a host, if there is one."""
+        if self._always is not None:
+            return self._always
         url = self._by_scheme.get(scheme, "")
         if not url or host == "localhost" or host.startswith("127.") or host == "::1":
             return None
         for name in self._excepted:
             if name and (name == "*" or host == name or host.endswith("." + name)):
                 return None
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        if parts.scheme != "http" or not parts.hostname:
-            raise InvalidRequest(
-                f"the proxy for {scheme} must be an http:// URL; see {scheme}_proxy in the "
-                "environment"
-            )
-        return parts.hostname, parts.port or 3128
+        return Proxy.parse(url)
 
 
-def _locate(url: str, proxies: Proxies) -> tuple[Address, str, str]:
+def _locate(url: str, proxies: Proxies) -> Way:
     parts = urlsplit(url)
     scheme = "http" if parts.scheme == "tcp" else parts.scheme
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -106,7 +144,7 @@ def _locate(url: str, proxies: Proxies) -> tuple[Address, str, str]:
         # file:///run/model.sock//path: the socket, and after a double slash what is asked of it.
         socket_path, _, asked = parts.path.partition("//")
         target = f"/{asked}" + (f"?{parts.query}" if parts.query else "")
-        return Address(False, "", 0, unquote(socket_path)), target, "localhost"
+        return Address(False, "", 0, unquote(socket_path)), target, (("Host", "localhost"),)
     try:
         port = parts.port
     except ValueError:
@@ -122,6 +160,8 @@ def _locate(url: str, proxies: Proxies) -> tuple[Address, str, str]:
         name += f":{port}"
     proxy = proxies.find(scheme, host)
     address = Address(scheme == "https", host, port or _PORT_BY_SCHEME[scheme], "", proxy)
+    headers = [("Host", name)]
     if proxy is not None and scheme == "http":
         target = f"http://{name}{target}"
-    return address, target, name
+        headers += proxy.headers()
+    return address, target, tuple(headers)

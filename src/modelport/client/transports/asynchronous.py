@@ -1,15 +1,24 @@
 """Requests over pooled connections, on asyncio. For one event loop at a time."""
 
 import asyncio
+import os
 import ssl
 from collections.abc import AsyncGenerator, Callable
 from typing import cast
 
-from modelport.client.flows import Request, Response
+from modelport.client.flows import Request, Response, TransportFailed
 from modelport.client.transports.address import Address, Proxies
-from modelport.client.transports.common import JOIN_BELOW_BYTES, MOST_IDLE, Heads, failure_of
+from modelport.client.transports.common import (
+    JOIN_BELOW_BYTES,
+    MOST_ERROR_BYTES,
+    MOST_IDLE,
+    Heads,
+    failure_of,
+    pieces_of,
+    tunnel_head,
+)
 from modelport.wire.http import LAST_CHUNK, encode_chunk
-from modelport.wire.http_response import BadResponse, ResponseReader, encode_request_head
+from modelport.wire.http_response import BadResponse, ResponseReader
 
 __all__ = ["AsyncClient", "AsyncStream"]
 
@@ -28,17 +37,19 @@ class AsyncClient:
     Args:
         timeout_s: Bound on connecting and on each wait for bytes; ``None`` waits for ever.
         make_context: How to make the TLS context, once it is needed.
+        proxies: By which way URLs are reached; ``None`` for what the environment says.
     """
 
     def __init__(
         self,
         timeout_s: float | None,
         make_context: Callable[[], ssl.SSLContext] = ssl.create_default_context,
+        proxies: Proxies | None = None,
     ) -> None:
         self._timeout_s = timeout_s
         self._make_context = make_context
         self._context: ssl.SSLContext | None = None
-        self._proxies = Proxies.of_environment()
+        self._proxies = Proxies(os.environ) if proxies is None else proxies
         self.heads = Heads()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._idle: dict[Address, list[_Connection]] = {}
@@ -53,12 +64,22 @@ class AsyncClient:
             TransportFailed: If no whole answer came.
         """
         self._bind_to_loop()
-        address, target, host = self._proxies.locate(request.url)
+        address, target, way = self._proxies.locate(request.url)
         timeout_s = self._timeout_s if request.timeout_s is None else request.timeout_s
-        await self._slots.acquire()
-        exchange = _Exchange(self, address, timeout_s, self._slots)
+        slots = self._slots
         try:
-            await exchange.send(request, target, host)
+            async with asyncio.timeout(timeout_s):
+                await slots.acquire()
+        except TimeoutError:
+            raise TransportFailed(
+                f"{MOST_CONNECTIONS} requests are under way, and none of them ended within "
+                f"{timeout_s:g} s",
+                was_sent=False,
+                is_timeout=True,
+            ) from None
+        exchange = _Exchange(self, address, timeout_s, slots)
+        try:
+            await exchange.send(request, target, way)
             return await exchange.receive(wants_stream=wants_stream)
         except (OSError, BadResponse) as exc:
             exchange.close()
@@ -88,15 +109,16 @@ class AsyncClient:
         kept = self._idle.get(address)
         while kept:
             connection = kept.pop()
-            if connection.is_open:
+            if connection.is_fresh:
                 return connection
+            connection.close()
         async with asyncio.timeout(timeout_s):
             return await self._connect(address)
 
     def give_back(self, address: Address, connection: "_Connection") -> None:
         """Keep a connection for the next request."""
         kept = self._idle.setdefault(address, [])
-        if len(kept) < MOST_IDLE and connection.is_open:
+        if len(kept) < MOST_IDLE and connection.is_fresh:
             kept.append(connection)
         else:
             connection.close()
@@ -115,7 +137,8 @@ class AsyncClient:
                 _Connection, address.host, address.port, ssl=context
             )
             return cast(_Connection, connection)
-        transport, made = await loop.create_connection(_Connection, *address.proxy)
+        proxy = address.proxy
+        transport, made = await loop.create_connection(_Connection, proxy.host, proxy.port)
         if address.is_tls:
             assert self._context is not None
             try:
@@ -130,9 +153,7 @@ class AsyncClient:
         return made
 
     async def _open_tunnel(self, connection: "_Connection", address: Address) -> None:
-        name = f"[{address.host}]" if ":" in address.host else address.host
-        target = f"{name}:{address.port}"
-        connection.write(encode_request_head("CONNECT", target, [("Host", target)], -1))
+        connection.write(tunnel_head(address))
         reader = ResponseReader("HEAD")
         while reader.head is None:
             data = await connection.read()
@@ -155,6 +176,11 @@ class _Connection(asyncio.Protocol):
         self._writable: asyncio.Future[None] | None = None
         self._error: Exception | None = None
         self.is_open = False
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it can be used for a request: open, and nothing has come that nobody asked."""
+        return self.is_open and not self._data
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -186,7 +212,7 @@ class _Connection(asyncio.Protocol):
         if writable is not None and not writable.done():
             writable.set_result(None)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         if not self.is_open:
             raise self._error or ConnectionResetError("the server closed the connection")
         self._transport.write(data)
@@ -242,11 +268,11 @@ class _Exchange:
         self._slots: asyncio.Semaphore | None = slots
         self._connection: _Connection | None = None
         self._is_sent = False
-        self._reader = ResponseReader("GET")
+        self._is_cut_short = False
 
-    async def send(self, request: Request, target: str, host: str) -> None:
+    async def send(self, request: Request, target: str, way: tuple[tuple[str, str], ...]) -> None:
         heads = self._transport.heads
-        head, length = heads.of(request, target, host)
+        head, length = heads.of(request, target, way)
         body = request.body
         self._reader = ResponseReader(request.method, heads.answers)
         connection = await self._transport.take(self._address, self._timeout_s)
@@ -257,27 +283,44 @@ class _Exchange:
             return
         connection.write(head)
         self._is_sent = True
-        for piece in (body,) if isinstance(body, bytes) else body:
-            if not connection.is_open:
-                return  # a server that refuses a body answers before it has read it
+        for piece in pieces_of(body):
+            if not connection.is_fresh:
+                # A server that refuses a body answers before it has read all of it.
+                self._is_cut_short = True
+                return
             if length is not None:
                 connection.write(piece)
             elif piece:
                 connection.write(b"".join(map(bytes, encode_chunk(piece))))
-            await connection.drain(self._timeout_s)
+            await self._drain(connection)
         if length is None and connection.is_open:
             connection.write(LAST_CHUNK)
 
+    async def _drain(self, connection: _Connection) -> None:
+        try:
+            await connection.drain(self._timeout_s)
+        except TimeoutError:
+            if connection.is_fresh:
+                raise
+            # It has answered instead of reading; that is seen before the next piece.
+
     async def receive(self, *, wants_stream: bool) -> Response:
         reader = self._reader
-        parts = []
+        part = await self._read()
         while reader.head is None:
-            parts.append(await self._read())
+            part = await self._read()
         head = reader.head
-        if wants_stream and head.status < 300:
-            return Response(head.status, head.headers, stream=AsyncStream(self, b"".join(parts)))
+        is_success = head.status < 300
+        if wants_stream and is_success:
+            return Response(head.status, head.headers, stream=AsyncStream(self, part))
+        parts = [part]
+        size = len(part)
         while not reader.is_complete:
+            if not is_success and size > MOST_ERROR_BYTES:
+                self._is_cut_short = True
+                break
             parts.append(await self._read())
+            size += len(parts[-1])
         self.end()
         return Response(head.status, head.headers, b"".join(parts))
 
@@ -301,7 +344,8 @@ class _Exchange:
         """The answer is whole: keep the connection if both sides want to."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            if self._reader.head is not None and self._reader.head.keep_alive:
+            head = self._reader.head
+            if head is not None and head.keep_alive and not self._is_cut_short:
                 self._transport.give_back(self._address, connection)
             else:
                 connection.close()

@@ -4,22 +4,32 @@ Of all that was measured this is what a small exchange costs least with: see
 ``docs/design/client.md``.
 """
 
-import contextlib
+import os
 import select
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable, Iterator
 
 from modelport.client.flows import Request, Response, TransportFailed
 from modelport.client.transports.address import Address, Proxies
-from modelport.client.transports.common import JOIN_BELOW_BYTES, MOST_IDLE, Heads, failure_of
+from modelport.client.transports.common import (
+    JOIN_BELOW_BYTES,
+    MOST_ERROR_BYTES,
+    MOST_IDLE,
+    Heads,
+    failure_of,
+    pieces_of,
+    tunnel_head,
+)
 from modelport.wire.http import LAST_CHUNK, encode_chunk
-from modelport.wire.http_response import BadResponse, ResponseReader, encode_request_head
+from modelport.wire.http_response import BadResponse, ResponseReader
 
 __all__ = ["BlockingStream", "Client"]
 
-READ_BYTES = 262_144
+READ_BYTES = 65_536
+MOST_READ_BYTES = 1 << 22
 
 
 class Client:
@@ -28,20 +38,22 @@ class Client:
     Args:
         timeout_s: Bound on connecting and on each wait for bytes; ``None`` waits for ever.
         make_context: How to make the TLS context, once it is needed.
+        proxies: By which way URLs are reached; ``None`` for what the environment says.
     """
 
     def __init__(
         self,
         timeout_s: float | None,
         make_context: Callable[[], ssl.SSLContext] = ssl.create_default_context,
+        proxies: Proxies | None = None,
     ) -> None:
         self._timeout_s = timeout_s
         self._make_context = make_context
         self._context: ssl.SSLContext | None = None
-        self._proxies = Proxies.of_environment()
+        self._proxies = Proxies(os.environ) if proxies is None else proxies
         self.heads = Heads()
         self._lock = threading.Lock()
-        self._idle: dict[Address, list[socket.socket]] = {}
+        self._idle: dict[Address, list[_Connection]] = {}
         self._is_closed = False
 
     def send(self, request: Request, *, wants_stream: bool = False) -> Response:
@@ -50,11 +62,11 @@ class Client:
         Raises:
             TransportFailed: If no whole answer came.
         """
-        address, target, host = self._proxies.locate(request.url)
+        address, target, way = self._proxies.locate(request.url)
         timeout_s = self._timeout_s if request.timeout_s is None else request.timeout_s
         exchange = _Exchange(self, address, timeout_s)
         try:
-            exchange.send(request, target, host)
+            exchange.send(request, target, way)
             return exchange.receive(wants_stream=wants_stream)
         except TransportFailed:
             exchange.close()
@@ -75,20 +87,21 @@ class Client:
             for connection in connections:
                 connection.close()
 
-    def take(self, address: Address, timeout_s: float | None) -> socket.socket:
+    def take(self, address: Address, timeout_s: float | None) -> "_Connection":
         """Give a connection, new or used before."""
         while True:
             with self._lock:
                 kept = self._idle.get(address)
                 connection = kept.pop() if kept else None
             if connection is None:
-                return self._connect(address, timeout_s)
-            if not _has_ended(connection):
-                connection.settimeout(timeout_s)
+                return _Connection(self._connect(address, timeout_s), timeout_s)
+            if not connection.says_something():
+                connection.set_timeout(timeout_s)
                 return connection
+            # It has ended, or the server says what nobody has asked.
             connection.close()
 
-    def give_back(self, address: Address, connection: socket.socket) -> None:
+    def give_back(self, address: Address, connection: "_Connection") -> None:
         """Keep a connection for the next request."""
         with self._lock:
             kept = self._idle.setdefault(address, [])
@@ -100,24 +113,64 @@ class Client:
     def _connect(self, address: Address, timeout_s: float | None) -> socket.socket:
         if address.path:
             connection = socket.socket(socket.AF_UNIX)
-            connection.settimeout(timeout_s)
-            connection.connect(address.path)
-            return connection
-        connection = socket.create_connection(
-            address.proxy or (address.host, address.port), timeout_s
-        )
+        else:
+            through = address.proxy or address
+            connection = socket.create_connection((through.host, through.port), timeout_s)
         try:
+            connection.settimeout(timeout_s)
+            if address.path:
+                connection.connect(address.path)
+                return connection
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if address.is_tls:
-                if address.proxy is not None:
-                    _open_tunnel(connection, address)
-                if self._context is None:
-                    self._context = self._make_context()
-                return self._context.wrap_socket(connection, server_hostname=address.host)
+            if not address.is_tls:
+                return connection
+            if address.proxy is not None:
+                _open_tunnel(connection, address)
+            if self._context is None:
+                self._context = self._make_context()
+            return self._context.wrap_socket(connection, server_hostname=address.host)
         except BaseException:
             connection.close()
             raise
-        return connection
+
+
+class _Connection:
+    """A socket, and what is asked of it for each request in as few calls of the system as can be.
+
+    A socket with a timeout of Python's asks whether it may before each read and write. The system
+    itself keeps time as well, and for nothing (SO_RCVTIMEO, SO_SNDTIMEO); TLS needs Python's.
+    """
+
+    __slots__ = ("_poll", "_timeout_s", "close", "recv", "sendall", "socket")
+
+    def __init__(self, connected: socket.socket, timeout_s: float | None) -> None:
+        self.socket = connected
+        self.sendall = connected.sendall
+        self.recv = connected.recv
+        self.close = connected.close
+        self._poll = select.poll()
+        self._poll.register(connected, select.POLLIN)
+        self._set(timeout_s)
+
+    def set_timeout(self, timeout_s: float | None) -> None:
+        if timeout_s != self._timeout_s:
+            self._set(timeout_s)
+
+    def says_something(self) -> bool:
+        """Whether the server has sent anything, or closed, before it is asked."""
+        return bool(self._poll.poll(0))
+
+    def _set(self, timeout_s: float | None) -> None:
+        self._timeout_s = timeout_s
+        if isinstance(self.socket, ssl.SSLSocket) or os.name != "posix":
+            self.socket.settimeout(timeout_s)
+            return
+        # 0 would be no bound at all.
+        us = 0 if timeout_s is None else max(1, int(timeout_s * 1e6))
+        timeval = struct.pack("@ll", us // 1_000_000, us % 1_000_000)
+        self.socket.settimeout(None)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
 
 
 class _Exchange:
@@ -127,44 +180,64 @@ class _Exchange:
         self._transport = transport
         self._address = address
         self._timeout_s = timeout_s
-        self._connection: socket.socket | None = None
+        self._connection: _Connection | None = None
         self._is_sent = False
-        self._reader = ResponseReader("GET")
+        self._is_cut_short = False
 
-    def send(self, request: Request, target: str, host: str) -> None:
+    def send(self, request: Request, target: str, way: tuple[tuple[str, str], ...]) -> None:
         heads = self._transport.heads
-        head, length = heads.of(request, target, host)
+        head, length = heads.of(request, target, way)
         body = request.body
         self._reader = ResponseReader(request.method, heads.answers)
         connection = self._transport.take(self._address, self._timeout_s)
         self._connection = connection
-        # A server that refuses a body answers before it has read it: look for the answer then.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            if isinstance(body, bytes) and len(body) < JOIN_BELOW_BYTES:
-                self._is_sent = True
+        if isinstance(body, bytes) and len(body) < JOIN_BELOW_BYTES:
+            self._is_sent = True
+            # A server that is about to close has perhaps said why.
+            try:
                 connection.sendall(head + body)
-                return
+            except (BrokenPipeError, ConnectionResetError):
+                pass
+            return
+        try:
             connection.sendall(head)
             self._is_sent = True
-            for piece in (body,) if isinstance(body, bytes) else body:
+            for piece in pieces_of(body):
+                if connection.says_something():
+                    # A server that refuses a body answers before it has read all of it.
+                    self._is_cut_short = True
+                    return
                 if length is not None:
                     connection.sendall(piece)
                 elif piece:
                     connection.sendall(b"".join(encode_chunk(piece)))
             if length is None:
                 connection.sendall(LAST_CHUNK)
+        except (BrokenPipeError, ConnectionResetError, TimeoutError, BlockingIOError):
+            self._is_cut_short = True
+            if not connection.says_something():
+                raise
 
     def receive(self, *, wants_stream: bool) -> Response:
         reader = self._reader
-        parts = []
+        part = self._read()
         while reader.head is None:
-            parts.append(self._read())
+            part = self._read()
         head = reader.head
-        if wants_stream and head.status < 300:
-            first = b"".join(parts)
-            return Response(head.status, head.headers, stream=BlockingStream(self, first))
+        is_success = head.status < 300
+        if wants_stream and is_success:
+            return Response(head.status, head.headers, stream=BlockingStream(self, part))
+        if reader.is_complete:
+            self.end()
+            return Response(head.status, head.headers, part)
+        parts = [part]
+        size = len(part)
         while not reader.is_complete:
+            if not is_success and size > MOST_ERROR_BYTES:
+                self._is_cut_short = True
+                break
             parts.append(self._read())
+            size += len(parts[-1])
         self.end()
         return Response(head.status, head.headers, b"".join(parts))
 
@@ -178,7 +251,10 @@ class _Exchange:
 
     def _read(self) -> bytes:
         assert self._connection is not None
-        data = self._connection.recv(max(READ_BYTES, min(self._reader.missing_bytes, 1 << 22)))
+        missing = self._reader.missing_bytes
+        data = self._connection.recv(
+            READ_BYTES if missing < READ_BYTES else min(missing, MOST_READ_BYTES)
+        )
         if data:
             return self._reader.feed(data)
         self._reader.feed_end()
@@ -189,7 +265,8 @@ class _Exchange:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        if self._reader.head is not None and self._reader.head.keep_alive:
+        head = self._reader.head
+        if head is not None and head.keep_alive and not self._is_cut_short:
             self._transport.give_back(self._address, connection)
         else:
             connection.close()
@@ -226,19 +303,8 @@ class BlockingStream:
         self._exchange.close()
 
 
-def _has_ended(connection: socket.socket) -> bool:
-    """Whether the server has closed a connection that nobody uses (or said what nobody asked)."""
-    with contextlib.suppress(OSError, ValueError):
-        poll = select.poll()
-        poll.register(connection, select.POLLIN)
-        return bool(poll.poll(0))
-    return True
-
-
 def _open_tunnel(connection: socket.socket, address: Address) -> None:
-    name = f"[{address.host}]" if ":" in address.host else address.host
-    target = f"{name}:{address.port}"
-    connection.sendall(encode_request_head("CONNECT", target, [("Host", target)], -1))
+    connection.sendall(tunnel_head(address))
     reader = ResponseReader("HEAD")
     while reader.head is None:
         # A byte at a time: what follows the answer belongs to the tunnel.

@@ -2,17 +2,30 @@
 
 import socket
 import ssl
+from collections.abc import Iterable
 
-from modelport.client.flows import Request, TransportFailed
+from modelport.client.flows import Body, Request, TransportFailed
 from modelport.client.transports.address import Address
 from modelport.wire.http_response import BadResponse, ResponseHead, encode_request_head
 
-__all__ = ["JOIN_BELOW_BYTES", "MOST_IDLE", "Heads", "failure_of"]
+__all__ = [
+    "JOIN_BELOW_BYTES",
+    "MOST_ERROR_BYTES",
+    "MOST_IDLE",
+    "Heads",
+    "failure_of",
+    "pieces_of",
+    "tunnel_head",
+]
 
 MOST_IDLE = 20
 """Connections to one address that are kept for later."""
 JOIN_BELOW_BYTES = 65_536
 """A body below this goes out with its head, in one piece."""
+PIECE_BYTES = 1 << 20
+"""A larger one goes out in pieces, so that the time allowed is for each of them."""
+MOST_ERROR_BYTES = 1 << 22
+"""Of an answer that is no success, more than this is not read: it is a text for people."""
 MOST_KNOWN = 256
 
 
@@ -27,22 +40,24 @@ class Heads:
         self.answers: dict[bytes, ResponseHead] = {}
         self._requests: dict[tuple[object, ...], bytes] = {}
 
-    def of(self, request: Request, target: str, host: str) -> tuple[bytes, int | None]:
-        """Write the head of a request.
+    def of(
+        self, request: Request, target: str, way: tuple[tuple[str, str], ...]
+    ) -> tuple[bytes, int | None]:
+        """Write the head of a request, with the headers of its way first.
 
         Returns:
             The head, and the bytes of the body; ``None`` if it goes in chunks.
         """
         body = request.body
         length = len(body) if isinstance(body, bytes) else request.length
-        key = (request.method, target, host, length, *request.headers)
+        key = (request.method, target, way, length, *request.headers)
         head = self._requests.get(key)
         if head is None:
             has_none = length == 0 and request.method in ("GET", "HEAD", "DELETE")
             head = encode_request_head(
                 request.method,
                 target,
-                [("Host", host), *request.headers],
+                [*way, *request.headers],
                 -1 if has_none else length,
             )
             if len(self._requests) >= MOST_KNOWN:
@@ -51,12 +66,28 @@ class Heads:
         return head, length
 
 
+def tunnel_head(address: Address) -> bytes:
+    """Write what asks a proxy for a way to an address."""
+    assert address.proxy is not None
+    name = f"[{address.host}]" if ":" in address.host else address.host
+    target = f"{name}:{address.port}"
+    return encode_request_head("CONNECT", target, [("Host", target), *address.proxy.headers()], -1)
+
+
+def pieces_of(body: Body) -> Iterable[bytes | memoryview]:
+    """Cut a body into what is sent at a time."""
+    if not isinstance(body, bytes):
+        return body
+    view = memoryview(body)
+    return (view[at : at + PIECE_BYTES] for at in range(0, len(body), PIECE_BYTES))
+
+
 def failure_of(
     exc: Exception, address: Address, timeout_s: float | None, *, was_sent: bool
 ) -> TransportFailed:
     """Say what went wrong between us and a server."""
     where = f"the server at {address}"
-    if isinstance(exc, TimeoutError):
+    if isinstance(exc, TimeoutError | BlockingIOError):
         doing = "did not answer" if was_sent else "could not be reached"
         text = f"{where} {doing} within {timeout_s:g} s"
         return TransportFailed(text, was_sent=was_sent, is_timeout=True)
