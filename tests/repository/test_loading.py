@@ -7,7 +7,7 @@ import pytest
 from modelport.errors import LoadFailed
 from modelport.repository.loading import Choice, LoadOptions, ModelVersion, bring_up
 from modelport.repository.reading import read_model
-from modelport.repository.sources import RepositorySource
+from modelport.repository.sources import OvmsSource, RepositorySource
 from modelport.runtimes.base import ModelSource
 from modelport.specs import ModelConfig
 
@@ -54,6 +54,18 @@ def test_a_model_py_without_configuration_completes_itself(
     assert (loaded.config.backend, loaded.config.default_model_filename) == ("python", "model.py")
     assert loaded.instance_names == ["m_0_0"]
     loaded.unload()
+
+
+def test_a_model_listed_for_ovms_is_held_to_the_shape_that_is_asked_for(bench: Bench) -> None:
+    bench.write("m/1/model.py", AFFINE.replace('"dims": [10]', '"dims": [-1, -1]'))
+    for shape, expected in (("(1,10)", (1, 10)), ("(-1,5)", (-1, 5))):
+        entry = {"config": {"name": "m", "base_path": "m", "shape": {"X": shape}}}
+        bench.write("config.json", {"model_config_list": [entry]})
+        reading = read_model([OvmsSource(bench.root / "config.json")], "m")
+        assert reading is not None
+        loaded = bring_up(reading, 1, {}, bench.host, LoadOptions())
+        assert loaded.config.input[0].dims == expected
+        loaded.unload()
 
 
 def test_a_model_py_that_tells_nothing_is_refused_with_the_remedy(

@@ -133,6 +133,11 @@ def test_a_name_is_there_once() -> None:
     assert "the name 'm' is there twice" in refusal({}, {})
 
 
+def test_half_a_character_is_none() -> None:
+    with pytest.raises(LoadFailed, match="not valid json"):
+        decode_ovms('{"model_config_list": [], "\\ud800": 1}')
+
+
 @given(st.text(max_size=80).filter(lambda text: text.strip() != "{}"))
 def test_no_text_raises_anything_else(text: str) -> None:
     with pytest.raises(LoadFailed, match=r"not valid json|must be an object|is nothing that"):

@@ -49,6 +49,8 @@ def decode_ovms(text: str) -> list[OvmsModel]:
     refuse_unreadable(text)
     try:
         document = json.loads(text)
+        # Written as escapes, halves of characters come through the parser.
+        json.dumps(document, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as exc:
         raise LoadFailed(f"The file is not valid json - {exc}") from exc
     members = _object(document, "the file")
