@@ -23,7 +23,7 @@ Behaviour = Callable[[socket.socket, asyncio.Event], Awaitable[None]]
 
 _INTERVAL_S = 1.0
 # The kernel would otherwise take megabytes of answers on behalf of a client that reads none.
-_RECEIVE_BUFFER_BYTES = 4_096
+RECEIVE_BUFFER_BYTES = 4_096
 _SEED = 20_240_229
 
 
@@ -61,7 +61,7 @@ class Siege:
         while True:
             with socket.socket() as peer:
                 peer.setblocking(False)
-                peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
                 try:
                     await asyncio.get_running_loop().sock_connect(peer, self._address)
                     await behave(peer, has_begun)

@@ -1,8 +1,9 @@
 """Read W5 streams, each lane one after another, and count their chunks.
 
-Run as ``python -m benchmarks.clients.streams PORT LANES STREAMS_PER_LANE``; prints one JSON
-line. A lane's rate counts from its first request to its last chunk, so neither the staggered
-start nor the end of the others dilutes it.
+Run as ``python -m benchmarks.clients.streams PORT LANES STREAMS_PER_LANE [PATH]``; prints one
+JSON line. PATH is where the numbers come from, by default the V2 model. A lane's rate counts from
+its first request to its last chunk, so neither the staggered start nor the end of the others
+dilutes it.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import json
 import statistics
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import uvloop
 
@@ -25,6 +26,12 @@ STREAM = Exchange(
     json.dumps({"COUNT": CHUNKS}).encode(),
     lambda reply: indexes(reply) == list(range(CHUNKS)),
 )
+
+
+def stream_at(path: str) -> Exchange:
+    """Give the request to an endpoint of a service, which counts in the same way."""
+    headers = (*STREAM.headers, ("Accept", "text/event-stream"))
+    return replace(STREAM, name=path, path=path, body=b"{}", headers=headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +52,10 @@ def indexes(reply: Reply) -> list[int]:
         return []
 
 
-async def read_lane(port: int, offset_s: float, streams: int) -> Lane:
+async def read_lane(port: int, offset_s: float, streams: int, stream: Exchange) -> Lane:
     """Read streams one after another on one connection."""
     connection = await Connection.open(port)
-    request = STREAM.request(port)
+    request = stream.request(port)
     await asyncio.sleep(offset_s)
     started_at = time.perf_counter()
     first_chunk_s: list[float] = []
@@ -60,10 +67,10 @@ async def read_lane(port: int, offset_s: float, streams: int) -> Lane:
     return Lane(connection.timing.ended_at - started_at, first_chunk_s, replies)
 
 
-async def main(port: int, lanes: int, streams: int) -> None:
+async def main(port: int, lanes: int, streams: int, stream: Exchange) -> None:
     """Read all lanes at once; the answers are judged when the clock has stopped."""
     seen = await asyncio.gather(
-        *(read_lane(port, offset, streams) for offset in start_offsets(lanes))
+        *(read_lane(port, offset, streams, stream) for offset in start_offsets(lanes))
     )
     first_chunk_s = [seconds for lane in seen for seconds in lane.first_chunk_s]
     replies = [reply for lane in seen for reply in lane.replies]
@@ -76,4 +83,5 @@ async def main(port: int, lanes: int, streams: int) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(*(int(argument) for argument in sys.argv[1:])))
+    port, lanes, streams = (int(argument) for argument in sys.argv[1:4])
+    uvloop.run(main(port, lanes, streams, stream_at(sys.argv[4]) if sys.argv[4:] else STREAM))

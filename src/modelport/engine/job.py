@@ -100,14 +100,7 @@ class Job:
     def send(self, response: Response | ModelportError | None, *, final: bool) -> None:
         """Give one response. See :class:`modelport.runtimes.base.Work`."""
         deployment = self.deployment
-        size = _bytes_of(response) if response.__class__ is Response else 0
-        with deployment.send_lock:
-            if self._is_ended:
-                raise ModelFailed("Unable to send response. Response sender has been closed.")
-            self._is_ended = final
-            if response.__class__ is Response:
-                self._sent_items += 1
-                self._sent_bytes += size
+        size = self._noted(response, final)
         try:
             if self.is_cancelled:
                 raise Cancelled("nobody waits for this request any more")
@@ -123,6 +116,26 @@ class Job:
             # Nobody hears it, but the engine must know that the model is done.
             response = None
         deployment.completions.post(self.deliver, response, size, final)
+
+    def offer(self, response: Response) -> bool:
+        """Give one response from a thread. See :class:`modelport.runtimes.base.StoppableWork`."""
+        size = self._noted(response, False)
+        if self.is_cancelled:
+            raise Cancelled("nobody waits for this request any more")
+        self.deployment.completions.post(self.deliver, response, size, False)
+        return not self._is_full()
+
+    def _noted(self, response: Response | ModelportError | None, final: bool) -> int:
+        """Count a response, and give its bytes."""
+        size = _bytes_of(response) if response.__class__ is Response else 0
+        with self.deployment.send_lock:
+            if self._is_ended:
+                raise ModelFailed("Unable to send response. Response sender has been closed.")
+            self._is_ended = final
+            if response.__class__ is Response:
+                self._sent_items += 1
+                self._sent_bytes += size
+        return size
 
     def reschedule(self) -> None:
         """Refuse to be seen again: only steps of iterative sequences are."""

@@ -159,6 +159,18 @@ class StoppableWork(Work, Protocol):
 
     on_stop: Callable[[], object] | None
 
+    def offer(self, response: Response) -> bool:
+        """Give one response from a thread that runs no event loop, without waiting.
+
+        Returns:
+            Whether the next one may come at once; if not, await ``drained`` first.
+
+        Raises:
+            ModelFailed: If the stream has ended already.
+            Cancelled: If nobody waits any more.
+        """
+        ...
+
 
 class Batch:
     """What an instance executes at once.

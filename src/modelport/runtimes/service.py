@@ -4,15 +4,18 @@ Unlike other runtimes this one is not brought up from a file: the object belongs
 of whose endpoints share it, and whoever made it gives it to each of them.
 
 Functions answer on the thread of an instance; coroutines and async generators run on the loop of
-their service, and answer through ``Work.send``; a generator holds its thread until its last item.
+their service, and answer through ``Work.send``; a generator has a thread while it makes items, and
+none while its caller does not read them.
 """
 
 import asyncio
 import contextlib
+import contextvars
 import inspect
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar, Protocol, cast
 
 from modelport.errors import (
@@ -38,7 +41,7 @@ from modelport.runtimes.base import (
 from modelport.services.context import Context, current, current_service
 from modelport.services.endpoint import Endpoint
 from modelport.services.files import Folder
-from modelport.services.loop import ServiceLoop
+from modelport.services.loop import ServiceLoop, Threads
 from modelport.specs import ModelConfig
 
 __all__ = ["MASKED", "ServiceRuntime", "TensorView"]
@@ -70,6 +73,7 @@ class ServiceRuntime:
         view: For requests that bring tensors.
         state: Of :class:`Context`, shared by the whole service.
         slots: Bounds the synchronous calls of the whole service; ``None`` for no bound of its own.
+        most_streams: Generators of this endpoint that may make items at a time.
     """
 
     default_filename: ClassVar[str] = ""
@@ -84,6 +88,7 @@ class ServiceRuntime:
         view: TensorView,
         state: dict[str, Any],
         slots: threading.Semaphore | None = None,
+        most_streams: int = 64,
     ) -> None:
         self._endpoint = endpoint
         self._instance = instance
@@ -93,6 +98,8 @@ class ServiceRuntime:
         self._view = view
         self._state = state
         self._slots = slots
+        self._streams = asyncio.Semaphore(most_streams)
+        self._threads = Threads(f"modelport-{endpoint.name}")
         self._wants_context = endpoint.context_name is not None
 
     @classmethod
@@ -116,13 +123,9 @@ class ServiceRuntime:
         works = batch.works
         if endpoint.api.batchable:
             return self._batch(works)
-        if endpoint.is_async:
+        if endpoint.is_async or endpoint.is_stream:
             for work in works:
                 self._begin(work)
-            return None
-        if endpoint.is_stream:
-            for work in works:
-                self._stream(work)
             return None
         return [self._answer(work) for work in works]
 
@@ -149,6 +152,10 @@ class ServiceRuntime:
         except Exception as exc:
             work.send(self._failure(exc), final=True)
             return
+        if not self._endpoint.is_async:
+            # It is told by its work, between two items, that nobody waits.
+            self._loop.spawn(self._stream(cast(StoppableWork, work), call))
+            return
         run = self._stream_async if self._endpoint.is_stream else self._answer_async
         running = self._loop.spawn(run(work, call))
         cast(StoppableWork, work).on_stop = running.cancel
@@ -165,26 +172,26 @@ class ServiceRuntime:
 
     # A stream for one request.
 
-    def _stream(self, work: Work) -> None:
-        call: _Call | None = None
+    async def _stream(self, work: StoppableWork, call: "_Call") -> None:
         error: ModelportError | None = None
+        items = _Items(lambda: self._call(call.values, call.context), work, call.response)
+        context = contextvars.copy_context()
         try:
-            call = self._call_of(work)
-            items = self._call(call.values, call.context)
-            try:
-                for item in items:
-                    if work.is_cancelled:
-                        break
-                    work.send(call.response(item), final=False)
-            finally:
-                if hasattr(items, "close"):
-                    items.close()
-        except (Exception, SystemExit) as exc:
+            while True:
+                async with self._streams:
+                    is_over = await self._threads.run(partial(context.run, self._go_on, items))
+                if is_over:
+                    break
+                await work.drained()
+        except (Exception, SystemExit, asyncio.CancelledError) as exc:
             error = None if isinstance(exc, Cancelled) else self._failure(exc)
         finally:
-            if call is not None:
-                call.close()
+            call.close()
         _send_last(work, error)
+
+    def _go_on(self, items: "_Items") -> bool:
+        with self._slots or contextlib.nullcontext():
+            return items.go_on()
 
     async def _stream_async(self, work: Work, call: "_Call") -> None:
         error: ModelportError | None = None
@@ -311,6 +318,46 @@ class ServiceRuntime:
         if isinstance(exc, BentoMLException):
             return BentoMLException(MASKED, error_code=exc.error_code)
         return ModelFailed(MASKED)
+
+
+class _Items:
+    """A generator under way: it runs on some thread until it ends or its caller falls behind."""
+
+    def __init__(
+        self,
+        begin: Callable[[], Any],
+        work: StoppableWork,
+        response: Callable[[Any], Response],
+    ) -> None:
+        self._begin = begin
+        self._work = work
+        self._response = response
+        self._items: Any = None
+
+    def go_on(self) -> bool:
+        """Make items.
+
+        Returns:
+            Whether it is over, by itself or because nobody waits any more.
+        """
+        is_over = True
+        try:
+            if self._items is None and not self._work.is_cancelled:
+                self._items = iter(self._begin())
+            while not self._work.is_cancelled:
+                item = next(self._items, _END)
+                if item is _END:
+                    break
+                if not self._work.offer(self._response(item)):
+                    is_over = False
+                    break
+        finally:
+            if is_over and hasattr(self._items, "close"):
+                self._items.close()
+        return is_over
+
+
+_END = object()
 
 
 class _Call:

@@ -393,7 +393,7 @@ def serve(settings: Settings) -> int:
     process.tune()
     try:
         server = Server(settings, logs)
-    except ModelportError as exc:
+    except (ModelportError, StartFailed) as exc:
         log.error("%s", exc)
         return 1
     with asyncio.Runner(loop_factory=new_event_loop) as runner:

@@ -210,7 +210,8 @@ class RunningService:
         versions = []
         for served, method in zip(self.endpoints, self.methods, strict=True):
             # What waits for a slot must not do so on the server's own loop.
-            execution = "thread" if slots is not None and not method.is_async else ""
+            is_bounded = slots is not None and not method.is_async and not method.is_stream
+            execution = "thread" if is_bounded else ""
             view = EndpointView(method, served.model, execution)
             runtime = ServiceRuntime(
                 method,
@@ -220,6 +221,7 @@ class RunningService:
                 view=view,
                 state=self.state,
                 slots=slots,
+                most_streams=options.threads or DEFAULT_THREADS,
             )
             count = _instances(method, options.threads)
             versions.append(
@@ -353,7 +355,7 @@ class Services:
 
 
 def _instances(method: Endpoint, threads: int | None) -> int:
-    if method.api.batchable or (method.is_async and not method.api.batchable):
-        # One batch after another makes full ones; coroutines need no thread of their own.
+    if method.api.batchable or method.is_async or method.is_stream:
+        # One batch after another makes full ones; the others need no thread of the engine's.
         return 1
     return threads or DEFAULT_THREADS

@@ -3,12 +3,16 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-__all__ = ["Running", "ServiceLoop"]
+__all__ = ["Running", "ServiceLoop", "Threads"]
 
 T = TypeVar("T")
+
+IDLE_S = 10.0
+"""How long a thread waits for further work."""
 
 
 class ServiceLoop:
@@ -99,6 +103,74 @@ class ServiceLoop:
         # A loop holds its tasks weakly.
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+class Threads:
+    """Threads that are made when there is work for them. Safe to use from any thread.
+
+    They are daemons, and so do not keep a process from ending whose generator hangs, which those
+    of ``concurrent.futures`` would; and they cost a hop, where a new thread costs its start.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._queue: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._idle = 0
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """Call something that blocks, and wait for its result on whichever loop this is called.
+
+        If the wait is cancelled, the call goes on.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def settle(result: Any, error: BaseException | None) -> None:
+            if future.cancelled():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        def work() -> None:
+            outcome: tuple[Any, BaseException | None]
+            try:
+                outcome = (call(), None)
+            except BaseException as exc:
+                outcome = (None, exc)
+            # The loop may be closed already.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(settle, *outcome)
+
+        self._put(work)
+        return await future
+
+    def _put(self, work: Callable[[], object]) -> None:
+        with self._lock:
+            is_new = not self._idle
+            if not is_new:
+                self._idle -= 1
+        self._queue.put(work)
+        if is_new:
+            threading.Thread(target=self._work, name=self._name, daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            try:
+                work = self._queue.get(timeout=IDLE_S)
+            except Empty:
+                with self._lock:
+                    # Otherwise work is on its way to one of those that wait.
+                    if self._idle:
+                        self._idle -= 1
+                        return
+                continue
+            work()
+            del work
+            with self._lock:
+                self._idle += 1
 
 
 class Running:
