@@ -17,6 +17,7 @@ import importlib.util
 import itertools
 import re
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import Any
 
 from modelport.runtimes.base import Host
 
-__all__ = ["Home", "import_model", "nearest_home"]
+__all__ = ["Home", "import_model", "importing", "nearest_home"]
 
 _PREFIX = "modelport_model_"
 _HOME = "__modelport_home__"
@@ -73,7 +74,10 @@ class Home:
         if level == 0 and top not in sys.stdlib_module_names and self._has(top):
             return self._import_beside(name, top, fromlist)
         try:
-            return __import__(name, globals, locals, fromlist or (), level)
+            if level or _is_imported(name, fromlist):
+                return __import__(name, globals, locals, fromlist or (), level)
+            with importing:
+                return __import__(name, globals, locals, fromlist or (), level)
         except ModuleNotFoundError as exc:
             if level or exc.name != top or not self._has(top, as_directory=True):
                 raise
@@ -128,7 +132,17 @@ def import_model(home: Home, file: Path, model_directory: Path) -> ModuleType:
     except BaseException:
         home.forget()
         raise
+    # As the import system leaves it: who walks from the package to the module finds it.
+    vars(package)[file.stem] = module
     return module
+
+
+def _is_imported(name: str, fromlist: Sequence[str] | None) -> bool:
+    """Whether nothing is left to be done but to hand the module out."""
+    module = sys.modules.get(name)
+    if module is None or getattr(getattr(module, "__spec__", None), "_initializing", False):
+        return False
+    return all(hasattr(module, each) for each in fromlist or ())
 
 
 def nearest_home(frame: FrameType | None) -> Home | None:
@@ -180,5 +194,10 @@ class _Finder:
         return spec
 
 
+# Modules of one package that import each other, begun by two threads at once, wait for each other;
+# Python sees that, and hands out one that is not finished: "partially initialized module 'torch'".
+# Seen with PyTorch 2.13 and several models that import it, which are loaded side by side.
+importing = threading.RLock()
+"""Held while installed packages are imported."""
 _FINDER = _Finder()
 _numbers = itertools.count(1)

@@ -13,6 +13,7 @@ from msgspec import Struct, field
 
 from modelport.errors import LoadFailed
 from modelport.runtimes.base import Runtime
+from modelport.runtimes.model_code import importing
 from modelport.runtimes.pickles import PICKLE_SUFFIXES
 from modelport.runtimes.python_files import PythonModel, models_in_file, typed_functions
 from modelport.specs import ModelConfig
@@ -164,7 +165,8 @@ def import_runtime(row: RuntimeRow) -> type[Runtime]:
     """
     module_name, _, class_name = row.target.partition(":")
     try:
-        module = importlib.import_module(module_name)
+        with importing:
+            module = importlib.import_module(module_name)
     except ModuleNotFoundError as exc:
         missing = exc.name or ""
         if not row.extra or missing == "modelport" or missing.startswith("modelport."):

@@ -1,5 +1,6 @@
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -204,3 +205,34 @@ def test_model_s_own_copy_of_the_utils_is_not_used(serve: Serve) -> None:
         files={"triton_python_backend_utils.py": "raise ImportError('a stub for editors')"},
     )
     assert answer(model) == 1
+
+
+def test_models_that_are_loaded_side_by_side_import_packages_one_after_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two threads inside packages that import each other get one that is half finished."""
+    installed = tmp_path / "installed"
+    installed.mkdir()
+    names = [f"slowly_imported_{number}" for number in range(4)]
+    for name in names:
+        text = "import sys, time\nsys.seen.append(__name__)\ntime.sleep(0.02)\n"
+        (installed / f"{name}.py").write_text(f"{text}sys.seen.append(__name__)\nDONE = 1\n")
+    monkeypatch.syspath_prepend(installed)
+    monkeypatch.setattr(sys, "seen", [], raising=False)
+
+    def load(name: str) -> LoadedModel:
+        directory = tmp_path / name / "1"
+        write_model(directory, "def execute(self, requests): return [y([DONE])]")
+        file = directory / "model.py"
+        file.write_text(f"from {name} import DONE\n{file.read_text()}")
+        return load_model(TritonPythonRuntime, directory, X_TO_Y, name=name)
+
+    with ThreadPoolExecutor(4) as threads:
+        models = list(threads.map(load, names))
+    assert [answer(model) for model in models] == [[1]] * 4
+    seen: list[str] = sys.seen  # type: ignore[attr-defined]  # put there above
+    assert seen[::2] == seen[1::2]
+    for model in models:
+        model.instance.unload()
+    for name in names:
+        del sys.modules[name]
