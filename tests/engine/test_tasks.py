@@ -1,6 +1,8 @@
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -279,3 +281,81 @@ def test_closing_refuses_new_tasks_and_lets_short_ones_end(tmp_path: Path) -> No
         store.close()
 
     asyncio.run(main())
+
+
+class Narrow(SqliteTasks):
+    """A store that has no room for results, and at times none for anything."""
+
+    failures = 0
+
+    def finish(
+        self, task_id: str, state: TaskState, result: Content | None, reason: str = ""
+    ) -> "Future[bool]":
+        if result is not None or self.failures:
+            self.failures -= result is None
+            refused: Future[bool] = Future()
+            refused.set_exception(Unavailable("no room"))
+            return refused
+        return super().finish(task_id, state, result, reason)
+
+
+def test_result_that_finds_no_room_is_a_failure_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelport.engine.tasks.FINISH_AGAIN_S", 0.01)
+
+    async def main() -> None:
+        store = Narrow(tmp_path / "tasks.sqlite", time.time)
+        store.failures = 3
+        tasks = Tasks(store, OPTIONS)
+        tasks.register(TaskEndpoint(name="do", run=echo))
+        await tasks.open()
+        done = await over(tasks, await tasks.submit("do", "ann", ASKED))
+        assert (done.state, done.attempts) == (TaskState.FAILED, 1)
+        assert "disk is full" in done.reason
+        await tasks.close()
+
+    asyncio.run(main())
+
+
+def test_lease_is_renewed_while_a_large_result_is_written(tmp_path: Path) -> None:
+    class Slow(SqliteTasks):
+        def finish(
+            self, task_id: str, state: TaskState, result: Content | None, reason: str = ""
+        ) -> "Future[bool]":
+            outer: Future[bool] = Future()
+            later = super().finish
+
+            def end() -> None:
+                outer.set_result(later(task_id, state, result, reason).result())
+
+            threading.Timer(OPTIONS.lease_s * 2.5, end).start()
+            return outer
+
+    async def main() -> None:
+        here = Tasks(Slow(tmp_path / "tasks.sqlite", time.time), OPTIONS)
+        there = Tasks(SqliteTasks(tmp_path / "tasks.sqlite", time.time), OPTIONS)
+        here.register(TaskEndpoint(name="do", run=echo))
+        await here.open()
+        await there.open()
+        task = await here.submit("do", "ann", ASKED)
+        done = await over(here, task)
+        assert done.state is TaskState.COMPLETED
+        await here.close()
+        await there.close()
+
+    asyncio.run(main())
+
+
+def test_counts_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelport.engine.tasks.COUNT_EVERY_S", 0.01)
+
+    async def scene(tasks: Tasks) -> None:
+        await over(tasks, await tasks.submit("do", "ann", ASKED))
+        for _ in range(1000):
+            if tasks.counts() == {("do", TaskState.QUEUED): 0, ("do", TaskState.COMPLETED): 1}:
+                return
+            await asyncio.sleep(0.005)
+        raise AssertionError(tasks.counts())
+
+    play(tmp_path, scene)

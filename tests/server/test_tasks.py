@@ -322,6 +322,28 @@ def test_full_queue_is_refused(serve: Serve) -> None:
         assert set(answers) == {200, 429}
 
 
+def test_task_that_was_not_started_in_time_expires(serve: Serve) -> None:
+    with serve("--task-concurrency", "1", "--task-lease-secs", "1") as served:
+        ask(served, "POST", "/once/submit", {"number": 1, "seconds": 6})
+        _, late = ask(served, "POST", "/once/submit?expires_in=1", {"number": 2})
+        found = over(served, late["task_id"], "once")
+        assert (found["status"], found["reason"]) == (
+            "failed",
+            "expired: it was not started in time",
+        )
+        status, said = ask(served, "POST", "/once/submit?expires_in=soon", {"number": 2})
+        assert status == 400
+        assert "'expires_in' is a whole number" in said["error"]
+        for state, count in (("running", 1), ("failed", 1), ("queued", 0)):
+            line = f'modelport_tasks{{state="{state}",task="Trainer.once"}} {count}\n'
+            until(partial(is_told, served, line))
+
+
+def is_told(served: Served, line: str) -> bool:
+    with urllib.request.urlopen(f"{served.url}/metrics") as page:
+        return line in page.read().decode()
+
+
 def test_owners_see_their_own_tasks_only(serve: Serve, tmp_path: Path) -> None:
     with serve("--api-key", "ann", "--api-key", "bob", "--admin-key", "root") as served:
         ann, bob, root = ({"Authorization": f"Bearer {key}"} for key in ("ann", "bob", "root"))

@@ -24,6 +24,8 @@ __all__ = ["TaskEndpoint", "TaskOptions", "Tasks", "new_task_id"]
 REPORT_S = 0.5
 """How old a report of progress may be when its owner looks."""
 
+COUNT_EVERY_S = 2.0
+"""How old the numbers in the metrics may be."""
 FINISH_AGAIN_S = 1.0
 """Between two tries to write the end of a task to a disk that is full."""
 
@@ -90,6 +92,7 @@ class Tasks:
         self._may_claim = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
         self._is_closing = False
+        self._counts: Mapping[tuple[str, TaskState], int] = {}
 
     def __repr__(self) -> str:
         return f"<Tasks running={len(self._running)} endpoints={list(self._endpoints)}>"
@@ -109,6 +112,7 @@ class Tasks:
             loop.create_task(self._repeat(self._renew, min(self._options.lease_s / 5, REPORT_S))),
             loop.create_task(self._repeat(self._claim_next, None)),
             loop.create_task(self._repeat(self._recover, self._options.lease_s / 3)),
+            loop.create_task(self._repeat(self._count_all, COUNT_EVERY_S)),
             loop.create_task(self._repeat(self._prune, self._options.prune_every_s)),
         ]
         if self._notices is not None:
@@ -123,6 +127,7 @@ class Tasks:
         request: Content,
         *,
         priority: int = 0,
+        expires_s: float | None = None,
         idempotency_key: str = "",
         webhook: str = "",
     ) -> Task:
@@ -149,7 +154,7 @@ class Tasks:
             request=request,
             priority=priority,
             retry=row.retry,
-            expires_s=row.expires_s,
+            expires_s=row.expires_s if expires_s is None else expires_s,
             idempotency_key=idempotency_key,
             webhook=webhook,
         )
@@ -224,9 +229,9 @@ class Tasks:
         task, request = await asyncio.wrap_future(self._store.request(owner, task_id))
         return await self.submit(task.endpoint, owner, request, priority=task.priority)
 
-    async def counts(self) -> Mapping[tuple[str, TaskState], int]:
-        """How many there are, by endpoint and state."""
-        return await asyncio.wrap_future(self._store.counts())
+    def counts(self) -> Mapping[tuple[str, TaskState], int]:
+        """How many there were a moment ago, by endpoint and state; of endpoints here also none."""
+        return {(name, TaskState.QUEUED): 0 for name in self._endpoints} | dict(self._counts)
 
     # Running them.
 
@@ -256,7 +261,10 @@ class Tasks:
             self._start(claim)
 
     def _count(self, endpoint: str) -> int:
-        return sum(running.claim.task.endpoint == endpoint for running in self._running.values())
+        return sum(
+            running.claim.task.endpoint == endpoint and not running.is_ending
+            for running in self._running.values()
+        )
 
     def _start(self, claim: Claim) -> None:
         running = _Running(claim, self._endpoints[claim.task.endpoint])
@@ -273,8 +281,6 @@ class Tasks:
             if state is TaskState.FAILED:
                 reason = f"it answered with status {result.status}"
         except asyncio.CancelledError:
-            if running.is_dropped:
-                return
             if running.is_cancelled:
                 state, reason = TaskState.CANCELED, "canceled while it was running"
             else:
@@ -284,15 +290,19 @@ class Tasks:
         except Exception:
             log.exception("task %s of %s failed", task_id, running.endpoint.name)
             reason = "internal error; the log of the server tells more"
+        # Nobody stops it any more, but its lease is renewed still: a large result takes a while.
+        running.is_ending = True
+        self._may_claim.set()
+        try:
+            if not running.is_dropped:
+                await self._finish(task_id, state, result, reason)
         finally:
             del self._running[task_id]
-            self._may_claim.set()
-        await self._finish(task_id, state, result, reason)
 
     async def _finish(
         self, task_id: str, state: TaskState, result: Content | None, reason: str
     ) -> None:
-        """Write the end of a task, for as long as its lease lasts."""
+        """Write the end of a task; where that fails, try again for the time of a lease."""
         until_s = asyncio.get_running_loop().time() + self._options.lease_s
         while True:
             try:
@@ -308,7 +318,7 @@ class Tasks:
                     reason = "its result could not be kept: the server's disk is full or broken"
                     continue
                 log.exception("the end of task %s could not be written", task_id)
-            if asyncio.get_running_loop().time() > until_s:
+            if self._is_closing or asyncio.get_running_loop().time() > until_s:
                 # What becomes of it now is for its author's policy to say.
                 return
             await asyncio.sleep(FINISH_AGAIN_S)
@@ -331,6 +341,9 @@ class Tasks:
         if await asyncio.wrap_future(self._store.recover()):
             self._may_claim.set()
             self._look_for_notices()
+
+    async def _count_all(self) -> None:
+        self._counts = await asyncio.wrap_future(self._store.counts())
 
     async def _prune(self) -> None:
         await asyncio.wrap_future(self._store.prune(self._options.keep_s))
@@ -384,6 +397,7 @@ class _Running:
     """A task that runs here.
 
     ``is_cancelled``: its owner wants it to stop. ``is_dropped``: it is not ours any more.
+    ``is_ending``: its work is over, and the end is being written.
     """
 
     task: asyncio.Task[None]
@@ -393,6 +407,7 @@ class _Running:
         self.endpoint = endpoint
         self.is_cancelled = False
         self.is_dropped = False
+        self.is_ending = False
         self.report = _Report()
 
     def take_report(self) -> tuple[float | None, str] | None:
@@ -413,8 +428,9 @@ class _Running:
 
     def _stop(self) -> None:
         # What awaits is cancelled; what runs on a thread looks here.
-        self.report.is_cancelled = True
-        self.task.cancel()
+        if not self.is_ending:
+            self.report.is_cancelled = True
+            self.task.cancel()
 
 
 class _Report:

@@ -232,9 +232,10 @@ class Server:
         families = self.engine.custom_metrics.families()
         if not self._meters:
             return families
-        from modelport.protocols.bentoml import families_of
+        from modelport.protocols.bentoml import families_of, family_of_tasks
 
-        return [*families, *families_of(self._meters)]
+        families = [*families, *families_of(self._meters)]
+        return families if self.tasks is None else [*families, family_of_tasks(self.tasks.counts())]
 
     def _listener(self, routes: list[Route]) -> HttpServer:
         settings = self.settings

@@ -104,14 +104,25 @@ CREATE TABLE workers (
     process_started TEXT NOT NULL,
     seen_s REAL NOT NULL
 );
-CREATE TABLE totals (queued INTEGER NOT NULL, bytes INTEGER NOT NULL);
-INSERT INTO totals VALUES (0, 0);
-CREATE TRIGGER queued AFTER INSERT ON tasks WHEN NEW.state = 'queued' BEGIN
-    UPDATE totals SET queued = queued + 1;
+CREATE TABLE totals (bytes INTEGER NOT NULL);
+INSERT INTO totals VALUES (0);
+CREATE TABLE counts (
+    state TEXT NOT NULL,
+    endpoint TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    PRIMARY KEY (state, endpoint)
+) WITHOUT ROWID;
+CREATE TRIGGER begun AFTER INSERT ON tasks BEGIN
+    INSERT INTO counts VALUES (NEW.state, NEW.endpoint, 1)
+    ON CONFLICT DO UPDATE SET count = count + 1;
 END;
-CREATE TRIGGER moved AFTER UPDATE OF state ON tasks
-WHEN (OLD.state = 'queued') != (NEW.state = 'queued') BEGIN
-    UPDATE totals SET queued = queued + (NEW.state = 'queued') - (OLD.state = 'queued');
+CREATE TRIGGER moved AFTER UPDATE OF state ON tasks WHEN OLD.state != NEW.state BEGIN
+    UPDATE counts SET count = count - 1 WHERE state = OLD.state AND endpoint = OLD.endpoint;
+    INSERT INTO counts VALUES (NEW.state, NEW.endpoint, 1)
+    ON CONFLICT DO UPDATE SET count = count + 1;
+END;
+CREATE TRIGGER forgotten AFTER DELETE ON tasks BEGIN
+    UPDATE counts SET count = count - 1 WHERE state = OLD.state AND endpoint = OLD.endpoint;
 END;
 CREATE TRIGGER kept AFTER INSERT ON contents BEGIN
     UPDATE totals SET bytes = bytes + NEW.size;
@@ -325,9 +336,7 @@ class SqliteTasks:
         """See :meth:`modelport.stores.base.TaskStore.counts`."""
 
         def counts(connection: sqlite3.Connection) -> Mapping[tuple[str, TaskState], int]:
-            rows = connection.execute(
-                "SELECT endpoint, state, count(*) AS count FROM tasks GROUP BY endpoint, state"
-            )
+            rows = connection.execute("SELECT endpoint, state, count FROM counts WHERE count != 0")
             return {(row["endpoint"], TaskState(row["state"])): row["count"] for row in rows}
 
         return self._database.call(counts)
@@ -470,7 +479,10 @@ class SqliteTasks:
                         "for each request"
                     )
                 return _task(row)
-        queued, size = connection.execute("SELECT queued, bytes FROM totals").fetchone()
+        queued, size = connection.execute(
+            "SELECT (SELECT coalesce(sum(count), 0) FROM counts WHERE state = 'queued'), bytes "
+            "FROM totals"
+        ).fetchone()
         if queued >= self._most_queued:
             raise Overloaded(
                 f"{queued} tasks wait already, which is as many as may; try again later",

@@ -6,11 +6,12 @@ Labels come from what was declared: the template of a route and never the path o
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from modelport.custom_metrics import Labels, MetricFamily, Observations
+from modelport.stores.base import TaskState
 
-__all__ = ["BUCKETS_S", "Meter", "families_of"]
+__all__ = ["BUCKETS_S", "Meter", "families_of", "family_of_tasks"]
 
 BUCKETS_S = (
     *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
@@ -88,3 +89,15 @@ def families_of(meters: Sequence[Meter]) -> list[MetricFamily]:
             seen = Observations(BUCKETS_S, list(counts), meter.sums_s[status])
             spent.observations[meter.labels(status)] = seen
     return [total, busy, spent, last]
+
+
+def family_of_tasks(counts: Mapping[tuple[str, TaskState], int]) -> MetricFamily:
+    """Give the family of tasks, by task and state; all states of a task that has any."""
+    family = MetricFamily(
+        "modelport_tasks", "gauge", "Tasks that are kept, those that are over included"
+    )
+    for task in sorted({task for task, _ in counts}):
+        for state in TaskState:
+            labels = (("state", str(state)), ("task", task))
+            family.values[labels] = counts.get((task, state), 0)
+    return family

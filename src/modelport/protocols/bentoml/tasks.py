@@ -39,6 +39,8 @@ __all__ = ["TaskRoutes", "described"]
 
 LONGEST_S = 30 * 86_400.0
 """A task that has run for so long is stopped."""
+LONGEST_WAIT_S = 30 * 86_400
+"""Seconds after which a task that was not started may expire."""
 CANCEL_WAIT_S = 1.0
 """How long the answer to a cancellation waits for the task to have stopped."""
 MOST_LISTED = 100
@@ -160,8 +162,7 @@ class TaskRoutes:
                 headers = _kept_headers(exchange)
                 options = self._options(exchange)
             except ModelportError as exc:
-                reply = encode_error(exc)
-                exchange.respond(reply.status, reply.headers, reply.body)
+                _refuse(exchange, exc)
                 return
 
             async def accept(exchange: Exchange, body: bytes, file: Path | None) -> Reply:
@@ -176,7 +177,7 @@ class TaskRoutes:
             if not is_streamed:
                 complete(bytes(exchange.body), None)
                 return
-            keeper = _BodyKeeper(self._tasks.new_file, complete)
+            keeper = _BodyKeeper(self._tasks.new_file, complete, lambda exc: _refuse(exchange, exc))
             exchange.on_disconnect = keeper.drop
             exchange.receive(keeper)
 
@@ -191,6 +192,7 @@ class TaskRoutes:
             self._check_webhook(webhook)
         return {
             "priority": _number(exchange, "priority", 0, -1000, 1000),
+            "expires_s": _number(exchange, "expires_in", 0, 0, LONGEST_WAIT_S),
             "idempotency_key": key,
             "webhook": webhook,
         }
@@ -305,10 +307,14 @@ class _BodyKeeper:
     """Takes the body of a request: in memory at first, in a file when it grows."""
 
     def __init__(
-        self, new_file: Callable[[], Path], complete: Callable[[bytes, Path | None], None]
+        self,
+        new_file: Callable[[], Path],
+        complete: Callable[[bytes, Path | None], None],
+        refuse: Callable[[ModelportError], None],
     ) -> None:
         self._keep = KeptBody(new_file)
         self._complete = complete
+        self._refuse = refuse
 
     def data(self, piece: Buffer) -> None:
         """Take a piece.
@@ -320,12 +326,21 @@ class _BodyKeeper:
 
     def complete(self) -> None:
         """It has come whole."""
-        body, file = self._keep.finish()
-        self._complete(body, file)
+        try:
+            body, file = self._keep.finish()
+        except ModelportError as exc:
+            self._refuse(exc)
+        else:
+            self._complete(body, file)
 
     def drop(self) -> None:
         """The client has gone before it was whole."""
         self._keep.drop()
+
+
+def _refuse(exchange: Exchange, error: ModelportError) -> None:
+    reply = encode_error(error)
+    exchange.respond(reply.status, reply.headers, reply.body)
 
 
 def _kept_headers(exchange: Exchange) -> Headers:
