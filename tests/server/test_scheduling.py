@@ -6,6 +6,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,11 +44,13 @@ class TritonPythonModel:
         return pb_utils.InferenceResponse([pb_utils.Tensor("nth", count)])
 """
 
-CONFIG = """
+TENSORS = """
 backend: "python"
 max_batch_size: 1
 input { name: "x" data_type: TYPE_FP32 dims: 1 }
 output { name: "nth" data_type: TYPE_INT64 dims: 1 }
+"""
+LEVELS = """
 dynamic_batching {
   priority_levels: 3 default_priority_level: 2
   default_queue_policy { max_queue_size: 3 }
@@ -55,6 +58,13 @@ dynamic_batching {
     key: 3
     value { timeout_action: REJECT default_timeout_microseconds: 60000000
             allow_timeout_override: true }
+  }
+}
+"""
+DELAYS = """
+dynamic_batching {
+  default_queue_policy {
+    timeout_action: DELAY default_timeout_microseconds: 60000000 allow_timeout_override: true
   }
 }
 """
@@ -73,12 +83,12 @@ class Caller:
         body = {"inputs": [tensor], "parameters": parameters}
         return self._pool.submit(self._post, json.dumps(body).encode())
 
-    def queue(self, *priorities: int) -> "list[Future[tuple[int, Any]]]":
+    def queue(self, *priorities: int, **parameters: int) -> "list[Future[tuple[int, Any]]]":
         """Put requests into the queue one after the other."""
         before = self.pending()
         sent = []
         for count, priority in enumerate(priorities, 1):
-            sent.append(self.send(1, priority=priority))
+            sent.append(self.send(1, priority=priority, **parameters))
             _until(partial(self._are_pending, before + count))
         return sent
 
@@ -120,12 +130,13 @@ def _until(fact: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-@pytest.fixture
-def caller(tmp_path: Path) -> Iterator[Caller]:
-    model = tmp_path / "models" / "counting"
+@contextmanager
+def calling(directory: Path, config: str) -> Iterator[Caller]:
+    """Serve the model with these queues."""
+    model = directory / "models" / "counting"
     (model / "1").mkdir(parents=True)
     (model / "1" / "model.py").write_text(MODEL)
-    (model / "config.pbtxt").write_text(CONFIG)
+    (model / "config.pbtxt").write_text(config)
     with serving(str(model.parent)) as served:
         made = Caller(served, model)
         try:
@@ -134,7 +145,12 @@ def caller(tmp_path: Path) -> Iterator[Caller]:
             made.close()
 
 
-def test_priorities_timeouts_and_bounds_hold_over_sockets(caller: Caller) -> None:
+def test_priorities_timeouts_and_bounds_hold_over_sockets(tmp_path: Path) -> None:
+    with calling(tmp_path, TENSORS + LEVELS) as caller:
+        check_levels(caller)
+
+
+def check_levels(caller: Caller) -> None:
     held = caller.hold()
     low = caller.queue(3, 3)
     usual = caller.queue(0, 0)
@@ -151,3 +167,15 @@ def test_priorities_timeouts_and_bounds_hold_over_sockets(caller: Caller) -> Non
     caller.let_go()
     order = [answer.result(20) for answer in (held, *high, *usual, *low)]
     assert order == [(200, nth) for nth in range(1, 9)]
+
+
+def test_who_has_waited_too_long_steps_back_over_sockets(tmp_path: Path) -> None:
+    with calling(tmp_path, TENSORS + DELAYS) as caller:
+        held = caller.hold()
+        hurried = caller.queue(0, 0, timeout=10_000)
+        patient = caller.queue(0, 0)
+        # Nothing tells from outside that the first two are late by now.
+        time.sleep(0.1)
+        caller.let_go()
+        order = [answer.result(20) for answer in (held, *patient, *hurried)]
+        assert order == [(200, nth) for nth in range(1, 6)]
