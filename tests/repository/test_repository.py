@@ -211,6 +211,22 @@ def test_a_failing_reload_leaves_the_old_version_alone(bench: Bench, run: Run) -
     assert bench.listener.told == ["+m v1", "+m v1"]
 
 
+def test_files_that_are_not_the_expected_ones_are_not_served(bench: Bench, run: Run) -> None:
+    bench.model("m")
+    sums = {"MD5:config.json": "0" * 32}
+    agents = {"model_repository_agents": {"agents": [{"name": "checksum", "parameters": sums}]}}
+
+    async def main() -> None:
+        repository = bench.repository(ControlMode.EXPLICIT, "m")
+        await repository.open()
+        bench.write("m/config.json", agents)
+        with pytest.raises(LoadFailed, match=r"the MD5 of 'config\.json' is "):
+            await repository.load("m")
+
+    run(main())
+    assert bench.listener.told == ["+m v1"]
+
+
 def test_a_reload_replaces_all_versions_or_none(bench: Bench, run: Run) -> None:
     bench.write("m/config.json", {"version_policy": {"all": {}}})
     bench.model("m", 1)

@@ -185,6 +185,10 @@ def bring_up(
     """
     started_s = time.perf_counter()
     try:
+        if reading.config.model_repository_agents is not None:
+            from modelport.repository.checksums import check_sums  # few models have them
+
+            check_sums(reading.place.directory, reading.config)
         if reading.is_ensemble:
             loaded = _bring_up_ensemble(reading, version, served)
         else:

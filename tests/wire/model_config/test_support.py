@@ -70,6 +70,7 @@ metric_tags { key: "a" value: "b" }
 parameters { key: "a" value { string_value: "b" } }
 model_transaction_policy { decoupled: true }
 response_cache { enable: true }
+model_repository_agents { agents { name: "checksum" parameters { key: "MD5:a" value: "b" } } }
 model_metrics { metric_control { histogram_options { buckets: 1 } } }
 model_warmup { name: "w" batch_size: 1 inputs { key: "x" value { zero_data: true } } }
 """
@@ -139,7 +140,6 @@ def test_what_is_acted_on_passes_as_read_and_completed(text: str) -> None:
         ('instance_group { profile: "0" }', "instance_group[0].profile: "),
         ("instance_group { passive: true }", "instance_group[0].passive: "),
         ("model_operations {}", "model_operations: "),
-        ("model_repository_agents { agents {} }", "model_repository_agents: "),
     ],
 )
 def test_what_is_not_acted_on_is_refused_by_name(text: str, place: str) -> None:

@@ -135,6 +135,8 @@ ACTED_ON: Final = frozenset(
         "model_transaction_policy.decoupled",
         "model_metrics",
         "model_warmup",
+        "model_repository_agents.agents.name",
+        "model_repository_agents.agents.parameters",
         "response_cache.enable",
     )
 )
@@ -193,8 +195,6 @@ NOT_YET: Final = {
     "instance_group.passive": "every instance takes requests; remove the group",
     "model_operations": "no library of operations is loaded; remove it, and export the model "
     "without operations of its own",
-    "model_repository_agents": "no agent looks at a model directory; check it before it is put "
-    "there, and remove this",
 }
 """What is refused when it is given, and what to do about it."""
 
