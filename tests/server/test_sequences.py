@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import random
+import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -10,12 +12,16 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
+from grpc import aio
 
+from modelport.wire.proto import grpc_service_pb2 as pb
 from tests.served import Served, serving
 
 pytestmark = pytest.mark.slow
 
 SEQUENCES = 500
+GRPC_SEQUENCES = int(os.environ.get("MODELPORT_GRPC_SEQUENCES", "60"))
+"""Over gRPC the client takes most of the time, so all 500 are for who asks for them."""
 STEPS = 50
 LIMIT_S = 240
 STEP_OF_LOST = 10**6
@@ -181,6 +187,37 @@ class Caller:
     connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
 
+@dataclass
+class GrpcCaller(Caller):
+    """The same over gRPC, on a channel that it shares with others."""
+
+    channel: aio.Channel | None = None
+
+    async def ask(self, step: int, starts: bool, ends: bool) -> int:
+        reply = pb.ModelInferResponse.FromString(await self.call(step, starts, ends))
+        answer: int = struct.unpack("<q", reply.raw_output_contents[0])[0]
+        return answer
+
+    async def go_away(self) -> None:
+        lost = 1 << len(self.lost)
+        self.lost.append(lost)
+        call = self.call(lost * STEP_OF_LOST, False, False)
+        await asyncio.sleep(self.dice.random() * 0.02)
+        call.cancel()
+
+    def call(self, step: int, starts: bool, ends: bool) -> aio.UnaryUnaryCall[bytes, bytes]:
+        request = pb.ModelInferRequest(
+            model_name=self.model, raw_input_contents=[struct.pack("<q", step)]
+        )
+        request.inputs.add(name="x", datatype="INT64", shape=[1, 1])
+        request.parameters["sequence_id"].int64_param = self.id
+        request.parameters["sequence_start"].bool_param = starts
+        request.parameters["sequence_end"].bool_param = ends
+        assert self.channel is not None
+        method = self.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        return method(request.SerializeToString(), timeout=LIMIT_S)
+
+
 def test_a_process_that_ends_takes_its_sequences_with_it(server: Served) -> None:
     async def main() -> None:
         dice = random.Random(1)
@@ -225,6 +262,32 @@ def test_hundreds_of_sequences_at_random_each_get_their_own_values(
     assert sum(caller.answers for caller in callers) == SEQUENCES * STEPS
     assert sum(len(caller.lost) for caller in callers) > SEQUENCES
     assert sum(caller.restarts for caller in callers) > SEQUENCES
+
+
+@pytest.mark.parametrize("model", ["by_id", "by_place", "in_processes", "by_state"])
+def test_over_grpc_too_each_gets_its_own_values(server: Served, model: str) -> None:
+    dice = random.Random(model)
+
+    async def main() -> None:
+        # A channel is a connection: calls of many sequences share it, and are cancelled on it.
+        channels = [
+            aio.insecure_channel(server.grpc_address, [("grpc.use_local_subchannel_pool", 1)])
+            for _ in range(5)
+        ]
+        callers = [
+            GrpcCaller(server, model, 10_000 + number, random.Random(dice.random()))
+            for number in range(GRPC_SEQUENCES)
+        ]
+        for number, caller in enumerate(callers):
+            caller.channel = channels[number % len(channels)]
+        async with asyncio.timeout(LIMIT_S):
+            await asyncio.gather(*(caller.run() for caller in callers))
+        for channel in channels:
+            await channel.close()
+        assert sum(caller.answers for caller in callers) == GRPC_SEQUENCES * STEPS
+        assert sum(len(caller.lost) for caller in callers) > GRPC_SEQUENCES
+
+    asyncio.run(main())
 
 
 def test_requests_that_come_again_share_batches(counting: Served) -> None:
