@@ -152,6 +152,14 @@ class Exchange(Protocol):
         """
         ...
 
+    def hold_body(self) -> None:
+        """Have the client wait with the rest of the body; what is on its way is still given on."""
+        ...
+
+    def release_body(self) -> None:
+        """Have it go on. Doing it again does nothing."""
+        ...
+
     def respond(
         self, status: int, headers: Headers, body: Sequence[Buffer], *, close: bool = False
     ) -> None:

@@ -877,6 +877,12 @@ class Http2Exchange(Answering, Asked):
             receiver.data(self.body)
         receiver.complete()
 
+    def hold_body(self) -> None:
+        """Do nothing: the body has come whole."""
+
+    def release_body(self) -> None:
+        """Do nothing."""
+
     def respond(
         self, status: int, headers: Headers, body: Sequence[Buffer], *, close: bool = False
     ) -> None:

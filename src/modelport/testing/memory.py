@@ -75,6 +75,12 @@ class MemoryExchange:
             receiver.data(self.body)
         receiver.complete()
 
+    def hold_body(self) -> None:
+        """Do nothing: the body is here."""
+
+    def release_body(self) -> None:
+        """Do nothing."""
+
     def respond(
         self, status: int, headers: Headers, body: Sequence[Buffer], *, close: bool = False
     ) -> None:

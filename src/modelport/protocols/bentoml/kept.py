@@ -131,6 +131,8 @@ class KeptExchange:
         self._headers: Headers = ()
         self._kept = KeptBody(new_file)
         self._unpaused_bytes = 0
+        self._may_go_on = asyncio.Event()
+        self._may_go_on.set()
 
     def receive(self, receiver: BodyReceiver) -> None:
         """Give the body: at once, or as it is read."""
@@ -147,6 +149,7 @@ class KeptExchange:
             with path.open("rb") as file:
                 while piece := await asyncio.to_thread(file.read, PIECE_BYTES):
                     receiver.data(piece)
+                    await self._may_go_on.wait()
             receiver.complete()
         except ModelportError as exc:
             reply = encode_error(exc)
@@ -155,6 +158,14 @@ class KeptExchange:
             # Read by whoever waits for the answer, who also writes it down.
             if not self.answer.done():
                 self.answer.set_exception(exc)
+
+    def hold_body(self) -> None:
+        """Read no more of the file."""
+        self._may_go_on.clear()
+
+    def release_body(self) -> None:
+        """Read on."""
+        self._may_go_on.set()
 
     def respond(
         self, status: int, headers: Headers, body: Sequence[Buffer], *, close: bool = False

@@ -379,6 +379,24 @@ class Connection(asyncio.Protocol):
                 self._handle(body.bound, body.take())
         return rest
 
+    def hold_body(self) -> None:
+        """Read no more until the body that is coming is released."""
+        if not self._is_reading_paused and not self._transport.is_closing():
+            self._is_reading_paused = True
+            self._transport.pause_reading()
+
+    def release_body(self, exchange: HttpExchange) -> None:
+        """Read on; if that brings too much of a next request, reading pauses for that."""
+        if (
+            self._exchange is exchange
+            and self._is_reading_paused
+            and not self._transport.is_closing()
+        ):
+            self._is_reading_paused = False
+            # The client was made to wait; that is no time of its own.
+            self._since_ns = self.server.clock.now_ns()
+            self._transport.resume_reading()
+
     def _complete(self, body: StreamedBody) -> None:
         """A body that was given on as it came has come whole."""
         exchange = body.exchange

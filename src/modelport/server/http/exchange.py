@@ -160,6 +160,15 @@ class HttpExchange(Asked):
                 receiver.data(self.body)
             receiver.complete()
 
+    def hold_body(self) -> None:
+        """Read no more from the client."""
+        if self.is_coming and not self.is_over:
+            self._connection.hold_body()
+
+    def release_body(self) -> None:
+        """Read on."""
+        self._connection.release_body(self)
+
     def respond(
         self, status: int, headers: Headers, body: Sequence[Buffer], *, close: bool = False
     ) -> None:
