@@ -11,7 +11,7 @@ import httptools
 
 from modelport.clock import Clock
 from modelport.errors import ModelportError, Unauthenticated
-from modelport.protocols.base import Access, Exchange, Route, Rpc
+from modelport.protocols.base import Access, Exchange, Reply, Route, Rpc
 from modelport.protocols.v2_rest.replies import encode_error
 from modelport.server.cors import Cors
 from modelport.server.http import Connection, HttpExchange, HttpOptions, HttpServer
@@ -301,6 +301,7 @@ class TestServer:
             ("GET", "/later", self._later, None),
             ("POST", "/later", self._later, None),
             ("GET", "/boom", self._boom, None),
+            ("GET", "/mute", self._boom, None),
             ("GET", "/fail", self._fail, None),
             ("GET", "/name/{name}", self._name, None),
             ("GET", "/socket", self._socket, None),
@@ -311,7 +312,7 @@ class TestServer:
                 pattern=pattern,
                 access=Access.INFERENCE,
                 handler=handler,
-                errors=encode_error,
+                errors=_cannot_say if pattern == "/mute" else encode_error,
                 max_body_bytes=most,
                 tags=frozenset({"head"} if pattern == "/hello" else ()),
             )
@@ -356,3 +357,7 @@ def get(path: str, *lines: str, method: str = "GET") -> bytes:
 def post(path: str, body: bytes, *lines: str) -> bytes:
     """Write a request with a counted body."""
     return get(path, f"Content-Length: {len(body)}", *lines, method="POST") + body
+
+
+def _cannot_say(error: ModelportError) -> Reply:
+    raise ImportError("a protocol that is not there")

@@ -68,6 +68,14 @@ def test_where_keys_are_asked_for_the_calls_bring_one() -> None:
     assert "secret" not in told
 
 
+def test_the_command_is_called_as_the_server_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin")
+    monkeypatch.setattr("sys.argv", [".venv/bin/modelport", "serve", "models"])
+    assert ".venv/bin/modelport models --url" in greet()
+    monkeypatch.setattr("sys.argv", ["/usr/bin/modelport", "serve", "models"])
+    assert "    modelport models --url" in greet()
+
+
 @pytest.mark.slow
 def test_the_calls_of_the_example_models_work(example_server: Served) -> None:
     calls = [line.strip() for line in example_server.lines if line.strip().startswith("curl ")]

@@ -423,6 +423,16 @@ def test_a_bug_in_a_handler_is_500_and_tells_nothing(
     assert caplog.records[-1].__dict__["request_id"] == client.answers[0].headers["x-request-id"]
 
 
+def test_a_protocol_that_cannot_say_its_errors_still_answers(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one that is imported by its first request, and cannot be."""
+    client.send(get("/mute"), get("/mute", "X-Stranger: 1"), get("/hello"))
+    assert client.statuses == [500, 500, 200]
+    assert b"not there" not in client.received
+    assert "a protocol that is not there" in caplog.text
+
+
 def test_errors_carry_the_callers_request_id_or_one_of_ours(client: Client) -> None:
     client.send(get("/fail", "X-Request-Id: mine-7"), get("/fail"), get("/fail"))
     given, *ours = (answer.headers["x-request-id"] for answer in client.answers)

@@ -418,6 +418,7 @@ async def _serve(server: Server) -> int:
             gc.enable()
             trimming = asyncio.ensure_future(process.trim_when_idle(server.http, server.grpc))
             if not server.settings.quiet:
+                server.logs.flush()  # so that the greeting does not stand among its lines
                 print(greeting(server.engine, server.addresses, server.settings), flush=True)
             log.info("ready: Modelport %s", __version__)
             await stopping

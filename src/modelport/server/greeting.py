@@ -1,6 +1,9 @@
 """What a person sees when the server is ready: where it listens and calls to paste."""
 
 import json
+import os
+import sys
+from pathlib import Path
 
 from modelport._version import __version__
 from modelport.engine.engine import Engine, Served
@@ -36,8 +39,16 @@ def greeting(
         lines.append(f"    curl {base}/v2/health/ready")
         key = ' -H "Authorization: Bearer $MODELPORT_API_KEY"' if settings.api_key else ""
         lines += [f"    {call}{key}" for call in _calls(base, served)]
-        lines.append(f"    modelport models --url {base}")
+        lines.append(f"    {_command(sys.argv[0])} models --url {base}")
     return "\n".join(lines)
+
+
+def _command(started_as: str) -> str:
+    """How to call our command line from here: as the server was, unless the name alone will do."""
+    path = Path(started_as)
+    if path.name == "modelport" and str(path.parent) not in os.get_exec_path():
+        return started_as
+    return "modelport"
 
 
 def _calls(base: str, served: list[Served]) -> list[str]:

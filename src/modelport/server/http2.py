@@ -22,6 +22,7 @@ from modelport.server.http import (
     Asked,
     Bound,
     HttpServer,
+    encode_error,
     internal_error,
 )
 from modelport.server.http.bodies import aligned_view
@@ -788,7 +789,7 @@ class Http2Exchange(Answering, Asked):
         except ModelportError as exc:
             self._body = None
             route = self._bound.route
-            self._answer((route.errors if route else self.server.errors)(exc))
+            self._answer(encode_error(route.errors if route else self.server.errors, exc))
             return
         if is_end:
             self._end_body()
@@ -832,7 +833,7 @@ class Http2Exchange(Answering, Asked):
         try:
             handler(self)
         except ModelportError as exc:
-            self._answer(cast(Route, bound.route).errors(exc))
+            self._answer(encode_error(cast(Route, bound.route).errors, exc))
         except Exception:
             route = cast(Route, bound.route)
             log.exception("the handler of %s %s failed", route.method, route.pattern)
@@ -861,7 +862,7 @@ class Http2Exchange(Answering, Asked):
     def refuse(self, error: ModelportError) -> None:
         """Answer with an error of the server's own."""
         route = self._bound.route
-        self._answer((route.errors if route else self.server.errors)(error))
+        self._answer(encode_error(route.errors if route else self.server.errors, error))
 
     # From the handler.
 

@@ -16,9 +16,9 @@ from modelport.server.http.bodies import ChunkedBody, CountedBody, StreamedBody
 from modelport.server.http.exchange import (
     JOIN_BELOW_BYTES,
     HttpExchange,
-    internal_error,
     size_of,
 )
+from modelport.server.http.failures import encode_error, internal_error
 from modelport.server.http.known_heads import Bound, keep
 from modelport.server.http.listener import HttpServer
 from modelport.server.pressure import LARGE_ANSWER_BYTES, TURN_NS
@@ -362,7 +362,7 @@ class Connection(asyncio.Protocol):
             self._body = None
             self._let_go()
             errors = body.bound.route.errors if body.bound.route else self.server.errors
-            self._refuse(errors(exc), body.bound)
+            self._refuse(encode_error(errors, exc), body.bound)
             return b""
         except Exception:
             log.exception("the body of a request could not be taken")
@@ -407,7 +407,7 @@ class Connection(asyncio.Protocol):
         try:
             exchange.receiver.complete()
         except ModelportError as exc:
-            self._answer_error(exchange, cast(Route, body.bound.route).errors(exc))
+            self._answer_error(exchange, encode_error(cast(Route, body.bound.route).errors, exc))
         except Exception:
             log.exception("the body of a request could not be used")
             self._answer_error(exchange, internal_error(cast(Route, body.bound.route).errors))
@@ -444,7 +444,7 @@ class Connection(asyncio.Protocol):
             if not exchange.is_over:
                 text = "too many answers wait to be read by their clients; try again later"
                 errors = cast(Route, bound.route).errors
-                self._answer_error(exchange, errors(Overloaded(text)))
+                self._answer_error(exchange, encode_error(errors, Overloaded(text)))
 
         if pressure.reserve(expected_bytes):
             go_on()
@@ -460,7 +460,7 @@ class Connection(asyncio.Protocol):
         try:
             handler(exchange)
         except ModelportError as exc:
-            self._answer_error(exchange, cast(Route, bound.route).errors(exc))
+            self._answer_error(exchange, encode_error(cast(Route, bound.route).errors, exc))
         except Exception:
             route = cast(Route, bound.route)
             log.exception("the handler of %s %s failed", route.method, route.pattern)

@@ -5,8 +5,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from modelport.errors import ModelportError
-from modelport.protocols.base import BodyReceiver, Buffer, ErrorEncoder, Headers, Reply
+from modelport.protocols.base import BodyReceiver, Buffer, Headers
 from modelport.server.http.known_heads import Bound
 from modelport.server.http.listener import AccessRecord, HttpServer
 from modelport.wire.http import LAST_CHUNK, RequestHead, encode_chunk, encode_response_head
@@ -14,7 +13,7 @@ from modelport.wire.http import LAST_CHUNK, RequestHead, encode_chunk, encode_re
 if TYPE_CHECKING:
     from modelport.server.http.connection import Connection
 
-__all__ = ["JOIN_BELOW_BYTES", "Asked", "HttpExchange", "internal_error", "size_of"]
+__all__ = ["JOIN_BELOW_BYTES", "Asked", "HttpExchange", "size_of"]
 
 log = logging.getLogger("modelport.http")
 
@@ -287,12 +286,6 @@ class HttpExchange(Asked):
             self.is_over = self.is_started = True
             loop = asyncio.get_running_loop()
             loop.call_soon(self._connection.hand_over, self, headers, guest)
-
-
-def internal_error(errors: ErrorEncoder) -> Reply:
-    """Tell a client that something went wrong that should not; what it was, the log tells."""
-    reply = errors(ModelportError("internal error; the log of the server tells more"))
-    return Reply(500, reply.headers, reply.body)
 
 
 def size_of(buffer: Buffer) -> int:

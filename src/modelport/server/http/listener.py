@@ -13,6 +13,7 @@ from modelport.errors import ModelportError, NotFound, Unauthenticated
 from modelport.protocols.base import Reply, Route, Rpc
 from modelport.server.cors import Cors
 from modelport.server.http.answer_heads import AnswerHeads
+from modelport.server.http.failures import encode_error
 from modelport.server.http.known_heads import Bound
 from modelport.server.pressure import Pressure
 from modelport.server.routing import Match, Router
@@ -190,7 +191,7 @@ class HttpServer:
             if head.content_length > most:
                 raise body_too_large(head.content_length, most)
         except ModelportError as exc:
-            refusal = route.errors(exc)
+            refusal = encode_error(route.errors, exc)
             if isinstance(exc, Unauthenticated):
                 headers = (*refusal.headers, ("WWW-Authenticate", "Bearer"))
                 refusal = Reply(refusal.status, headers, refusal.body)
