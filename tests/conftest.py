@@ -5,10 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.served import Served, serving
 
 ROOT = Path(__file__).parents[1]
+
+# How long an example may take says nothing on a machine that is busy.
+settings.register_profile("modelport", deadline=None)
+settings.load_profile("modelport")
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ def test_rows_are_those_of_the_protocol(rows: list[Row], routes: list[Route]) ->
     for mine, its in zip(sorted(later, key=key), sorted(routes, key=key), strict=True):
         assert (mine.method, mine.pattern, mine.access) == (its.method, its.pattern, its.access)
         assert (mine.body, mine.max_body_bytes) == (its.body, its.max_body_bytes)
+        assert mine.tags == its.tags
 
 
 def key(route: Route) -> tuple[str, str]:

@@ -398,10 +398,10 @@ def serve(settings: Settings) -> int:
         log.error("%s", exc)
         return 1
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(_serve(server))
+        return runner.run(_serve(server, logs))
 
 
-async def _serve(server: Server) -> int:
+async def _serve(server: Server, logs: Logs) -> int:
     stop = asyncio.Event()
     with _stopping(stop.set):
         try:
@@ -418,7 +418,7 @@ async def _serve(server: Server) -> int:
             gc.enable()
             trimming = asyncio.ensure_future(process.trim_when_idle(server.http, server.grpc))
             if not server.settings.quiet:
-                server.logs.flush()  # so that the greeting does not stand among its lines
+                logs.flush()  # so that the greeting does not stand among its lines
                 print(greeting(server.engine, server.addresses, server.settings), flush=True)
             log.info("ready: Modelport %s", __version__)
             await stopping

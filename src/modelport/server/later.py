@@ -13,17 +13,18 @@ from modelport.protocols.base import Access, Exchange, Reply, Route
 
 __all__ = ["BENTOML_ROWS", "OPS_ROWS", "V1_ROWS", "Row", "routes_later"]
 
-Row = tuple[str, str, Access]
+Row = tuple[str, str, Access, *tuple[str, ...]]
+"""Method, pattern, access, and the tags of a route."""
 
 BENTOML_ROWS: Sequence[Row] = (
-    ("GET", "/livez", Access.PUBLIC),
-    ("GET", "/healthz", Access.PUBLIC),
-    ("GET", "/readyz", Access.PUBLIC),
-    ("GET", "/schema.json", Access.METADATA),
-    ("GET", "/docs.json", Access.METADATA),
-    ("GET", "/docs", Access.METADATA),
-    ("GET", "/", Access.METADATA),
-    ("POST", "/{model}", Access.INFERENCE),
+    ("GET", "/livez", Access.PUBLIC, "head"),
+    ("GET", "/healthz", Access.PUBLIC, "head"),
+    ("GET", "/readyz", Access.PUBLIC, "head"),
+    ("GET", "/schema.json", Access.METADATA, "head"),
+    ("GET", "/docs.json", Access.METADATA, "head"),
+    ("GET", "/docs", Access.METADATA, "head"),
+    ("GET", "/", Access.METADATA, "head"),
+    ("POST", "/{model}", Access.INFERENCE, "fallback"),
 )
 """Of a server without services: its models, for BentoML's clients."""
 
@@ -52,7 +53,7 @@ def routes_later(rows: Sequence[Row], load: Callable[[], Sequence[Route]]) -> li
     """Give routes for these rows.
 
     Args:
-        rows: Method, pattern and access of each.
+        rows: What is known of each from the start.
         load: Imports the protocol and gives its routes, which are these; called once.
     """
     protocol = _Protocol(load)
@@ -63,8 +64,9 @@ def routes_later(rows: Sequence[Row], load: Callable[[], Sequence[Route]]) -> li
             access=access,
             handler=partial(protocol.handle, method, pattern),
             errors=partial(protocol.refuse, method, pattern),
+            tags=frozenset(tags),
         )
-        for method, pattern, access in rows
+        for method, pattern, access, *tags in rows
     ]
 
 

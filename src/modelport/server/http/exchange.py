@@ -92,7 +92,8 @@ class Asked:
         if not _is_id(request_id):
             request_id = self.server.new_request_id()
         self.record(status, sum(map(size_of, body)), request_id)
-        if status >= 500:
+        # What is not offered is nothing that an operator could mend.
+        if status >= 500 and status != 501:
             log.error(
                 "%s %s answered %d",
                 self._bound.head.method,
