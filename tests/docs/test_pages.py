@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from modelport.server.settings import SETTINGS, Group
 from tests.docs.blocks import Block, blocks_of
 from tests.served import FREE_PORTS, Served, clean_environment, serving
 
@@ -73,6 +74,18 @@ def test_links_lead_somewhere() -> None:
             if not there.exists() or (anchor and anchor not in anchors_of(there)):
                 broken.append(f"{page.relative_to(ROOT)}: {target}")
     assert broken == []
+
+
+def test_every_how_to_is_listed() -> None:
+    listed = set(re.findall(r"docs/how-to/([\w-]+\.md)", (ROOT / "README.md").read_text("utf-8")))
+    assert listed == {page.name for page in (ROOT / "docs" / "how-to").glob("*.md")}
+
+
+def test_every_limit_is_told() -> None:
+    told = (ROOT / "docs" / "how-to" / "limits.md").read_text("utf-8")
+    limits = [option for option in SETTINGS if option.group is Group.LIMITS]
+    assert limits
+    assert [option.name for option in limits if f"`{option.flags[0]}`" not in told] == []
 
 
 def anchors_of(page: Path) -> set[str]:
