@@ -202,6 +202,11 @@ def test_what_is_no_text_is_told(name: Any, told: str) -> None:
         pb_utils.Tensor(name, X)
 
 
+def test_inputs_of_a_request_are_tensors() -> None:
+    with pytest.raises(TritonModelException, match="has to be a Tensor, not NoneType"):
+        pb_utils.InferenceRequest("other", ["y"], [None])  # type: ignore[list-item]  # that is the point
+
+
 def test_levels_and_kinds_have_the_numbers_of_triton() -> None:
     assert [int(level) for level in pb_utils.Logger.LogLevel] == [0, 1, 2, 3]
     assert pb_utils.Logger.WARNING is pb_utils.Logger.LogLevel.WARNING

@@ -906,6 +906,21 @@ class TestIterativeSequences:
         assert len(asked.responses) == len(asked.sent) == asked.reschedules == 3
         assert not asked.is_ended
 
+    def test_a_response_of_a_request_that_comes_again_fails_it(self, serve: Serve) -> None:
+        """It would come again for ever."""
+        model = serve(
+            """
+            def execute(self, requests):
+                requests[0].set_release_flags(pb_utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE)
+                return [y(x_of(requests[0]))]
+            """,
+            ITERATIVE,
+        )
+        asked = work()
+        (outcome,) = run(model.instance, [asked])
+        assert "Expected a None object in the execute function return list" in str(outcome)
+        assert asked.reschedules == 0
+
     def test_flags_that_there_are_not_are_refused(self, serve: Serve) -> None:
         model = serve("def execute(self, requests): requests[0].set_release_flags(3)", ITERATIVE)
         (outcome,) = run(model.instance, [work()])

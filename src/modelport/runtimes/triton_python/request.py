@@ -72,7 +72,13 @@ class InferenceRequest:
         self._requested_output_names = [
             text_of(name, "the name of an output") for name in requested_output_names
         ]
-        self._inputs: Sequence[Tensor] = inputs
+        self._inputs: Sequence[Tensor] = list(inputs)
+        for tensor in self._inputs:
+            if not isinstance(tensor, Tensor):
+                raise TritonModelException(
+                    "Input tensor for request to model "
+                    f"'{self._model_name}' has to be a Tensor, not {type(tensor).__name__}."
+                )
         self._request_id = text_of(request_id, "the id of a request")
         self._correlation_id = correlation_id
         self._model_version = model_version
@@ -309,6 +315,11 @@ class ServedRequest(InferenceRequest):
                 "iterative_sequence: true } in the configuration of the model"
             )
         self._comes_again = flags == REQUEST_RELEASE_RESCHEDULE
+
+    @property
+    def comes_again(self) -> bool:
+        """Whether the model has asked to see it once more."""
+        return self._comes_again
 
     def release(self) -> bool:
         """Let go of the request after ``execute``; say whether it comes once more."""

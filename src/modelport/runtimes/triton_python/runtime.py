@@ -169,7 +169,7 @@ class TritonPythonRuntime:
             )
         if interface.is_iterative:
             return [
-                None if request.release() else self._outcome(request, response)
+                self._iterated(request, response)
                 for request, response in zip(requests, returned, strict=True)
             ]
         if len(returned) == 1 and requests[0]._sender is None:
@@ -180,6 +180,17 @@ class TritonPythonRuntime:
             self._outcome(request, response)
             for request, response in zip(requests, returned, strict=True)
         ]
+
+    def _iterated(self, request: ServedRequest, response: Any) -> Outcome:
+        """The same of a model that may ask to see the request once more, instead of answering."""
+        if response is not None and request.comes_again:
+            # It would be asked for ever, by a model that takes the request for answered.
+            failure = self._interface.failure(
+                "Expected a None object in the execute function return list for reschduled "
+                f"request, found type '{type(response)}'."
+            )
+            return _failed([request], failure)[0]
+        return None if request.release() else self._outcome(request, response)
 
     def _outcome(self, request: ServedRequest, response: Any) -> Outcome:
         sender = request._sender
