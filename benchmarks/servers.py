@@ -123,7 +123,7 @@ def child(
             process = subprocess.Popen(
                 _pinned(command, core),
                 cwd=_ROOT,
-                env={**_inherited_environment(), **(environment or {})},
+                env={**inherited_environment(), **(environment or {})},
                 # Unbuffered, so that waiting for a line and reading it see the same bytes.
                 bufsize=0,
                 stdin=subprocess.DEVNULL,
@@ -211,7 +211,8 @@ def _server(
         yield Server(started.process, name, started.log, port, started_at)
 
 
-def _inherited_environment() -> dict[str, str]:
+def inherited_environment() -> dict[str, str]:
+    """This process's environment, with which modules are compiled once."""
     # Installed packages have compiled modules; a source tree gets them on its first start
     # unless this is set, and START would time the compiler.
     return {name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}

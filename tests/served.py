@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -57,11 +58,16 @@ def serving(
     environment: Mapping[str, str] | None = None,
     directory: Path | None = None,
 ) -> Iterator[Served]:
-    """Start a server on free ports, and stop it in the end, which must go well."""
+    """Start a server on free ports, and stop it in the end, which must go well.
+
+    It keeps its data in a folder of its own, and not where this machine's user does.
+    """
+    data = tempfile.TemporaryDirectory(prefix="modelport-test-", ignore_cleanup_errors=True)
+    own = {"MODELPORT_DATA_DIR": data.name}
     process = subprocess.Popen(
         [*command, *arguments],
         cwd=directory,
-        env=clean_environment() | FREE_PORTS | dict(environment or {}),
+        env=clean_environment() | FREE_PORTS | own | dict(environment or {}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -83,6 +89,7 @@ def serving(
         process.kill()
         process.wait()
         reader.join()
+        data.cleanup()
         assert process.stdout is not None
         process.stdout.close()
 

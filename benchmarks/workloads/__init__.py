@@ -42,6 +42,7 @@ WORKLOAD_BY_NAME: dict[str, Workload] = {
     "B3": services.streams,
     "B4": services.unread,
     "C1": clients.small_calls,
+    "C2": clients.import_time,
     "P1": workers.beside_one_another,
     "P2": workers.large_tensors,
     "P3": workers.tiny_requests,

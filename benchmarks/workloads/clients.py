@@ -1,12 +1,15 @@
-"""C1: a small JSON call by our client, by bentoml's, and as bare bytes, against one server."""
+"""C1: a small JSON call by our client, by bentoml's and as bare bytes; C2: what importing costs."""
 
+import statistics
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 
 from benchmarks import servers
 from benchmarks.clients import launch
 from benchmarks.plan import Plan
-from benchmarks.report import Row, at_least, at_most, compared
+from benchmarks.report import Row, at_least, at_most, compared, value
 from benchmarks.servers import BenchmarkError, Server
 from benchmarks.workloads import services
 
@@ -46,6 +49,24 @@ def small_calls(plan: Plan) -> Iterator[Row]:
         [1e6 / each for each in ours],
         at_least(5),
     )
+
+
+def import_time(plan: Plan) -> Iterator[Row]:
+    """Take the processor time of importing our client, beyond what it is made of."""
+    program = (
+        "import numpy, asyncio, ssl, time; at = time.process_time()\n"
+        "import modelport.client.bentoml; print(time.process_time() - at)"
+    )
+    environment = servers.inherited_environment()
+    found_ms = []
+    for _ in range(plan.rounds + 1):
+        command = [sys.executable, "-c", program]
+        found = subprocess.run(command, env=environment, capture_output=True, check=True)
+        found_ms.append(float(found.stdout) * 1e3)
+    # The first one leaves compiled modules.
+    plan.tell_figures("C2, import", found_ms[1:], "ms")
+    median_ms = statistics.median(found_ms[1:])
+    yield value("C2", "import modelport.client.bentoml", "ms", median_ms, at_most(40))
 
 
 def _measured(server: Server, caller: str, seconds: int) -> dict[str, float]:

@@ -91,7 +91,7 @@ def _served(kind: str, target: str, directory: Path) -> Iterator[str]:
         with serving_bentoml(target, directory) as url:
             yield url
     else:
-        options = ("--url-allow", "127.0.0.1", "--data-dir", str(directory))
+        options = ("--url-allow", "127.0.0.1")
         with serving(f"{HERE / 'services.py'}:{target}", *options) as served:
             yield served.url
 

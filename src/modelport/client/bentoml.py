@@ -12,9 +12,7 @@ import enum
 import inspect
 import json
 import keyword
-import shutil
 import ssl
-import tempfile
 import time
 import weakref
 from collections.abc import (
@@ -165,7 +163,7 @@ class _Client:
 
     def _result(self, endpoint: EndpointSchema, response: Response) -> Any:
         try:
-            return result_of(endpoint.output, response.headers, response.body, self._files())
+            return result_of(endpoint.output, response.headers, response.body, self._files)
         except (ValueError, InvalidRequest, TooLarge) as exc:
             raise BentoMLException(
                 f"the answer of {endpoint.name} is not what the schema says: {exc}"
@@ -173,6 +171,9 @@ class _Client:
 
     def _files(self) -> Path:
         if self._folder is None:
+            import shutil  # both cost a fifth of this module's import
+            import tempfile
+
             self._folder = Path(tempfile.mkdtemp(prefix="modelport-client-"))
             self._remove_folder = weakref.finalize(
                 self, shutil.rmtree, self._folder, ignore_errors=True

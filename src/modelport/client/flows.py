@@ -4,10 +4,9 @@ The generator yields :class:`Ask` and :class:`Pause`, and gets a :class:`Respons
 It knows no socket and does not wait; a blocking and an asynchronous client run the same one.
 """
 
-import random
+import os
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Protocol, TypeVar
 from urllib.parse import urljoin, urlsplit
@@ -117,6 +116,10 @@ class Pause:
 Flow = Generator[Ask | Pause, Response | None, T]
 
 
+def _random() -> float:
+    return int.from_bytes(os.urandom(4)) / 2**32
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retries:
     """When to send a request again, and how long to wait before.
@@ -136,7 +139,7 @@ class Retries:
     first_wait_s: float = 0.25
     most_wait_s: float = 8.0
     most_named_wait_s: float = 60.0
-    jitter: Callable[[], float] = random.random
+    jitter: Callable[[], float] = _random
 
     def wait_s(self, attempt: int, headers: Mapping[str, str] = NOTHING) -> float | None:
         """How long to wait before repetition ``attempt``, counted from 0; ``None`` to give up.
@@ -157,6 +160,10 @@ def _named_wait_s(headers: Mapping[str, str]) -> float | None:
     said = headers.get("retry-after", "")
     if said.isascii() and said.isdigit():
         return float(said)
+    if not said:
+        return None
+    from email.utils import parsedate_to_datetime  # few answers need it, and it costs 3 ms
+
     try:
         until, now = (parsedate_to_datetime(text) for text in (said, headers.get("date", "")))
         return max(0.0, (until - now).total_seconds())

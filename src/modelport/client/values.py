@@ -8,14 +8,13 @@ import contextlib
 import dataclasses
 import datetime
 import decimal
-import email.message
 import enum
 import io
 import json
 import mimetypes
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
@@ -24,7 +23,6 @@ import numpy as np
 
 from modelport.exceptions import BentoMLException
 from modelport.wire.bentoml import EndpointSchema, JsonItems, Parameter, TextItems
-from modelport.wire.multipart import read_parts
 
 __all__ = ["File", "bind", "file_of", "items_of", "plain", "result_of"]
 
@@ -213,7 +211,7 @@ def _content_type(name: str, wanted: str) -> str:
 
 
 def result_of(
-    schema: Mapping[str, Any], headers: Mapping[str, str], body: bytes, folder: Path
+    schema: Mapping[str, Any], headers: Mapping[str, str], body: bytes, folder: Callable[[], Path]
 ) -> Any:
     """Turn an answer into what the endpoint returns.
 
@@ -221,7 +219,7 @@ def result_of(
         schema: Of the output.
         headers: Of the answer.
         body: Of the answer.
-        folder: Where files go.
+        folder: Makes the place for files; not called without one.
 
     Raises:
         ValueError: If it is not what the schema says.
@@ -317,18 +315,20 @@ def _image(body: bytes) -> Any:
     return Image.open(io.BytesIO(body))
 
 
-def _file(headers: Mapping[str, str], body: bytes, folder: Path) -> Path:
+def _file(headers: Mapping[str, str], body: bytes, folder: Callable[[], Path]) -> Path:
     name = _filename(headers.get("content-disposition", ""))
     if name in ("", ".", ".."):
         content_type = headers.get("content-type", "").partition(";")[0].strip()
         name = "result" + (mimetypes.guess_extension(content_type) or "")
-    path = folder / f"{uuid.uuid4().hex}-{name}"
+    path = folder() / f"{uuid.uuid4().hex}-{name}"
     path.write_bytes(body)
     return path
 
 
 def _filename(disposition: str) -> str:
     """The last component of the name in ``Content-Disposition`` (RFC 6266); "" for none."""
+    import email.message  # costs more than the rest of this module, and few calls need it
+
     found = email.message.Message()
     found["Content-Disposition"] = disposition
     name = (found.get_filename("") or "").replace("\\", "/").replace("\0", "")
@@ -336,12 +336,14 @@ def _filename(disposition: str) -> str:
 
 
 def _parts(
-    schema: Mapping[str, Any], content_type: str, body: bytes, folder: Path
+    schema: Mapping[str, Any], content_type: str, body: bytes, folder: Callable[[], Path]
 ) -> dict[str, Any] | list[Any]:
     """Results of which some are files: by their names, or in their order where these are numbers.
 
     BentoML has no such answers; Modelport gives them for tuples, lists and mappings with files.
     """
+    from modelport.wire.multipart import read_parts  # brings a parser that few calls need
+
     found: dict[str, Any] = {}
     for begun, data in read_parts(content_type, body):
         said = {"content-type": begun.content_type}

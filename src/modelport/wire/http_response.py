@@ -90,7 +90,7 @@ class ResponseReader:
         self.is_complete = False
         self._wants_body = method != "HEAD"
         self._known = known if self._wants_body and known is not None else {}
-        self._pending = bytearray()
+        self._pending: bytearray | None = None
         self._missing = 0
         self._chunks: ChunkedReader | None = None
 
@@ -115,7 +115,7 @@ class ResponseReader:
                     raise BadResponse("the headers of the answer are too long")
                 self._pending = bytearray(data)
                 return b""
-            self._pending.clear()
+            self._pending = None
             data = rest
         return self._take_body(data) if data or self.is_complete else b""
 

@@ -30,7 +30,6 @@ from modelport.exceptions import (
 )
 from modelport.wire import json
 from modelport.wire.bentoml import EndpointSchema, decode_schema
-from modelport.wire.multipart import encode_part
 
 __all__ = ["Dialect", "encode_form", "encode_json", "failure", "unreachable"]
 
@@ -63,6 +62,8 @@ class Dialect:
         if token:
             self._headers.append(("Authorization", f"Bearer {token}"))
         self._retries = retries
+        self._json_ways: dict[str, tuple[str, list[tuple[str, str]]]] = {}
+        """Of the routes that were called with JSON: not one more than the schema has."""
 
     def locate(self, route: str) -> str:
         """The URL of a route, which may name what stands before it already."""
@@ -84,12 +85,16 @@ class Dialect:
         timeout_s: float | None = None,
     ) -> Request:
         """Make a request with what goes along with all of them; the token to this server alone."""
-        url = self.locate(route)
-        common = self._headers if url.startswith(self._origin) else self._anonymous
-        if headers is not _JSON_HEADERS:
+        known = self._json_ways.get(route) if headers is _JSON_HEADERS else None
+        if known is None:
+            url = self.locate(route)
+            is_ours = f"{url}/".startswith(self._origin)
             own = {name.lower() for name, _ in headers}
-            common = [pair for pair in common if pair[0].lower() not in own]
-        return Request(method, url, [*common, *headers], body, length, timeout_s=timeout_s)
+            common = self._headers if is_ours else self._anonymous
+            known = url, [*(pair for pair in common if pair[0].lower() not in own), *headers]
+            if headers is _JSON_HEADERS:
+                self._json_ways[route] = known
+        return Request(method, *known, body, length, timeout_s)
 
     def is_ready(self, timeout_s: float | None) -> Flow[bool]:
         """Ask whether the server can answer; a server that is not there is not ready."""
@@ -213,6 +218,8 @@ def encode_json(value: Any) -> bytes:
 
 def encode_form(fields: Sequence[tuple[str, bytes | File]]) -> Encoded:
     """Write a multipart body: values as they are, files with their names and types."""
+    from modelport.wire.multipart import encode_part  # brings a parser that few calls need
+
     boundary = os.urandom(16).hex()
     pieces: list[Callable[[], Iterator[bytes]]] = []
     length = 0

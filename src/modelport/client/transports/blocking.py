@@ -29,7 +29,8 @@ from modelport.wire.http_response import BadResponse, ResponseReader
 __all__ = ["BlockingStream", "Client"]
 
 READ_BYTES = 65_536
-MOST_READ_BYTES = 1 << 22
+MOST_READ_BYTES = 131_072
+"""At a time: what the system has to map anew for each read costs more than another read."""
 
 
 class Client:
