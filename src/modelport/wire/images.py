@@ -12,6 +12,7 @@ as OVMS leaves it.
 Source: OpenVINO Model Server, "Predict on Binary Inputs".
 """
 
+import importlib
 import io
 from typing import Any
 
@@ -23,10 +24,13 @@ from modelport.tensors import Array
 
 __all__ = ["MODE_BY_CHANNELS", "ImageForm", "decode_image", "is_image"]
 
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
-
-MAGICS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF")
-"""How files of these formats begin."""
+FORMAT_BY_MAGIC = {
+    b"\xff\xd8\xff": "Jpeg",
+    b"\x89PNG\r\n\x1a\n": "Png",
+    b"BM": "Bmp",
+    b"RIFF": "WebP",
+}
+"""The formats that are read, by how their files begin."""
 
 MOST_SCANS = 100
 """Progressive JPEGs have about ten. Each costs a pass over the whole image, and can be a few bytes
@@ -53,7 +57,7 @@ class ImageForm(Struct, frozen=True):
 
 def is_image(data: bytes) -> bool:
     """Whether bytes begin as an image does."""
-    return data.startswith(MAGICS)
+    return data.startswith(tuple(FORMAT_BY_MAGIC))
 
 
 def decode_image(data: bytes, form: ImageForm, most_pixels: int) -> Array:
@@ -74,27 +78,38 @@ def decode_image(data: bytes, form: ImageForm, most_pixels: int) -> Array:
     library = _library()
     # The text of the library may quote what was sent; what is wrong is said in our words.
     try:
-        with library.open(io.BytesIO(data), formats=FORMATS) as image:
+        with _opened(data) as image:
             if image.width * image.height > most_pixels:
                 raise InvalidInference(
                     f"Image parsing failed; the image has {image.width} x {image.height} pixels, "
                     f"and at most {most_pixels} are accepted. Send a smaller one, or raise "
                     "--max-image-pixels."
                 )
-            if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MOST_SCANS:
+            if image.format == "JPEG" and data.count(b"\xff\xda") > MOST_SCANS:
                 raise InvalidInference(
                     f"Image parsing failed; the JPEG has more than {MOST_SCANS} scans"
                 )
             return _pixels(image, form, library)
-    except library.UnidentifiedImageError:
-        raise InvalidInference(
-            "Image parsing failed; the bytes are no image that can be read. Accepted are "
-            f"{', '.join(FORMATS)}; got {_shown(data)}."
-        ) from None
     except (OSError, ValueError, SyntaxError, EOFError, library.DecompressionBombError):
         raise InvalidInference(
             f"Image parsing failed; the image of {len(data)} bytes is damaged or not complete"
         ) from None
+
+
+def _opened(data: bytes) -> Any:
+    """Read the head of an image.
+
+    By the reader of its format itself: the library's common way also warns, on the server's
+    standard error, of images that are large or odd. The large ones are refused by our own limit.
+    """
+    for magic, name in FORMAT_BY_MAGIC.items():
+        if data.startswith(magic):
+            plugin = importlib.import_module(f"PIL.{name}ImagePlugin")
+            return getattr(plugin, f"{name}ImageFile")(io.BytesIO(data), "")
+    raise InvalidInference(
+        "Image parsing failed; the bytes are no image that can be read. Accepted are "
+        f"{', '.join(map(str.upper, FORMAT_BY_MAGIC.values()))}; got {_shown(data)}."
+    )
 
 
 def _pixels(image: Any, form: ImageForm, library: Any) -> Array:
