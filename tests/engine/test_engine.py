@@ -183,6 +183,27 @@ def test_why_nobody_answers(
     bench.run(main())
 
 
+def test_a_model_that_is_still_to_come_is_not_unknown_for_good(bench: Bench) -> None:
+    """Clients try again what is unavailable, and give up what is not found."""
+
+    class Starting(FakeRepository):
+        async def open(self) -> None:
+            self.said = refusal(self.engine, "n")
+
+    async def main() -> None:
+        engine = Engine(clock=bench.clock)
+        repository = Starting(engine)
+        await engine.open(cast(Any, repository))
+        assert isinstance(repository.said, Unavailable)
+        assert str(repository.said) == (
+            "model 'n' is not served yet: the server is starting; ask again when it is ready"
+        )
+        assert isinstance(refusal(engine, "n"), NotFound)
+        await engine.close()
+
+    bench.run(main())
+
+
 def test_engine_without_a_repository_says_that_too(bench: Bench) -> None:
     async def main() -> None:
         engine = Engine(clock=bench.clock)

@@ -164,6 +164,12 @@ class Engine:
                     f"invalid model version specified '{version}' , version should be an "
                     "integral value > 0"
                 )
+        if self._repository is not None and not self.is_open:
+            # Not unknown for good: clients may try again.
+            return Unavailable(
+                f"model '{model}' is not served yet: the server is starting; ask again when it is "
+                "ready"
+            )
         rows = [] if self._repository is None else self._repository.rows(model)
         if not rows or all(row.version is None for row in rows):
             failed = "".join(f"; {row.reason}" for row in rows if row.reason)
