@@ -256,10 +256,18 @@ def test_what_lies_across_memory_goes_out_in_order() -> None:
 
 
 def test_the_status_of_a_model_is_that_of_tensorflow_serving_and_of_kserve() -> None:
-    rows = [("1", "UNAVAILABLE", "unloaded"), ("10", "READY", ""), ("2", "UNAVAILABLE", "torn")]
+    rows = [
+        ("1", "UNAVAILABLE", "unloaded"),
+        ("10", "READY", ""),
+        ("2", "UNAVAILABLE", "torn"),
+        ("11", "READY", "serves as it was, and could not be loaded anew: torn"),
+        ("3", "UNAVAILABLE", "unloaded, because model 'a', which it needs, was unloaded"),
+    ]
     good = {"error_code": "OK", "error_message": "OK"}
     versions = [
+        {"version": "11", "state": "AVAILABLE", "status": good},
         {"version": "10", "state": "AVAILABLE", "status": good},
+        {"version": "3", "state": "END", "status": good},
         {
             "version": "2",
             "state": "END",

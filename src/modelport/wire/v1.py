@@ -134,7 +134,7 @@ def version_status(rows: Sequence[tuple[str, str, str]]) -> Any:
             {
                 "version": version,
                 "state": _STATE.get(state, "UNKNOWN"),
-                "status": _status(reason),
+                "status": _status(state, reason),
             }
             for version, state, reason in ordered
         ]
@@ -333,8 +333,9 @@ def _listed_array(array: Array) -> Any:
 # --- models -------------------------------------------------------------------------------------
 
 
-def _status(reason: str) -> Mapping[str, str]:
-    if reason in ("", "unloaded"):
+def _status(state: str, reason: str) -> Mapping[str, str]:
+    # Who serves is fine, though it may have failed to load anew; so is who was told to go.
+    if state == "READY" or reason.partition(",")[0] in ("", "unloaded"):
         return {"error_code": "OK", "error_message": "OK"}
     return {"error_code": "UNKNOWN", "error_message": reason}
 
