@@ -232,6 +232,14 @@ def test_models_are_endpoints(served: Served) -> None:
     assert get(served, "/nothing")[0] == 404
 
 
+def test_large_arguments_of_models_are_read_beside_the_loop(served: Served) -> None:
+    padding = b" " * 100_000
+    assert json.loads(call(served, "/affine", b'{"x": [1, 2]' + padding + b"}")[2]) == [3.0, 5.0]
+    assert call(served, "/affine", b'{"x": [1, 2], "y": 1' + padding + b"}")[0] == 400
+    assert call(served, "/affine", padding + b"[]")[0] == 400
+    assert call(served, "/affine", padding + b"{")[0] == 400
+
+
 def test_streams_can_be_told_apart_and_say_that_they_failed(served: Served) -> None:
     ndjson = {"Accept": "application/x-ndjson"}
     lines = call(served, "/count", {"n": 3}, ndjson)[2].splitlines()

@@ -9,6 +9,7 @@ from modelport.errors import ModelportError, TimedOut
 from modelport.exceptions import BentoMLException
 from modelport.messages import Arguments, Request, Response, Ticket
 from modelport.protocols.base import Exchange, Headers
+from modelport.protocols.bentoml.beside_loop import MOST_ON_LOOP, beside_loop
 from modelport.protocols.bentoml.meter import Meter
 from modelport.protocols.bentoml.ports import EnginePort, Prepared, ServedEndpoint
 from modelport.protocols.bentoml.replies import encode_error, error_text, new_request_id
@@ -18,8 +19,6 @@ from modelport.wire.bentoml import BodyKind, ItemFormat
 
 __all__ = ["EndpointHandler", "FileSender"]
 
-MOST_ON_LOOP = 65_536
-"""Bytes of a body above which its values are read beside the loop."""
 FILE_PIECE_BYTES = 262_144
 
 
@@ -52,7 +51,12 @@ class EndpointHandler:
             if kind is BodyKind.JSON and not self._is_bare and not self._has_files:
                 body = exchange.body
                 if len(body) > MOST_ON_LOOP:
-                    _beside_loop(exchange, self, lambda: self._method.bind_json(body))
+                    beside_loop(
+                        exchange,
+                        lambda: self._method.bind_json(body),
+                        lambda bound: self._bound(exchange, bound, None),
+                        self._failed,
+                    )
                 else:
                     self._submit(exchange, self._method.bind_json(body), None)
                 return
@@ -343,26 +347,6 @@ class FileSender:
                 return
             if not self._exchange.write(piece):
                 return
-
-
-def _beside_loop(
-    exchange: Exchange, handler: EndpointHandler, bind: Callable[[], dict[str, Any]]
-) -> None:
-    """Read large arguments on a thread, and go on with them on the loop."""
-
-    def done(future: "asyncio.Future[dict[str, Any]]") -> None:
-        exchange.on_disconnect = None
-        try:
-            handler._bound(exchange, future.result(), None)
-        except ModelportError as exc:
-            handler._failed(exchange, exc)
-
-    def left() -> None:
-        future.cancel()
-
-    future = asyncio.get_running_loop().run_in_executor(None, bind)
-    exchange.on_disconnect = left
-    future.add_done_callback(lambda each: None if each.cancelled() else done(each))
 
 
 def _overridden(rows: Headers, by: Any) -> Headers:

@@ -8,7 +8,8 @@ import numpy as np
 from modelport.dtypes import BF16, BYTES, bf16_from_float32, float32_from_bf16
 from modelport.errors import InvalidArguments, InvalidRequest, ModelportError, NotFound
 from modelport.messages import Request, Response, Tensors, Ticket
-from modelport.protocols.base import Exchange
+from modelport.protocols.base import Buffer, Exchange
+from modelport.protocols.bentoml.beside_loop import MOST_ON_LOOP, beside_loop
 from modelport.protocols.bentoml.ports import DeploymentPort, EnginePort
 from modelport.protocols.bentoml.replies import JSON_HEADERS, encode_error
 from modelport.specs import ModelInput, ModelOutput
@@ -85,22 +86,37 @@ class ModelHandler:
 
     def __call__(self, exchange: Exchange) -> None:
         """Make tensors of the body, submit, and leave the rest to the sink."""
+        body = exchange.body
         try:
-            name = exchange.params["model"]
-            deployment = self._engine.resolve(name, None)
-            if not is_listed(deployment):
-                raise NotFound(f"model '{name}' is not called by this path")
-            values = json.decode(exchange.body) if len(exchange.body) else {}
-            if not isinstance(values, dict):
-                raise InvalidArguments("the body should be an object of tensors by their names")
-            request = Request(Tensors(_tensors(deployment, values)))
-            request.received_ns = exchange.received_ns
-            request.principal = exchange.principal
-            sink = _Sink(exchange)
-            ticket = deployment.submit(request, sink)
+            deployment = self._find(exchange)
+            if len(body) > MOST_ON_LOOP:
+                # Looked up again afterwards: the version may have been replaced meanwhile.
+                beside_loop(
+                    exchange,
+                    lambda: _tensors_of(deployment, body),
+                    lambda tensors: self._submit(exchange, self._find(exchange), tensors),
+                    _fail,
+                )
+            else:
+                self._submit(exchange, deployment, _tensors_of(deployment, body))
         except ModelportError as exc:
             _fail(exchange, exc)
-            return
+
+    def _find(self, exchange: Exchange) -> DeploymentPort:
+        name = exchange.params["model"]
+        deployment = self._engine.resolve(name, None)
+        if not is_listed(deployment):
+            raise NotFound(f"model '{name}' is not called by this path")
+        return deployment
+
+    def _submit(
+        self, exchange: Exchange, deployment: DeploymentPort, tensors: Sequence[Tensor]
+    ) -> None:
+        request = Request(Tensors(tensors))
+        request.received_ns = exchange.received_ns
+        request.principal = exchange.principal
+        sink = _Sink(exchange)
+        ticket = deployment.submit(request, sink)
         if not sink.is_over:
             sink.submitted(ticket)
 
@@ -138,7 +154,10 @@ class _Sink:
             _fail(self._exchange, error)
 
 
-def _tensors(deployment: DeploymentPort, values: dict[str, Any]) -> Sequence[Tensor]:
+def _tensors_of(deployment: DeploymentPort, body: Buffer) -> Sequence[Tensor]:
+    values = json.decode(body) if len(body) else {}
+    if not isinstance(values, dict):
+        raise InvalidArguments("the body should be an object of tensors by their names")
     config = deployment.config
     entry_by_name = {entry.name: entry for entry in config.input}
     tensors = []
