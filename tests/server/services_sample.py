@@ -143,7 +143,19 @@ def free(service: Annotated[Any, Depends(bentoml.get_current_service)]) -> str:
     return f"{service.greeting} {bentoml.server_context.service_name}"
 
 
-@bentoml.service(path_prefix="/more")
+CORS = {
+    "enabled": True,
+    "access_control_allow_origins": ["https://app.example"],
+    "access_control_allow_origin_regex": r"https://.*\.lab\.example",
+    "access_control_allow_methods": ["POST", "OPTIONS"],
+    "access_control_allow_headers": ["*"],
+    "access_control_allow_credentials": True,
+    "access_control_max_age": 77,
+    "access_control_expose_headers": ["X-Bentoml-Request-Id"],
+}
+
+
+@bentoml.service(path_prefix="/more", http={"cors": CORS})
 @bentoml.asgi_app(fast, path="/fast")
 class More:
     inner = bentoml.depends(Inner)

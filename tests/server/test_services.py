@@ -179,6 +179,38 @@ def test_a_service_of_another_server_answers_for_one_here(served: Served, tmp_pa
         assert get(near, "/readyz")[0] == 200
 
 
+@pytest.mark.parametrize("origin", ["https://app.example", "https://a.lab.example"])
+def test_a_service_lets_in_the_pages_that_it_lists(served: Served, origin: str) -> None:
+    asking = {
+        "Origin": origin,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "x-own",
+    }
+    status, headers, body = call(served, "/more/items", None, asking, "OPTIONS")
+    assert (status, body) == (200, b"OK")
+    assert headers["access-control-allow-origin"] == origin
+    assert headers["access-control-allow-methods"] == "POST, OPTIONS"
+    assert headers["access-control-allow-headers"] == "x-own"
+    assert headers["access-control-max-age"] == "77"
+    status, headers, _ = call(served, "/more/items", {}, {"Origin": origin})
+    assert status == 200
+    assert headers["access-control-allow-origin"] == origin
+    assert headers["access-control-allow-credentials"] == "true"
+    assert headers["access-control-expose-headers"] == "X-Bentoml-Request-Id"
+    assert headers["vary"] == "Origin"
+
+
+def test_other_pages_and_other_services_stay_closed(served: Served) -> None:
+    foreign = {"Origin": "https://bad.example", "Access-Control-Request-Method": "POST"}
+    status, headers, body = call(served, "/more/items", None, foreign, "OPTIONS")
+    assert (status, body) == (400, b"Disallowed CORS origin")
+    assert "access-control-allow-origin" not in headers
+    assert call(served, "/more/items", {}, {"Origin": "https://bad.example"})[0] == 403
+    known = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+    assert call(served, "/team/echo", None, known, "OPTIONS")[0] == 405
+    assert call(served, "/team/echo", {"text": "a"}, known)[0] == 403
+
+
 def test_synchronous_calls_do_not_wait_for_each_other_and_are_bounded(served: Served) -> None:
     with ThreadPoolExecutor(8) as pool:
         replies = list(

@@ -61,13 +61,13 @@ class AccessDoor:
         }
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
+    def from_settings(cls, settings: Settings, cors: Cors | None = None) -> Self:
         """Make the door that the operator asked for."""
         return cls(
             api_keys=settings.api_key,
             admin_keys=settings.admin_key,
             host_names=(settings.host, *settings.allowed_host),
-            cors=Cors(settings.cors_origin),
+            cors=cors or Cors(settings.cors_origin),
             restrictions=settings.http_restricted_api,
         )
 
@@ -149,10 +149,10 @@ class AccessDoor:
         if origin is None:
             # Embedded in or linked from another site, without a script: no Origin is sent.
             is_foreign = head.headers.get("sec-fetch-site") == "cross-site"
-            is_allowed = self._cors.allows_all
+            is_allowed = self._cors.of(head).allows_all
         else:
             is_foreign = origin.partition("://")[2].lower() != (host or "").lower()
-            is_allowed = self._cors.allows(origin)
+            is_allowed = self._cors.of(head).allows(origin)
         if is_foreign and not is_allowed:
             raise Forbidden(
                 "web pages of other origins may not call this server while it asks for no key; "

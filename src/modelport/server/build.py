@@ -112,6 +112,8 @@ class Server:
         self.services, self._spool = _services(settings)
         self._webhooks = _webhooks(settings)
         self.tasks = _tasks(settings, self.services, self._webhooks)
+        service_cors = self.services.cors() if self.services is not None else ()
+        self._cors = Cors(settings.cors_origin, service_cors)
         self.http = self._listener(self._routes())
         self.grpc = self._listener([])
         self.metrics = self._listener(routes_later(OPS_ROWS, self._ops_routes))
@@ -250,12 +252,12 @@ class Server:
         )
         return HttpServer(
             Router(routes),
-            AccessDoor.from_settings(settings),
+            AccessDoor.from_settings(settings, self._cors),
             v2_rest.encode_error,
             self.clock,
             options,
             self._access_log.record if self._access_log is not None else None,
-            Cors(settings.cors_origin),
+            self._cors,
         )
 
     async def open(self) -> None:
@@ -267,6 +269,9 @@ class Server:
         settings = self.settings
         context = server_context(settings)
         ports = [settings.http_port] if settings.http_port is not None else []
+        if self.services is not None and settings.http_port == Settings.http_port:
+            # The operator left the choice to us, so that of the author counts as well.
+            ports += [port for port in self.services.ports if port not in ports]
         for port in (*ports, *settings.extra_port):
             await self._listen("http", self.http, port, context)
         if settings.grpc_port is not None:

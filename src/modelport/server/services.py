@@ -23,6 +23,7 @@ from modelport.protocols.bentoml import ServedEndpoint
 from modelport.repository.loading import ConcurrencyLimit, ModelVersion
 from modelport.runtimes.service import ServiceRuntime
 from modelport.server.asgi import MountedApp, answer_by
+from modelport.server.cors import ServiceCors
 from modelport.server.fetching import Fetcher
 from modelport.server.uploads import Spool
 from modelport.services.context import BackgroundTasks, Context, RequestView, current_service
@@ -344,6 +345,23 @@ class Services:
         inner = self._by_id[id(dependency.on)]
         return LocalProxy(inner.service, inner.instance, inner.loop)
 
+    @property
+    def ports(self) -> list[int]:
+        """Where services say that they want to be found."""
+        wanted = [each.service.options.http.get("port") for each in self.served]
+        return [int(port) for port in dict.fromkeys(wanted) if port]
+
+    def cors(self) -> list[ServiceCors]:
+        """Give what services have declared of the pages that may call them."""
+        return [
+            ServiceCors(
+                options,
+                [*(at.route for at in each.endpoints), *each.mounted_paths, *_SHARED_PATHS],
+            )
+            for each in self.served
+            if (options := each.service.options.http.get("cors") or {}).get("enabled")
+        ]
+
     def routes(self) -> list[Route]:
         """Give the routes of the mounted applications."""
         return [route for each in self.served for app in each.apps for route in app.routes()]
@@ -352,6 +370,10 @@ class Services:
         """Close all, the last one first."""
         while self._opened:
             await asyncio.shield(call_on_thread(self._opened.pop().close))
+
+
+_SHARED_PATHS = ("/schema.json", "/docs.json", "/readyz", "/livez", "/healthz")
+"""What the clients of one service need of the paths that are everybody's."""
 
 
 def _instances(method: Endpoint, threads: int | None) -> int:

@@ -174,10 +174,11 @@ class HttpServer:
 
     def look_up(self, head: RequestHead) -> Bound:
         """Find the route of a request, and hear the door."""
-        answer_headers = self.cors.answer_headers(head)
+        cors = self.cors.of(head)
+        answer_headers = cors.answer_headers(head)
         answers = self.pressure.answers(head.path)
         most = self.options.limits.body_bytes
-        preflight = self.cors.preflight(head)
+        preflight = cors.preflight(head)
         if preflight is not None:
             return Bound(head, None, {}, "", most, preflight, answers, answer_headers)
         match = self.router.match(head.method, head.path)
