@@ -419,3 +419,14 @@ def test_metrics_have_the_names_that_dashboards_know(served: Served) -> None:
     assert any('http_response_code="400"' in line for line in totals)
     busy = next(line for line in lines if "in_progress" in line)
     assert busy.endswith(" 0")
+
+
+def test_metrics_tell_the_sizes_of_batches(served: Served) -> None:
+    call(served, "/double", {"x": [[1], [2], [3]]})
+    page = get(served, "/metrics")[2].decode()
+    name = "bentoml_service_adaptive_batch_size"
+    lines = [line for line in page.splitlines() if line.startswith(name) and '"double"' in line]
+    bounds = [line.partition('le="')[2].partition('"')[0] for line in lines if "_bucket" in line]
+    assert [float(bound) for bound in bounds] == [1, 2, 4, 8, 16, float("inf")]
+    count = next(line for line in lines if line.startswith(f"{name}_count"))
+    assert float(count.rpartition(" ")[2]) >= 1

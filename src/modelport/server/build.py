@@ -236,8 +236,14 @@ class Server:
             return families
         from modelport.protocols.bentoml import families_of, family_of_tasks
 
-        families = [*families, *families_of(self._meters)]
+        families = [*families, *families_of(self._meters, self._batches_of)]
         return families if self.tasks is None else [*families, family_of_tasks(self.tasks.counts())]
+
+    def _batches_of(self, model: str) -> Mapping[int, int]:
+        """Say how many batches of how many rows a model has had."""
+        deployments = self.engine.deployments(model)
+        statistics = deployments[0].statistics.batch_stats if deployments else {}
+        return {rows: batch.count for rows, batch in statistics.items()}
 
     def _listener(self, routes: list[Route]) -> HttpServer:
         settings = self.settings

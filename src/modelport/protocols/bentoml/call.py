@@ -39,7 +39,7 @@ class EndpointHandler:
         self._wants_context = endpoint.method.context_name is not None or endpoint.is_task
         self._is_bare = self._method.is_root and self._method.root_kind in ("text", "bytes", "file")
         self._has_files = bool(self._method.file_fields)
-        self.meter = Meter(endpoint.route, endpoint.service)
+        self.meter = Meter(endpoint.route, endpoint.service, endpoint.model, endpoint.max_rows)
         self._server = ("Server", f"BentoML Service/{endpoint.service}")
 
     def __call__(self, exchange: Exchange) -> None:

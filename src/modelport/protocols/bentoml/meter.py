@@ -6,7 +6,7 @@ Labels come from what was declared: the template of a route and never the path o
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from modelport.custom_metrics import Labels, MetricFamily, Observations
 from modelport.stores.base import TaskState
@@ -27,6 +27,8 @@ class Meter:
     Args:
         route: The template of its path.
         service: Name of its service.
+        model: That answers for it, which counts the batches.
+        max_rows: Most rows of a batch; 0 if requests are not put together.
 
     Attributes:
         in_progress: Calls that are under way.
@@ -34,7 +36,9 @@ class Meter:
         last_s: When the last answer was given, in seconds of the epoch; 0 for never.
     """
 
-    def __init__(self, route: str, service: str) -> None:
+    def __init__(self, route: str, service: str, model: str = "", max_rows: int = 0) -> None:
+        self.model = model
+        self.max_rows = max_rows
         self.route = route
         self.service = service
         self.in_progress = 0
@@ -67,8 +71,15 @@ class Meter:
         return tuple(sorted(rows))
 
 
-def families_of(meters: Sequence[Meter]) -> list[MetricFamily]:
-    """Give the families of all endpoints; none without any."""
+def families_of(
+    meters: Sequence[Meter], batches_of: Callable[[str], Mapping[int, int]]
+) -> list[MetricFamily]:
+    """Give the families of all endpoints; none without any.
+
+    Args:
+        meters: Of the endpoints.
+        batches_of: Says how many batches of how many rows a model has had.
+    """
     if not meters:
         return []
     total = MetricFamily(f"{NAMESPACE}_request_total", "counter", "Answered requests")
@@ -88,7 +99,34 @@ def families_of(meters: Sequence[Meter]) -> list[MetricFamily]:
         for status, counts in meter.durations.items():
             seen = Observations(BUCKETS_S, list(counts), meter.sums_s[status])
             spent.observations[meter.labels(status)] = seen
-    return [total, busy, spent, last]
+    families = [total, busy, spent, last]
+    batching = [meter for meter in meters if meter.max_rows]
+    if batching:
+        rows = MetricFamily(f"{NAMESPACE}_adaptive_batch_size", "histogram", "Rows of batches")
+        for meter in batching:
+            rows.observations[_batch_labels(meter)] = _sizes(meter, batches_of(meter.model))
+        families.append(rows)
+    return families
+
+
+def _batch_labels(meter: Meter) -> Labels:
+    return (
+        ("method_name", meter.model),
+        ("runner_name", meter.service),
+        ("service_name", meter.service),
+        ("service_version", "not available"),
+        ("worker_index", "1"),
+    )
+
+
+def _sizes(meter: Meter, batches: Mapping[int, int]) -> Observations:
+    """Sort batches by their rows into buckets of 1, 2, 4 ... and the most."""
+    doubling = (float(1 << power) for power in range(meter.max_rows.bit_length()))
+    bounds = tuple(sorted({*doubling, float(meter.max_rows)}))
+    counts = [0] * (len(bounds) + 1)
+    for rows, count in batches.items():
+        counts[bisect_left(bounds, rows)] += count
+    return Observations(bounds, counts, float(sum(rows * n for rows, n in batches.items())))
 
 
 def family_of_tasks(counts: Mapping[tuple[str, TaskState], int]) -> MetricFamily:
