@@ -609,7 +609,7 @@ def test_server_that_hangs_loses_its_tasks_when_its_lease_runs_out(
         _, again = ask(here, "POST", "/again/submit", {"number": 2, "seconds": 2})
         until(lambda: len(started(tmp_path)) == 2)
         with serve("--task-lease-secs", "1") as there:
-            here.process.send_signal(signal.SIGSTOP)
+            suspend(here, tmp_path / "data" / "tasks.sqlite")
             try:
                 assert over(there, once["task_id"], "once")["status"] == "failed"
                 until(lambda: started(tmp_path)["again 2"] == 2)
@@ -620,6 +620,21 @@ def test_server_that_hangs_loses_its_tasks_when_its_lease_runs_out(
             until(lambda: any("another server's by now" in line for line in here.lines))
             assert over(here, once["task_id"], "once")["status"] == "failed"
     assert started(tmp_path) == {"once 1": 1, "again 2": 2}
+
+
+def suspend(served: Served, database: Path) -> None:
+    """Stop a process, but not in the middle of a commit, which would hold up everybody else."""
+    for _ in range(100):
+        served.process.send_signal(signal.SIGSTOP)
+        with contextlib.closing(sqlite3.connect(database, timeout=0.2)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                served.process.send_signal(signal.SIGCONT)
+                time.sleep(0.01)
+            else:
+                return
+    raise AssertionError("it is always in the middle of a commit")
 
 
 def started(folder: Path) -> Counter[str]:
