@@ -158,13 +158,15 @@ class _Client:
 
     def _names(self) -> Iterator[tuple[str, EndpointSchema]]:
         for name, endpoint in self.endpoints.items():
-            is_taken = hasattr(type(self), name) or keyword.iskeyword(name) or name in _OWN
-            yield (f"api_{name}" if is_taken and name != "__call__" else name), endpoint
+            if name == "__call__":
+                continue  # the class has it
+            is_taken = name.startswith("_") or name in _OWN or keyword.iskeyword(name)
+            yield (f"api_{name}" if is_taken or hasattr(type(self), name) else name), endpoint
 
     def _result(self, endpoint: EndpointSchema, response: Response) -> Any:
         try:
             return result_of(endpoint.output, response.headers, response.body, self._files)
-        except (ValueError, InvalidRequest, TooLarge) as exc:
+        except (ValueError, TypeError, InvalidRequest, TooLarge) as exc:
             raise BentoMLException(
                 f"the answer of {endpoint.name} is not what the schema says: {exc}"
             ) from exc

@@ -233,6 +233,8 @@ class JsonItems:
                 value, until = _JSON.raw_decode(text, at)
             except ValueError:
                 break
+            except RecursionError:
+                raise InvalidRequest("an item of the stream is too deep to be read") from None
             if until == len(text) and not is_end and type(value) in (int, float):
                 break
             at = until

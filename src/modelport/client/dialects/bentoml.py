@@ -183,6 +183,10 @@ class Dialect:
 def failure(response: Response) -> BentoMLException:
     """The exception that an answer is; its text is what the server sent."""
     text = response.body.decode("utf-8", "replace")
+    if not text.strip():
+        text = f"the server answered with status {response.status} and no text"
+        if "location" in response.headers:
+            text += f"; it points to {response.headers['location'][:200]!r}"
     made = _EXCEPTION_BY_STATUS.get(response.status)
     if made is not None:
         return made(text)
