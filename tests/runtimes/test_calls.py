@@ -160,6 +160,38 @@ def answer(self, request):
 
 
 @where
+def test_who_asks_on_after_cancelling_gets_the_error_cancelled(bench: Bench, place: str) -> None:
+    """What has come is given before it; and after the end there is nothing to cancel."""
+    bench.write("stream", STREAMS, CONFIG + DECOUPLED)
+    bench.write(
+        "caller",
+        ASK
+        + """
+def answer(self, request):
+    cancelled = pb_utils.TritonError.CANCELLED
+    responses = self.asked(request, "stream").exec(decoupled=True)
+    next(responses)
+    responses.cancel()
+    responses.cancel()
+    *given, last = responses
+    ended = last.has_error() and last.error().code() == cancelled
+    well = not any(each.has_error() for each in given)
+    few = pb_utils.InferenceRequest("stream", ["y"], [pb_utils.Tensor("x", np.array([2], "f4"))])
+    whole = few.exec(decoupled=True)
+    count = len(list(whole))
+    whole.cancel()
+    return y([ended, well, count, len(list(whole))])
+""",
+        CONFIG + place,
+    )
+
+    async def test() -> None:
+        assert await bench.ask("caller", [100_000]) == [[1, 1, 2, 0]]
+
+    bench.run(test)
+
+
+@where
 def test_circle_of_calls_is_refused(bench: Bench, place: str) -> None:
     """Each would wait for the other for ever."""
     bench.write("double", CALLER.replace('"double"', '"caller"'), CONFIG + place)

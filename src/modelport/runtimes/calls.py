@@ -55,6 +55,8 @@ class Call:
 
     def _put(self, given: Response | ModelportError | None, final: bool) -> bool:
         with self._changed:
+            if self._is_over:
+                return False
             if given is not None:
                 self._given.append(given)
             self._is_over = final
@@ -106,7 +108,7 @@ class Call:
         return given
 
     def cancel(self) -> None:
-        """Nobody takes any more."""
+        """Ask for no more: what has come can still be taken, and then the error that says so."""
         if self.ticket is not None:
             self.ticket.cancel()
         self.fail(Cancelled("the model does not wait for this answer any more"))

@@ -58,9 +58,11 @@ class ResponseIterator:
         return self._one(first, second)
 
     def cancel(self) -> None:
-        """Say that nobody wants the other responses any more."""
+        """Say that nobody wants the other responses any more.
+
+        Whoever goes on asking gets those that have come, and then one that is the error CANCELLED.
+        """
         if not self._is_over:
-            self._is_over = True
             self._call.cancel()
 
     def _seen(self, given: Response | ModelportError | None) -> InferenceResponse | None:
