@@ -33,6 +33,8 @@ class Call:
 
     def __init__(self) -> None:
         self.ticket: Ticket | None = None
+        self.has_bare_end = False
+        """Whether the end came by itself, after the last response."""
         self._changed = threading.Condition()
         self._given: deque[Response | ModelportError] = deque()
         self._is_over = False
@@ -47,6 +49,7 @@ class Call:
 
     def end(self) -> None:
         """No more."""
+        self.has_bare_end = not self._is_over
         self._put(None, True)
 
     def fail(self, error: ModelportError) -> None:

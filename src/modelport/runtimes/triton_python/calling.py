@@ -20,7 +20,8 @@ __all__ = ["ResponseIterator", "host_of", "is_model_ready", "load_model", "unloa
 class ResponseIterator:
     """The responses of another model, as they come: ``for`` waits, ``async for`` lets others run.
 
-    Each is given once. Letting go of it before the end cancels the request.
+    Each is given once. Where the other model ends its stream with the final flag alone, there is
+    one more without tensors, as in Triton. Letting go of it before the end cancels the request.
     """
 
     def __init__(self, call: Call, model: str) -> None:
@@ -32,7 +33,9 @@ class ResponseIterator:
         return self
 
     def __next__(self) -> InferenceResponse:
-        response = None if self._is_over else self._seen(self._call.take())
+        if self._is_over:
+            raise StopIteration
+        response = self._seen(self._call.take()) or self._bare_end()
         if response is None:
             raise StopIteration
         return response
@@ -41,20 +44,26 @@ class ResponseIterator:
         return self
 
     async def __anext__(self) -> InferenceResponse:
-        response = None if self._is_over else self._seen(await self._call.take_async())
+        if self._is_over:
+            raise StopAsyncIteration
+        response = self._seen(await self._call.take_async()) or self._bare_end()
         if response is None:
             raise StopAsyncIteration
         return response
 
+    def _bare_end(self) -> InferenceResponse | None:
+        return InferenceResponse([]) if self._call.has_bare_end else None
+
     def only(self) -> InferenceResponse:
         """The one response of a model that gives one."""
-        first = next(self, None)
-        return self._one(first, None if first is None or self._is_over else next(self, None))
+        first = self._seen(self._call.take())
+        second = None if self._is_over else self._seen(self._call.take())
+        return self._one(first, second)
 
     async def only_async(self) -> InferenceResponse:
         """The same for a coroutine."""
-        first = await anext(self, None)
-        second = None if first is None or self._is_over else await anext(self, None)
+        first = self._seen(await self._call.take_async())
+        second = None if self._is_over else self._seen(await self._call.take_async())
         return self._one(first, second)
 
     def cancel(self) -> None:

@@ -199,11 +199,19 @@ def _abandoned() -> ModelFailed:
 
 
 def _check_parameters(parameters: Mapping[Any, Any]) -> None:
+    if not isinstance(parameters, Mapping):
+        raise TypeError(f"response parameters have to be a dict, got {type(parameters)}")
     for name, value in parameters.items():
-        if not isinstance(name, str) or not isinstance(value, bool | int | float | str):
+        if not isinstance(name, str):
             raise TritonModelException(
-                f"response parameter {name!r} is {type(value).__name__}; a name must be text, "
-                "and a value bool, int, float or str"
+                f"Expect parameters keys to have type str, found type {type(name)} "
+                f"(response parameter {name!r})"
+            )
+        if not isinstance(value, bool | int | float | str):
+            # Triton's sentence; it takes no floats.
+            raise TritonModelException(
+                f"Expect parameters values to have type bool/int/str, found type {type(value)} "
+                f"(response parameter {name!r})"
             )
 
 
