@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from modelport.server.cors import Cors
 from modelport.server.http import AccessRecord, HttpOptions
+from modelport.server.http.answer_heads import MOST_KEPT, AnswerHeads
 from modelport.server.http.connection import (
     HALF_CLOSE_GRACE_S,
     HIGH_WATER_BYTES,
@@ -910,3 +911,13 @@ def test_options_from_elsewhere_is_405(paged: Client) -> None:
         get("/echo", "Origin: null", "Access-Control-Request-Method: POST", method="OPTIONS")
     )
     assert paged.statuses == [405]
+
+
+def test_headers_that_differ_each_time_do_not_crowd_the_others_out() -> None:
+    heads = AnswerHeads()
+    for number in range(MOST_KEPT):
+        heads.encode(200, (("X-Number", str(number)),), 0, close=False)
+    common = (("Content-Type", "text/plain"),)
+    assert heads.encode(200, common, 5, close=False).endswith(b"Content-Length: 5\r\n\r\n")
+    assert common in heads.prefix_by_headers
+    assert len(heads.prefix_by_headers) <= MOST_KEPT

@@ -262,6 +262,10 @@ def test_models_are_endpoints(served: Served) -> None:
     assert "has no input 'y'" in json.loads(body)["error"]
     assert call(served, "/nothing", {})[0] == 404
     assert get(served, "/nothing")[0] == 404
+    for wrong in (["1", "2"], [True, False], [None, 1.0], [[1], [2, 3]], "1"):
+        status, _, body = call(served, "/affine", {"x": wrong})
+        assert status == 400
+        assert "input 'x' cannot be read as FP32" in json.loads(body)["error"]
 
 
 def test_large_arguments_of_models_are_read_beside_the_loop(served: Served) -> None:

@@ -1000,6 +1000,7 @@ def _flat(piece: Buffer) -> Buffer:
     return piece
 
 
+MOST_BLOCKS = 64
 _BLOCKS: dict[tuple[int, Headers], bytes] = {}
 """Heads of ordinary answers without their length."""
 
@@ -1009,8 +1010,9 @@ def _response_block(status: int, headers: Headers, more: Headers, size: int) -> 
         block = _BLOCKS.get((status, headers))
         if block is None:
             block = encode_response_fields(status, headers)
-            if len(_BLOCKS) < 64:
-                _BLOCKS[(status, headers)] = block
+            if len(_BLOCKS) >= MOST_BLOCKS:
+                _BLOCKS.clear()  # headers that differ each time must not crowd the others out
+            _BLOCKS[(status, headers)] = block
     else:
         block = encode_response_fields(status, (*headers, *more))
     if status in (204, 304):

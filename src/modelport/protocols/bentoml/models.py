@@ -177,6 +177,9 @@ def _tensor(entry: ModelInput, value: Any) -> Tensor:
             array = np.array(_encoded(value), dtype=object)
             if any(not isinstance(each, bytes) for each in array.flat):
                 raise ValueError("its elements should be text")
+        elif not _is_kind(np.array(value), "f" if datatype is BF16 else datatype.numpy.kind):
+            # NumPy would make numbers of text, and whole ones of others, without a word.
+            raise ValueError("its elements are of another kind")
         elif datatype is BF16:
             array = bf16_from_float32(np.array(value, dtype=np.float32))
         else:
@@ -184,6 +187,10 @@ def _tensor(entry: ModelInput, value: Any) -> Tensor:
     except (ValueError, TypeError, OverflowError) as exc:
         raise InvalidRequest(f"input '{entry.name}' cannot be read as {datatype}: {exc}") from None
     return Tensor(entry.name, datatype, array)
+
+
+def _is_kind(array: np.ndarray[Any, Any], kind: str) -> bool:
+    return not array.size or array.dtype.kind in _KINDS[kind]
 
 
 def _encoded(value: Any) -> Any:
@@ -209,3 +216,7 @@ def _decoded(value: Any) -> Any:
 def _fail(exchange: Exchange, error: ModelportError) -> None:
     reply = encode_error(error)
     exchange.respond(reply.status, reply.headers, reply.body)
+
+
+_KINDS = {"b": "b", "u": "ui", "i": "ui", "f": "uif"}
+"""Kinds of arrays that JSON may give, by NumPy's kind of what they are wanted as."""
