@@ -374,7 +374,7 @@ def test_header_lengths_are_numbers() -> None:
     assert parse_header_length(None) is None
     assert parse_header_length("17") == 17
     assert parse_header_length("-1") == -1
-    for text in ("x", "", "1.0", "9" * 5000):
+    for text in ("x", "", "1.0", "1_0", "²", "9" * 5000):
         with pytest.raises(InvalidRequest, match=r"^inference header size should be in range"):
             parse_header_length(text)
 
