@@ -155,7 +155,7 @@ CORS = {
 }
 
 
-@bentoml.service(path_prefix="/more", http={"cors": CORS})
+@bentoml.service(path_prefix="/more", http={"cors": CORS}, metrics={"enabled": False})
 @bentoml.asgi_app(fast, path="/fast")
 class More:
     inner = bentoml.depends(Inner)

@@ -10,9 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from modelport.wire.proto import grpc_service_pb2 as pb
 from tests.served import Served, serving
 
 FILE = Path(__file__).parent / "services_sample.py"
@@ -421,6 +423,8 @@ def test_metrics_have_the_names_that_dashboards_know(served: Served) -> None:
     }
     totals = [line for line in lines if line.startswith("bentoml_service_request_total")]
     assert any('http_response_code="400"' in line for line in totals)
+    # A service may say that it is not to be counted.
+    assert 'endpoint="/more/items"' not in page
     busy = next(line for line in lines if "in_progress" in line)
     assert busy.endswith(" 0")
 
@@ -434,3 +438,34 @@ def test_metrics_tell_the_sizes_of_batches(served: Served) -> None:
     assert [float(bound) for bound in bounds] == [1, 2, 4, 8, 16, float("inf")]
     count = next(line for line in lines if line.startswith(f"{name}_count"))
     assert float(count.rpartition(" ")[2]) >= 1
+
+
+def test_endpoints_are_models_over_grpc_and_generators_are_streams(served: Served) -> None:
+    with grpc.insecure_channel(served.grpc_address) as channel:
+        service = "/inference.GRPCInferenceService"
+        infer = channel.unary_unary(
+            f"{service}/ModelInfer",
+            pb.ModelInferRequest.SerializeToString,
+            pb.ModelInferResponse.FromString,
+        )
+        request = pb.ModelInferRequest(model_name="Other_echo")
+        text = request.inputs.add(name="text", datatype="BYTES", shape=[1])
+        text.contents.bytes_contents.append(b"x")
+        answer = infer(request, timeout=20)
+        assert answer.raw_output_contents[0][4:] == b"other x"
+        stream = channel.stream_stream(
+            f"{service}/ModelStreamInfer",
+            pb.ModelInferRequest.SerializeToString,
+            pb.ModelStreamInferResponse.FromString,
+        )
+        request = pb.ModelInferRequest(model_name="count")
+        request.inputs.add(name="n", datatype="INT64", shape=[1]).contents.int64_contents.append(7)
+        seen = list(stream(iter([request]), timeout=20))
+        numbers = [
+            int.from_bytes(each.infer_response.raw_output_contents[0], "little")
+            for each in seen
+            if each.infer_response.raw_output_contents
+        ]
+        assert numbers == list(range(7))
+        # This one fails in the end, and says so without saying what its author wrote.
+        assert "unexpected error" in seen[-1].error_message

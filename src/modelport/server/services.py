@@ -86,6 +86,11 @@ class RunningService:
         return self.service.prefix
 
     @property
+    def has_metrics(self) -> bool:
+        """Whether its calls are counted under BentoML's names."""
+        return bool(self.service.options.metrics.get("enabled", True))
+
+    @property
     def mounted_paths(self) -> Sequence[str]:
         """Of its ASGI applications."""
         return [each.path or "/" for each in self.apps]

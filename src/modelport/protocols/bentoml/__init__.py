@@ -53,7 +53,7 @@ def routes(
     for service in services:
         for endpoint in service.endpoints:
             handler = EndpointHandler(engine, endpoint)
-            if meters is not None:
+            if meters is not None and service.has_metrics:
                 meters.append(handler.meter)
             has_files = bool(endpoint.method.file_fields)
             rows.append(

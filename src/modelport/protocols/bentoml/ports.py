@@ -222,6 +222,11 @@ class ServedService(Protocol):
         ...
 
     @property
+    def has_metrics(self) -> bool:
+        """Whether its calls are counted under BentoML's names."""
+        ...
+
+    @property
     def mounted_paths(self) -> Sequence[str]:
         """Of its ASGI applications."""
         ...
