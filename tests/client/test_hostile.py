@@ -377,7 +377,10 @@ def test_routes_that_lead_elsewhere_do_not_take_the_token_along() -> None:
     assert all("authorization" not in asked.headers for asked in elsewhere.asked)
 
 
-@pytest.mark.parametrize("location", ["file:///run/docker.sock//x", "ftp://a/"])
+@pytest.mark.parametrize(
+    "location",
+    ["file:///run/docker.sock//x", "ftp://a/", "http://a:99999/", "http://[", "http://a:b/"],
+)
 def test_redirections_lead_to_servers_only(location: str) -> None:
     moved = reply(b"", 307, Location=location)
     with (
@@ -386,6 +389,13 @@ def test_redirections_lead_to_servers_only(location: str) -> None:
         pytest.raises(BentoMLException, match="status 307 and no text; it points to"),
     ):
         client.call("classify", "a")
+
+
+def test_redirections_may_hold_what_urls_may_not() -> None:
+    moved = reply(b"", 307, Location="/went here?a=\xfc b")
+    answers = service(classify=[moved]) | {"/went%20here": [echo]}
+    with scripted(answers) as server, SyncHTTPClient(server.url) as client:
+        assert client.call("classify", "a") == {"text": "a"}
 
 
 def test_redirections_without_end_are_told() -> None:

@@ -60,7 +60,9 @@ def test_url_leads_somewhere(url: str, address: Address, target: str, host: str)
     assert Proxies(NO_PROXIES).locate(url) == (address, target, (("Host", host),))
 
 
-@pytest.mark.parametrize("url", ["", "a", "localhost:8000", "ftp://a", "http://", "http://a:x/"])
+@pytest.mark.parametrize(
+    "url", ["", "a", "localhost:8000", "ftp://a", "http://", "http://a:x/", "http://[a/"]
+)
 def test_what_is_no_address_is_refused_with_what_would_be(url: str) -> None:
     with pytest.raises(InvalidRequest, match="http://host:port"):
         Proxies(NO_PROXIES).locate(url)

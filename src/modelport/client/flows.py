@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol, TypeVar
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from modelport.errors import Unavailable
 
@@ -219,9 +219,8 @@ def followed(
         location = response.headers.get("location")
         if response.status not in _REDIRECTED or location is None or not request.can_repeat:
             return response
-        url = urljoin(request.url, location)
-        if urlsplit(url).scheme not in ("http", "https"):
-            # Not into a Unix socket of this machine, for example.
+        url = _redirected(request.url, location)
+        if url is None:
             return response
         headers = request.headers
         if urlsplit(url)[:2] != urlsplit(request.url)[:2]:
@@ -232,3 +231,14 @@ def followed(
             headers = [pair for pair in headers if not pair[0].lower().startswith("content-")]
         request = Request(method, url, headers, body, timeout_s=request.timeout_s)
     raise TransportFailed(f"the server redirected more than {MOST_REDIRECTS} times", was_sent=True)
+
+
+def _redirected(url: str, location: str) -> str | None:
+    """Where a redirection leads; ``None`` if to no server: into a Unix socket, for example."""
+    try:
+        found = quote(urljoin(url, location), safe="%/:=&?~#+!$,;'@()*[]")
+        parts = urlsplit(found)
+        is_server = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        return None
+    return found if is_server else None

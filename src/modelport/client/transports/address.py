@@ -137,7 +137,10 @@ class Proxies:
 
 
 def _locate(url: str, proxies: Proxies) -> Way:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = urlsplit("")
     scheme = "http" if parts.scheme == "tcp" else parts.scheme
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     if scheme in ("file", "unix"):
