@@ -17,7 +17,8 @@ from modelport.errors import (
 from modelport.protocols.base import Buffer, Receiver, Rpc
 from modelport.server.deadlines import Deadlines
 from modelport.server.http import AccessRecord, Door, HttpServer
-from modelport.server.http2 import Answering, Http2Connection
+from modelport.server.http2 import Http2Connection
+from modelport.server.http2_exchange import Answering
 from modelport.server.pressure import Answers
 from modelport.wire import compression
 from modelport.wire.grpc import (
