@@ -22,6 +22,19 @@ class TritonPythonModel:
         for request in requests:
             request.get_response_sender().send(flags=FINAL)
 """
+TWICE = """
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        for request in requests:
+            sender = request.get_response_sender()
+            for _ in range(2):
+                array = request.inputs()[0].as_numpy()
+                sender.send(pb_utils.InferenceResponse([pb_utils.Tensor("O", array)]))
+            sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+"""
 RAISING = """
 class TritonPythonModel:
     def execute(self, requests):
@@ -51,12 +64,12 @@ SLOW = ECHO.replace(
 
         time.sleep(0.4)""",
 )
-
 OUTPUT = "output [{ name: 'O' data_type: TYPE_FP32 dims: [ 2 ] }]"
 PLAIN = "input [{ name: 'A' data_type: TYPE_FP32 dims: [ 2 ] }]" + OUTPUT
 
 MODELS = {
     "plain": (PLAIN, ECHO),
+    "gone": (PLAIN, ECHO),
     "raising": (PLAIN, RAISING),
     "coded": (PLAIN, CODED),
     "broken": (PLAIN, BROKEN),
@@ -103,6 +116,28 @@ MODELS = {
         """,
         ECHO,
     ),
+    "wordy": (
+        """
+        input [{ name: 'A' data_type: TYPE_STRING dims: [ 1 ] }]
+        output [{ name: 'O' data_type: TYPE_STRING dims: [ 1 ] }]
+        """,
+        ECHO,
+    ),
+    "twice": (PLAIN + "model_transaction_policy { decoupled: true }", TWICE),
+    "picture": (
+        """
+        input [{ name: 'A' data_type: TYPE_FP32 dims: [ 1, 2, 2, 3 ] }]
+        output [{ name: 'O' data_type: TYPE_FP32 dims: [ 1, 2, 2, 3 ] }]
+        """,
+        ECHO,
+    ),
+    "cube": (
+        """
+        input [{ name: 'A' data_type: TYPE_FP32 dims: [ 1, 7, 7, 7 ] }]
+        output [{ name: 'O' data_type: TYPE_FP32 dims: [ 1, 7, 7, 7 ] }]
+        """,
+        ECHO,
+    ),
     "sequence": (
         """
         max_batch_size: 4
@@ -144,3 +179,5 @@ def write_models(root: Path) -> None:
         (root / name / "1").mkdir(parents=True)
         (root / name / "1" / "model.py").write_text(code)
         (root / name / "config.pbtxt").write_text(f"name: '{name}' backend: 'python' {config}")
+    (root / "empty").mkdir()
+    (root / "empty" / "config.pbtxt").write_text(f"name: 'empty' backend: 'python' {PLAIN}")

@@ -21,7 +21,7 @@ from modelport import dtypes
 from modelport.dtypes import DataType
 from modelport.errors import InvalidInference
 from modelport.tensors import Array, Tensor
-from modelport.wire.v2_values import MAX_ELEMENTS, impossible_shape, lay_out
+from modelport.wire.v2_values import MAX_ELEMENTS, impossible_shape, lay_out, overflowing_size
 
 __all__ = [
     "IncompleteStrings",
@@ -58,7 +58,7 @@ def decode_bytes(
         model: For the texts of errors.
 
     Raises:
-        InvalidRequest: If no array can have the shape.
+        InvalidRequest: If no array can have the shape, or none of the datatype.
     """
     if datatype is dtypes.BYTES:
         view = memoryview(buffer)[offset : offset + size]
@@ -68,6 +68,8 @@ def decode_bytes(
     if size != expected:
         if elements > MAX_ELEMENTS:
             raise impossible_shape(shape, name)
+        if expected > MAX_ELEMENTS:
+            raise overflowing_size(shape, name)
         fault = InvalidInference(
             f"input byte size mismatch for input '{name}' for model '{model}'. "
             f"Expected {expected}, got {size}"

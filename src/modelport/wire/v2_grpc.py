@@ -27,7 +27,13 @@ from modelport.wire.proto import grpc_service_pb2 as pb
 from modelport.wire.protobuf import Malformed, cut, field, tag, varint
 from modelport.wire.v2_bytes import decode_bytes, encode_array, string_array
 from modelport.wire.v2_regions import RegionInput, Span
-from modelport.wire.v2_values import MAX_DIMENSIONS, MAX_ELEMENTS, impossible_shape, shape_text
+from modelport.wire.v2_values import (
+    MAX_DIMENSIONS,
+    MAX_ELEMENTS,
+    impossible_shape,
+    overflowing_size,
+    shape_text,
+)
 
 __all__ = [
     "Head",
@@ -447,6 +453,8 @@ def _typed(part: _Part, contents: pb.InferTensorContents, model: str) -> Tensor:
         return Tensor(name, datatype, np.empty(shape, datatype.numpy))
     values = getattr(contents, filled[0].name)
     if len(values) != wanted:
+        if wanted * datatype.item_bytes > MAX_ELEMENTS:
+            raise overflowing_size(shape, name)
         return Tensor(name, datatype, _NO_BYTES, shape, _wrong_count(part, len(values), model))
     if datatype is dtypes.BYTES:
         return Tensor(name, datatype, string_array(list(values), shape, name))

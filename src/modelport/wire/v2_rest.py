@@ -31,7 +31,7 @@ from modelport.wire.ovms_bytes import implied_size, sizes_of, split
 from modelport.wire.v2_bytes import decode_bytes, encode_array, encode_strings, string_array
 from modelport.wire.v2_document import Document, Input, Output, ParsedInput, decode_document
 from modelport.wire.v2_regions import SHARED_MEMORY_IS_OFF, RegionInput, Span, span_of
-from modelport.wire.v2_values import decode_values, encode_values, shape_text, wrong_type
+from modelport.wire.v2_values import decode_values, encode_values, overflowing_size, wrong_type
 
 __all__ = [
     "HEADER_LENGTH",
@@ -512,10 +512,7 @@ def _bad_header_length(body_bytes: int | None, got: str) -> InvalidRequest:
 def _check_tensor_size(part: Input, byte_size: int, options: CodecOptions) -> None:
     limit = options.max_json_bytes
     if byte_size >= 2**63:
-        raise InvalidRequest(
-            f"byte size overflow for input '{part.name}': shape {shape_text(part.shape)} causes "
-            "total element count to exceed maximum size of 9223372036854775807"
-        )
+        raise overflowing_size(part.shape, part.name)
     if byte_size > limit:
         raise InvalidRequest(
             f"JSON input '{part.name}' has a byte_size ({byte_size} bytes) that exceeds the "

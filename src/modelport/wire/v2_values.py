@@ -36,6 +36,7 @@ __all__ = [
     "encode_values",
     "impossible_shape",
     "lay_out",
+    "overflowing_size",
     "shape_text",
     "wrong_type",
 ]
@@ -144,6 +145,14 @@ def impossible_shape(shape: tuple[int, ...], name: str) -> InvalidRequest:
         )
     return InvalidRequest(
         f"invalid shape for input '{name}': shape {shape_text(shape)} causes total element count "
+        f"to exceed maximum size of {MAX_ELEMENTS}"
+    )
+
+
+def overflowing_size(shape: tuple[int, ...], name: str) -> InvalidRequest:
+    """The error of a shape whose elements could be counted, and their bytes could not."""
+    return InvalidRequest(
+        f"byte size overflow for input '{name}': shape {shape_text(shape)} causes total byte size "
         f"to exceed maximum size of {MAX_ELEMENTS}"
     )
 
