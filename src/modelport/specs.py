@@ -14,7 +14,7 @@ Source: Triton ``model_config.proto``.
 """
 
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import Struct
 
@@ -22,6 +22,7 @@ from modelport.dtypes import DATATYPE_BY_CONFIG_NAME, DataType
 from modelport.records import Record
 
 __all__ = [
+    "ENVIRONMENT",
     "Agent",
     "All",
     "BatchInput",
@@ -588,6 +589,9 @@ class ModelConfig(Message):
         """Whether one of ``parameters`` says yes: ``true``, ``on`` or ``1``, in any case."""
         return self.parameter(name, str(default)).strip().lower() in ("true", "on", "1")
 
+
+ENVIRONMENT: Final = "EXECUTION_ENV_PATH"
+"""The parameter by which a Python model brings its own environment along."""
 
 Execution = Literal["inline", "thread", "process", "auto"]
 """Where a model runs: on the event loop, in a thread, in a worker process, or as measured."""

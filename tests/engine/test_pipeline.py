@@ -444,6 +444,7 @@ def test_ensemble_is_ready_while_its_members_are(bench: Bench) -> None:
         assert pipeline.is_ready()
         runtime.is_up = False
         assert not pipeline.is_ready()
+        assert pipeline.why_not_ready() == "model 'a', which it needs, is not ready"
 
     cook(bench, recipe)
 

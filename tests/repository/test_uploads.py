@@ -15,6 +15,7 @@ from modelport.repository.repository import ControlMode, Repository, RepositoryO
 from modelport.repository.sources import RepositorySource
 from modelport.repository.uploads import Upload, check_paths
 from tests.repository.conftest import choose_fake
+from tests.repository.test_following import until
 
 Run = Callable[[Any], Any]
 Bench = Any
@@ -73,6 +74,8 @@ def test_a_model_need_not_be_on_disk(bench: Bench, run: Run, spool: Path) -> Non
         await repository.load("m", config="{}", files={"2/model.bin": MODEL})
         assert bench.listener.told == ["+m v1", "+m v2", "-m v1"]
         await repository.unload("m")
+        # No directory has it, so that nothing is kept of it, and nothing of the next thousand.
+        await until(lambda: repository.index() == [])
         await repository.close()
 
     run(main())

@@ -294,12 +294,17 @@ def test_wrong_values_of_parameters_are_refused(
         load(directory, with_parameters(**{name: text}))
 
 
-def test_unknown_parameters_are_refused_with_the_known_ones(directory: Path) -> None:
+def test_unknown_parameters_are_passed_over_and_told_of(directory: Path) -> None:
     save_add_sub(directory)
-    with pytest.raises(
-        LoadFailed, match=r"'intra_op_threads' means nothing .* intra_op_thread_cou"
-    ):
-        load(directory, with_parameters(intra_op_threads="2"))
+    loaded = load(directory, with_parameters(intra_op_threads="2", ovms="true", execution="thread"))
+    assert loaded.host.lines == [
+        (
+            "warning",
+            "parameter 'intra_op_threads' means nothing to ONNX Runtime and is passed over; did "
+            "you mean 'intra_op_thread_count'?",
+            "tried",
+        )
+    ]
 
 
 @pytest.mark.parametrize("level", [-1, 0, 1, 2])

@@ -229,7 +229,6 @@ def test_several_instances_share_the_cores(directory: Path, digits: Any) -> None
 @pytest.mark.parametrize(
     ("parameters", "told"),
     [
-        (given(FOO="1"), "parameter 'FOO' means nothing to OpenVINO on CPU; it has .*NUM_STREAMS"),
         (given(NUM_STREAMS="many"), "Could not read number of streams from str: MANY|many"),
         (given(TARGET_DEVICE="NPU"), "asks for the device NPU, and OpenVINO has CPU.* here"),
     ],
@@ -239,6 +238,14 @@ def test_wrong_parameter_is_refused(
 ) -> None:
     with pytest.raises(LoadFailed, match=told):
         load(directory, graph_of(digits), ModelConfig(parameters=parameters))
+
+
+def test_unknown_parameter_is_passed_over_and_told_of(directory: Path, digits: Any) -> None:
+    config = ModelConfig(parameters=given(NUM_STREAM="1", CPU_THREADS_NUM="1", ovms="true"))
+    [(level, text, _)] = load(directory, graph_of(digits), config).host.lines
+    assert level == "warning"
+    assert "'NUM_STREAM' means nothing to OpenVINO on CPU and is passed over" in text
+    assert "did you mean 'NUM_STREAMS'?" in text
 
 
 def test_unknown_name_is_refused(directory: Path, digits: Any) -> None:

@@ -274,6 +274,11 @@ class TestFailures:
             ("def f(x: int): ...\n", "f", "model 'f' is not declared: its result has no annot"),
             ("f = 3\n", "f", r"'model\.py' has no model 'f'; put @modelport\.model above"),
             ("x = 1\n", "", r"'model\.py' declares no model; put @modelport\.model above"),
+            (
+                "def double(x: float) -> float:\n    return 2 * x\n",
+                "",
+                "or name the function: modelport serve model.py:double",
+            ),
             ("class A: ...\n", "A.f", r"has no model 'A\.f'"),
         ],
     )

@@ -325,7 +325,6 @@ class TestFailures:
     @pytest.mark.parametrize(
         ("parameters", "told"),
         [
-            ({"FOO": "1"}, "'FOO' means nothing to PyTorch; known are DISABLE_CUDNN"),
             ({"INFERENCE_MODE": "maybe"}, "'INFERENCE_MODE' is 'maybe'; it has to be true or"),
             ({"INTRA_OP_THREAD_COUNT": "0"}, "has to be a number from 1"),
         ],
@@ -337,6 +336,17 @@ class TestFailures:
         texts = {name: Parameter(string_value=text) for name, text in parameters.items()}
         with pytest.raises(LoadFailed, match=told):
             load(directory, script_config(parameters=texts))
+
+    def test_unknown_parameter_is_passed_over_and_told_of(
+        self, directory: Path, digits: Any
+    ) -> None:
+        save_script(directory, digits)
+        given = {"FOO": Parameter(string_value="1")}
+        lines = load(directory, script_config(parameters=given)).host.lines
+        assert [level for level, _, _ in lines] == ["warning"]
+        assert (
+            "'FOO' means nothing to PyTorch and is passed over; known are: DISABLE" in lines[0][1]
+        )
 
     def test_parameters_of_triton_are_taken(self, directory: Path, digits: Any) -> None:
         save_script(directory, digits)

@@ -249,7 +249,6 @@ class TestConfigurationsForFil:
         ("options", "told"),
         [
             ({"is_classifier": "yes"}, "'is_classifier' is 'yes'; it has to be one of true, false"),
-            ({"treshold": "0.3"}, "parameter 'treshold' means nothing to a model of trees"),
             (
                 {"threshold": "high", "output_class": "true"},
                 "'threshold' is 'high'; it has to be a number",
@@ -261,6 +260,14 @@ class TestConfigurationsForFil:
     ) -> None:
         with pytest.raises(LoadFailed, match=told):
             self.asked(directory, cancer, CELLS[:1], dims=1, **options)
+
+
+def test_unknown_parameter_is_passed_over_and_told_of(directory: Path, iris: Any) -> None:
+    config = ModelConfig(parameters={"treshold": Parameter(string_value="0.3")})
+    [(level, text, _)] = load(directory, iris, config).host.lines
+    assert level == "warning"
+    assert "'treshold' means nothing to a model of trees and is passed over" in text
+    assert "did you mean 'threshold'?" in text
 
 
 def test_wrong_number_of_features_is_told(directory: Path, iris: Any) -> None:

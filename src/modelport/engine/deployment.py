@@ -192,6 +192,10 @@ class Deployment:
         """Whether all instances can still answer."""
         return self._instances.are_ready()
 
+    def why_not_ready(self) -> str:
+        """Say which instance cannot answer; "" if all can."""
+        return self._instances.why_not_ready()
+
     def stay_off_loop(self) -> None:
         """Run on threads from now on, unless the configuration says otherwise."""
         self._placement.stay_off_loop()

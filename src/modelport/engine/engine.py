@@ -227,7 +227,16 @@ class Engine:
         # What was attached by somebody else than the repository.
         others = [each for each in self.deployments() if each.name not in known]
         rows += [IndexRow(each.name, str(each.version), Phase.READY) for each in others]
-        return sorted(rows, key=lambda row: row.name) if others else rows
+        shown = [self._as_it_is(row) for row in rows]
+        return sorted(shown, key=lambda row: row.name) if others else shown
+
+    def _as_it_is(self, row: IndexRow) -> IndexRow:
+        """Say what the repository cannot know: that a version which is up cannot answer now."""
+        if row.state is not Phase.READY or row.version is None:
+            return row
+        served = self._served.get(row.name, {}).get(int(row.version))
+        why = "" if served is None else served.why_not_ready()
+        return IndexRow(row.name, row.version, Phase.UNAVAILABLE, why) if why else row
 
     def is_live(self) -> bool:
         """Whether the server can answer, and no worker process hangs."""

@@ -126,6 +126,13 @@ class Instances:
         """Whether every one can still answer."""
         return all(instance.readiness.ask() for instance in self._all)
 
+    def why_not_ready(self) -> str:
+        """Say which one cannot answer; "" if all can."""
+        for instance in self._all:
+            if not instance.readiness.ask():
+                return _why_not_ready(instance)
+        return ""
+
     def are_live(self) -> bool:
         """Whether none that runs elsewhere hangs."""
         return all(each.remote is None or each.remote.is_live() for each in self._all)
@@ -345,3 +352,12 @@ class Instances:
                 await instance.thread.has_ended.wait()
         # Each of the two knows the other, and the runtime may hold much.
         self._all.clear()
+
+
+def _why_not_ready(instance: Instance) -> str:
+    remote = instance.remote
+    if remote is None:
+        return f"instance '{instance.name}' says that it is not ready"
+    if remote.capacity:
+        return f"instance '{instance.name}' is not ready, or its worker process does not answer"
+    return remote.failure or f"the worker process of instance '{instance.name}' is started again"

@@ -113,10 +113,18 @@ class Pipeline:
 
     def is_ready(self) -> bool:
         """Whether every member takes requests."""
-        try:
-            return all(self.resolve(s.model, s.version).is_ready() for s in self.plan.steps)
-        except ModelportError:
-            return False
+        return not self.why_not_ready()
+
+    def why_not_ready(self) -> str:
+        """Say which member does not take requests; "" if all do."""
+        for step in self.plan.steps:
+            try:
+                if self.resolve(step.model, step.version).is_ready():
+                    continue
+            except ModelportError:
+                pass
+            return f"model '{step.model}', which it needs, is not ready"
+        return ""
 
     def needs(self, member: "Served") -> bool:
         """Whether requests in flight here may still come to this very deployment."""

@@ -32,7 +32,7 @@ from modelport.runtimes.base import (
     gpus_of,
 )
 from modelport.runtimes.registry import choose_runtime, import_runtime, in_worker
-from modelport.specs import Execution, ModelConfig
+from modelport.specs import ENVIRONMENT, Execution, ModelConfig
 from modelport.tensors import Array
 from modelport.wire import model_config
 
@@ -232,6 +232,7 @@ def _bring_up_model(
             f"files for the backend '{backend}' hold code, and code comes from the operator only; "
             "put the model into the repository, or start the server with --allow-code-overrides"
         )
+    _check_environment(reading, options)
     _check_file(filename, source)
     config = replace(config, default_model_filename=filename)
     has_workers = _has_workers(config, config, backend, options)
@@ -257,14 +258,28 @@ def _trusts_files(reading: Reading, options: LoadOptions) -> bool:
     return reading.upload is None or options.allow_code_overrides
 
 
+def _check_environment(reading: Reading, options: LoadOptions) -> None:
+    """Refuse a client that says which interpreter to start."""
+    sent = reading.config.parameter(ENVIRONMENT) != reading.written.parameter(ENVIRONMENT)
+    if sent and not options.allow_code_overrides:
+        raise LoadFailed(
+            f"the parameter '{ENVIRONMENT}' names code to run, and code comes from the operator "
+            "only; put it into the configuration in the repository, or start the server with "
+            "--allow-code-overrides"
+        )
+
+
 def _has_workers(
     config: ModelConfig, written: ModelConfig, backend: str, options: LoadOptions
 ) -> bool:
     """Whether instances get processes of their own.
 
+    One with an environment of its own cannot do without.
     Whoever wrote ``KIND_CPU`` with a count for a Python model wrote it for Triton, where each of
     them has one, and counts on their not waiting for one another.
     """
+    if backend == "python" and config.parameter(ENVIRONMENT):
+        return True
     named = config.parameter("execution")
     if named in ("", "auto"):
         is_python = backend == "python"

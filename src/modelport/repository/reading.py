@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from modelport.errors import LoadFailed
 from modelport.repository.ensembles import is_ensemble
@@ -65,6 +65,7 @@ class Reading(Struct, frozen=True):
         directory_by_version: The versions to serve, lowest first.
         signature_by_version: What has to stay the same for a version to be the same one.
         upload: Holds the files, where a client has sent them.
+        written: The configuration as the files have it, before a load request replaced any of it.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Reading(Struct, frozen=True):
     directory_by_version: dict[int, Path]
     signature_by_version: dict[int, tuple[object, ...]]
     upload: Upload | None = None
+    written: ModelConfig = field(default_factory=ModelConfig)
 
     @property
     def is_ensemble(self) -> bool:
@@ -113,7 +115,7 @@ def read_model(
             "name; rename or remove all but one"
         )
     place = places[0]
-    config = _operator_config(place, config_name)
+    config = written = _operator_config(place, config_name)
     if override is not None:
         config = _override(config, override.config)
     config = replace(config, name=config.name or name)
@@ -137,6 +139,7 @@ def read_model(
             for version in chosen
         },
         upload,
+        written,
     )
 
 

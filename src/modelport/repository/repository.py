@@ -11,6 +11,7 @@ version is up before the old one is let go, and whatever fails on the way leaves
 import asyncio
 import enum
 from collections.abc import (
+    AsyncIterator,
     Awaitable,
     Callable,
     Collection,
@@ -19,6 +20,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct, field
@@ -159,7 +161,8 @@ class _Model(Struct, eq=False):
 
     Attributes:
         name: Of the model.
-        lock: Held by who loads or unloads it.
+        lock: Held by who loads or unloads it; see ``held``.
+        holders: How many hold the lock, or wait for it.
         states: Of every version that was ever loaded, or was to be.
         live: The versions that serve.
         override: What the last load request replaced, and no later one has taken back.
@@ -178,6 +181,17 @@ class _Model(Struct, eq=False):
     failure: str = ""
     is_named: bool = False
     went_with: str = ""
+    holders: int = 0
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Wait for the lock and hold it; who does either way is not forgotten meanwhile."""
+        self.holders += 1
+        try:
+            async with self.lock:
+                yield
+        finally:
+            self.holders -= 1
 
     def replace_override(self, override: Override | None) -> None:
         if override is not None:
@@ -193,6 +207,11 @@ class _Model(Struct, eq=False):
     def members(self) -> set[str]:
         """The models that its live versions are made of."""
         return {name for live in self.live.values() for name in member_names(live.version.config)}
+
+    def is_over(self) -> bool:
+        """Whether nothing of it is left, and nobody is about to change that."""
+        is_down = all(state.phase is Phase.UNAVAILABLE for state in self.states.values())
+        return is_down and not self.live and not self.failure and not self.holders
 
     @property
     def is_unready(self) -> bool:
@@ -354,8 +373,20 @@ class Repository:
     def _forget(self, name: str) -> None:
         """Keep nothing of a name that somebody made up, unless it has come true meanwhile."""
         model = self._models.get(name)
-        if model is not None and not model.states and not model.lock.locked():
+        if model is not None and not model.states and not model.holders:
             del self._models[name]
+
+    async def _forget_if_gone(self, model: _Model) -> None:
+        """Keep nothing of a model that is over and that no source has any more.
+
+        Triton's index lists what its directories hold; and whoever loads models from files under
+        ever new names must not fill our memory with their names.
+        """
+        if not model.is_over():
+            return
+        is_there = await self._run_blocking(_is_there, self._sources, model.name)
+        if not is_there and model.is_over() and self._models.get(model.name) is model:
+            del self._models[model.name]
 
     async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
         """Take a model out of service; ensembles that need it go with it.
@@ -551,7 +582,7 @@ class Repository:
     ) -> ModelportError | None:
         model = self._model(name)
         has_waited = model.lock.locked()
-        async with model.lock:
+        async with model.held():
             if has_waited:
                 # The load before may have changed the configuration that is in force.
                 asked = {name: override or model.override}
@@ -706,7 +737,7 @@ class Repository:
                 try:
                     complete_ensemble(live.version.config, self._served(members))
                 except LoadFailed as exc:
-                    async with model.lock:
+                    async with model.held():
                         if model.live.get(version) is live:
                             self._retire(model, version, exc.text)
 
@@ -721,6 +752,7 @@ class Repository:
             ensemble.went_with = name
         members = model.members
         await self._take_down(model)
+        await self._forget_if_gone(model)
         if not unload_dependents:
             return
         for member in sorted(members):
@@ -729,7 +761,7 @@ class Repository:
                 await self._unload(member, unload_dependents=True)
 
     async def _take_down(self, model: _Model) -> None:
-        async with model.lock:
+        async with model.held():
             for version, state in model.states.items():
                 if version in model.live:
                     self._retire(model, version, UNLOADED)
@@ -755,6 +787,8 @@ class Repository:
             self._host.log("error", text, model=model.name)
         await self._unload_version(version)
         model.tell(version.version, Drained())
+        if not self._is_closed:
+            await self._forget_if_gone(model)
 
     async def _unload_version(self, version: ModelVersion) -> None:
         try:
@@ -832,6 +866,10 @@ def _look(sources: Sequence[Source]) -> dict[str, object]:
         for name, stamp in source.stamps().items():
             stamps.setdefault(name, []).append(stamp)
     return dict(stamps)
+
+
+def _is_there(sources: Sequence[Source], name: str) -> bool:
+    return any(source.find(name) is not None for source in sources)
 
 
 def _list_names(sources: Sequence[Source]) -> list[str]:

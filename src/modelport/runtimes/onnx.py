@@ -37,11 +37,14 @@ from modelport.runtimes.graphs import GraphTensor, check_names, complete_from
 from modelport.runtimes.nvidia import count_gpus
 from modelport.runtimes.onnx_options import (
     CPU,
+    KNOWN,
+    SESSION_PREFIXES,
     Providers,
     providers_of,
     session_options,
     shrinks_arena,
 )
+from modelport.runtimes.parameters import tell_of_unknown
 from modelport.specs import ModelConfig
 from modelport.tensors import Array
 
@@ -89,6 +92,7 @@ class OnnxRuntime(TensorRuntime):
     def load(self, context: LoadContext) -> None:
         """Open a session with the options that the configuration's ``parameters`` give."""
         config = context.config
+        tell_of_unknown(context, "ONNX Runtime", KNOWN, prefixes=SESSION_PREFIXES)
         options = session_options(config, instances=_instances(config))
         providers = providers_of(config, context.kind, context.device_id)
         session = _open(model_file(context.source, config), options, providers)

@@ -1,8 +1,7 @@
 """What the parameters of a model configuration say about an ONNX Runtime session.
 
 The names are those of Triton's onnxruntime backend, plus the session's own configuration entries
-(``session.*`` and ``optimization.*``), which ONNX Runtime takes without looking at them. Whatever
-else stands in ``parameters`` is refused, because whoever wrote it relies on it.
+(``session.*`` and ``optimization.*``), which ONNX Runtime takes without looking at them.
 
 Source: ONNX Runtime ``onnxruntime_session_options_config_keys.h``; Triton onnxruntime backend,
 README, "Model Config Options".
@@ -17,13 +16,22 @@ import onnxruntime
 from modelport.errors import LoadFailed
 from modelport.specs import ModelConfig
 
-__all__ = ["CPU", "Providers", "providers_of", "session_options", "shrinks_arena"]
+__all__ = [
+    "CPU",
+    "KNOWN",
+    "SESSION_PREFIXES",
+    "Providers",
+    "providers_of",
+    "session_options",
+    "shrinks_arena",
+]
 
 Providers = tuple[tuple[str, dict[str, str]], ...]
 """What may execute a graph, with its options, the first one before the others."""
 
 CPU: Providers = (("CPUExecutionProvider", {}),)
 
+SESSION_PREFIXES = ("session.", "optimization.", "ep.", "mlas.")
 ARENA_SHRINKAGE = "memory.enable_memory_arena_shrinkage"
 FATAL = 4
 
@@ -43,7 +51,7 @@ def session_options(config: ModelConfig, *, instances: int = 1, optimizes: bool 
         optimizes: Whether the graph is going to be executed, and not only looked at.
 
     Raises:
-        LoadFailed: Naming the parameter, what it accepts, and which parameters there are.
+        LoadFailed: Naming the parameter and what it accepts.
     """
     options = onnxruntime.SessionOptions()
     # Errors are raised; ONNX Runtime would also write them to standard error.
@@ -85,14 +93,8 @@ def _apply(options: Any, name: str, text: str) -> None:
             apply(options, text)
         except ValueError as exc:
             raise LoadFailed(f"parameter '{name}' is '{text}'; it has to be {exc}") from None
-    elif name.startswith(("session.", "optimization.", "ep.", "mlas.")):
+    elif name.startswith(SESSION_PREFIXES):
         options.add_session_config_entry(name, text)
-    elif name not in _READ_ELSEWHERE:
-        known = ", ".join(sorted({*_APPLY_BY_NAME, *_READ_ELSEWHERE}))
-        raise LoadFailed(
-            f"parameter '{name}' means nothing to ONNX Runtime; known are: {known}, and the "
-            "session's own entries, which begin with session., optimization., ep. or mlas."
-        )
 
 
 def _apply_level(options: Any, config: ModelConfig) -> None:
@@ -172,5 +174,5 @@ _CUDA_OPTIONS = frozenset(
 )
 """The CUDA provider's own; on a CPU they have nothing to say."""
 
-_READ_ELSEWHERE = frozenset({ARENA_SHRINKAGE, "execution", *_CUDA_OPTIONS})
-"""``execution`` is the engine's, see :data:`modelport.specs.Execution`."""
+KNOWN = frozenset({*_APPLY_BY_NAME, ARENA_SHRINKAGE, *_CUDA_OPTIONS})
+"""What is known beside the session's own entries."""

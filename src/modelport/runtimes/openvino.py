@@ -35,7 +35,8 @@ from modelport.errors import InvalidRequest, LoadFailed, ModelFailed, ModelportE
 from modelport.runtimes.arrays import Arrays, TensorRuntime
 from modelport.runtimes.base import Gpus, LoadContext, ModelSource
 from modelport.runtimes.graphs import GraphTensor, check_names, complete_from
-from modelport.runtimes.openvino_options import device_of, properties_of
+from modelport.runtimes.openvino_options import device_of, known_parameters, properties_of
+from modelport.runtimes.parameters import tell_of_unknown
 from modelport.specs import ModelConfig
 from modelport.tensors import Array
 
@@ -76,6 +77,7 @@ class OpenvinoRuntime(TensorRuntime):
         inputs, outputs = _described(model)
         check_names(config, {tensor.name for tensor in (*inputs, *outputs)})
         device = device_of(core, config, context.kind, context.device_id)
+        tell_of_unknown(context, f"OpenVINO on {device}", known_parameters(core, device))
         try:
             compiled = core.compile_model(model, device, properties_of(core, device, config))
         except RuntimeError as exc:

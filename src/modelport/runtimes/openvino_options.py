@@ -1,8 +1,7 @@
 """What the parameters of a model configuration say about OpenVINO.
 
 The names are OpenVINO's own properties, as in the ``plugin_config`` of OpenVINO Model Server, and
-those of Triton's backend. Whatever else stands in ``parameters`` is refused, because whoever wrote
-it relies on it.
+those of Triton's backend.
 
 Source: OpenVINO, "Supported Properties"; Triton openvino backend, README, "Parameters".
 """
@@ -14,7 +13,7 @@ from typing import Any
 from modelport.errors import LoadFailed
 from modelport.specs import ModelConfig
 
-__all__ = ["device_of", "properties_of"]
+__all__ = ["device_of", "known_parameters", "properties_of"]
 
 
 def device_of(core: Any, config: ModelConfig, kind: str, device_id: int) -> str:
@@ -45,13 +44,12 @@ def properties_of(core: Any, device: str, config: ModelConfig) -> dict[str, str]
 
     By default a model's instances share the cores, as each of them would else take all.
 
-    Raises:
-        LoadFailed: If a parameter is none of them.
+    What is none of them is left out.
     """
     properties: dict[str, str] = {}
     if device == "CPU":
         properties["INFERENCE_NUM_THREADS"] = str(_threads(config))
-    known = _known(core, device)
+    known = _properties(core, device)
     for name, parameter in config.parameters.items():
         text = parameter.string_value
         if name in _IGNORED or (name == "HINT_BF16" and text.upper() == "NO"):
@@ -60,12 +58,8 @@ def properties_of(core: Any, device: str, config: ModelConfig) -> dict[str, str]
             properties["INFERENCE_PRECISION_HINT"] = "bf16"
             continue
         own = _NAME_BY_OTHERS.get(name, name)
-        if own not in known:
-            raise LoadFailed(
-                f"parameter '{name}' means nothing to OpenVINO on {device}; it has "
-                f"{', '.join(sorted(known))}"
-            )
-        properties[own] = text.upper() if text in ("auto", "yes", "no") else text
+        if own in known:
+            properties[own] = text.upper() if text in ("auto", "yes", "no") else text
     return properties
 
 
@@ -75,7 +69,12 @@ def _threads(config: ModelConfig) -> int:
     return max(1, (cores or 1) // instances)
 
 
-def _known(core: Any, device: str) -> set[str]:
+def known_parameters(core: Any, device: str) -> set[str]:
+    """Name the parameters that mean something."""
+    return {*_properties(core, device), *_NAME_BY_OTHERS, *_IGNORED, "HINT_BF16"}
+
+
+def _properties(core: Any, device: str) -> set[str]:
     if ":" in device or device in ("AUTO", "MULTI", "HETERO"):
         device = "CPU"
     supported = core.get_property(device, "SUPPORTED_PROPERTIES")
@@ -91,8 +90,6 @@ _NAME_BY_OTHERS: Mapping[str, str] = {
 
 _IGNORED = frozenset(
     {
-        # The engine's, see modelport.specs.Execution.
-        "execution",
         "TARGET_DEVICE",
         # What these say holds here for every model: batches of any size, in one go.
         "SKIP_OV_DYNAMIC_BATCHSIZE",

@@ -5,6 +5,7 @@ import inspect
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +13,7 @@ from modelport.annotations import stream_of, tensors_of
 from modelport.errors import LoadFailed
 from modelport.runtimes.base import Host, ModelSource, as_model_failure
 from modelport.runtimes.model_code import Home, import_model
+from modelport.runtimes.python_files import typed_functions
 from modelport.runtimes.python_readers import check_readable
 from modelport.signature import ModelSignature, signature_of
 from modelport.specs import (
@@ -74,7 +76,7 @@ def import_object(
     except (Exception, SystemExit) as exc:
         raise load_failure(source, f"importing '{file.name}'", exc, host) from exc
     try:
-        target, signature = _find(source, module, file.name)
+        target, signature = _find(source, module, file)
         signature = _with_annotations(target, signature)
         _check_arguments(target, signature)
     except LoadFailed:
@@ -124,8 +126,9 @@ def _with_annotations(target: Any, signature: ModelSignature) -> ModelSignature:
     return replace(signature, inputs=inputs, outputs=outputs, stream=stream, is_annotated=False)
 
 
-def _find(source: ModelSource, module: ModuleType, filename: str) -> tuple[Any, ModelSignature]:
+def _find(source: ModelSource, module: ModuleType, file: Path) -> tuple[Any, ModelSignature]:
     """The object that the operator named; else the only one declared, or that of its name."""
+    filename = file.name
     if source.attribute:
         target = _attribute(module, source.attribute)
         if not callable(target) and not isinstance(target, Method):
@@ -140,7 +143,12 @@ def _find(source: ModelSource, module: ModuleType, filename: str) -> tuple[Any, 
     }
     declared = list(declared_by_id.values())
     if not declared:
-        raise LoadFailed(f"'{filename}' declares no model; {_HOW}")
+        # Annotations alone make a model of a function that the operator has named.
+        named = "".join(
+            f"; or name the function: modelport serve {filename}:{name}"
+            for name in typed_functions(file)[:1]
+        )
+        raise LoadFailed(f"'{filename}' declares no model; {_HOW}{named}")
     fitting = [each for each in declared if len(declared) == 1 or each[1].name == source.name]
     if len(fitting) == 1:
         return fitting[0]

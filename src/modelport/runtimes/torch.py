@@ -38,6 +38,7 @@ from modelport.errors import InvalidRequest, LoadFailed, ModelFailed, ModelportE
 from modelport.runtimes.arrays import Arrays, TensorRuntime
 from modelport.runtimes.base import Gpus, LoadContext, ModelSource
 from modelport.runtimes.graphs import GraphTensor, complete_from
+from modelport.runtimes.parameters import tell_of_unknown
 from modelport.runtimes.torch_archive import check_export, check_script, kind_of, sample_inputs
 from modelport.specs import ModelConfig, ModelInput, ModelOutput
 from modelport.tensors import Array
@@ -82,7 +83,7 @@ class TorchRuntime(TensorRuntime):
     def load(self, context: LoadContext) -> None:
         """Read the program to its device."""
         config = context.config
-        _check_parameters(config)
+        tell_of_unknown(context, "PyTorch", {*_FLAGS, *_HINTS, *_THREADS})
         for entry in _entries(config):
             if entry.datatype is BYTES:
                 raise LoadFailed(f"'{entry.name}' is text, which PyTorch has no tensors of")
@@ -296,15 +297,6 @@ def _set_threads(config: ModelConfig) -> None:
                     f"parameter '{name}' is {text}, and PyTorch has started with "
                     f"{torch.get_num_interop_threads()} threads already; give all models the same"
                 ) from None
-
-
-def _check_parameters(config: ModelConfig) -> None:
-    known = {*_FLAGS, *_HINTS, *_THREADS, "execution"}
-    for name in config.parameters:
-        if name not in known:
-            raise LoadFailed(
-                f"parameter '{name}' means nothing to PyTorch; known are {', '.join(sorted(known))}"
-            )
 
 
 def _flag(config: ModelConfig, name: str, *, default: bool = False) -> bool:

@@ -25,6 +25,7 @@ from modelport.dtypes import INT64, DataType
 from modelport.errors import InvalidRequest, LoadFailed
 from modelport.runtimes.arrays import Arrays, TensorRuntime
 from modelport.runtimes.base import LoadContext, ModelSource
+from modelport.runtimes.parameters import tell_of_unknown
 from modelport.specs import DynamicBatching, ModelConfig, ModelInput, ModelOutput
 from modelport.tensors import Array
 
@@ -118,7 +119,9 @@ class TreeRuntime(TensorRuntime):
     def load(self, context: LoadContext) -> None:
         """Read the file, and find what each output is made of."""
         config = context.config
-        _check_parameters(config, self.own_parameters)
+        own = self.own_parameters | (_FIL_PARAMETERS.keys() if config.backend == FIL else set())
+        tell_of_unknown(context, "a model of trees", own | _KNOWN, prefixes=("method.",))
+        _check_parameters(config)
         booster = self._read(context.source, config)
         if len(config.input) != 1:
             names = ", ".join(each.name for each in config.input)
@@ -309,16 +312,8 @@ def _check_width(entry: ModelInput, booster: Booster) -> None:
         )
 
 
-def _check_parameters(config: ModelConfig, own: frozenset[str]) -> None:
-    known = {"nthread", "num_threads", "threshold", *own, *_READ_ELSEWHERE}
-    if config.backend == FIL:
-        known |= _FIL_PARAMETERS.keys()
+def _check_parameters(config: ModelConfig) -> None:
     for name, parameter in config.parameters.items():
-        if name not in known and not name.startswith("method."):
-            raise LoadFailed(
-                f"parameter '{name}' means nothing to a model of trees; known are "
-                f"{', '.join(sorted(known))} and method.<output>"
-            )
         allowed = _FIL_PARAMETERS.get(name)
         if config.backend == FIL and allowed and parameter.string_value.lower() not in allowed:
             raise LoadFailed(
@@ -372,5 +367,4 @@ _FIL_PARAMETERS: Mapping[str, Sequence[str]] = {
     "layout": (),
     "cuda_stream_count": (),
 }
-_READ_ELSEWHERE = frozenset({"execution"})
-"""The engine's, see :data:`modelport.specs.Execution`."""
+_KNOWN = frozenset({"nthread", "num_threads", "threshold"})

@@ -44,7 +44,7 @@ from modelport.runtimes.base import (
     Runtime,
 )
 from modelport.runtimes.registry import RuntimeRow, import_runtime, in_worker
-from modelport.specs import ModelConfig
+from modelport.specs import ModelConfig, Parameter
 from modelport.tensors import Array
 from modelport.testing.fakes import FakeHost, FakeWork, work_of
 from modelport.wire import model_config
@@ -276,6 +276,20 @@ class RuntimeSuite:
     def test_answers(self, case: RuntimeCase, model: LoadedModel) -> None:
         for example in case.examples:
             _assert_same(model.ask(example.inputs), example.outputs, case)
+
+    def test_parameter_that_nobody_knows_is_no_reason_to_refuse_it(
+        self, case: RuntimeCase, directory: Path
+    ) -> None:
+        """As in Triton, where people keep settings of other backends, and notes."""
+        case.write(directory)
+        unknown = {"nobody_knows_this": Parameter(string_value="1")}
+        config = replace(case.config, parameters={**case.config.parameters, **unknown})
+        loaded = _load(replace(case, config=config), directory)
+        try:
+            example = case.examples[0]
+            _assert_same(loaded.ask(example.inputs), example.outputs, case)
+        finally:
+            loaded.instance.unload()
 
     def test_answers_only_what_was_asked_for(self, case: RuntimeCase, model: LoadedModel) -> None:
         example = case.examples[0]

@@ -180,11 +180,6 @@ class TestLoad:
         with pytest.raises(LoadFailed, match=missing):
             load_model(TritonPythonRuntime, directory, X_TO_Y)
 
-    def test_environment_of_its_own_is_refused_by_name(self, serve: Serve) -> None:
-        config = replace(X_TO_Y, parameters={"EXECUTION_ENV_PATH": Parameter(string_value="e.gz")})
-        with pytest.raises(LoadFailed, match="EXECUTION_ENV_PATH"):
-            serve("def execute(self, requests): ...", config)
-
     def test_file_may_have_another_name(self, serve: Serve, tmp_path: Path) -> None:
         directory = tmp_path / "m" / "1"
         write_model(directory, "def execute(self, requests): return [y([7]) for r in requests]")

@@ -119,9 +119,30 @@ def test_worker_that_does_not_come_back_has_its_requests_refused(
         with pytest.raises(Unavailable, match="the disk is gone"):
             await bench.ask("m", [1])
         assert not bench.deployment("m").is_ready()
+        (row,) = bench.engine.index()
+        assert (row.state, "the disk is gone" in row.reason) == ("UNAVAILABLE", True)
         broken.unlink()
         await until(lambda: not worker.failure)
+        assert [(row.state, row.reason) for row in bench.engine.index()] == [("READY", "")]
         assert await bench.ask("m", [1]) == [[1]]
+
+    bench.run(test)
+
+
+def test_index_tells_of_a_worker_that_is_down_for_a_moment(bench: Bench) -> None:
+    bench.write("m", "def execute(self, requests): return [y([1])]")
+
+    async def test() -> None:
+        (worker,) = bench.workers("m")
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGKILL)
+        await until(lambda: worker.pid is None)
+        (row,) = bench.engine.index()
+        assert row.state == "UNAVAILABLE"
+        assert row.reason == "the worker process of instance 'm_0_0' is started again"
+        assert not bench.deployment("m").is_ready()
+        await until(lambda: worker.pid is not None)
+        assert [row.state for row in bench.engine.index()] == ["READY"]
 
     bench.run(test)
 

@@ -45,7 +45,6 @@ class TritonPythonRuntime:
     @classmethod
     def complete(cls, source: ModelSource, config: ModelConfig) -> ModelConfig:
         """Ask the model's own ``auto_complete_config``; without one nothing is added."""
-        _refuse_unsupported(config)
         model_class, home = _model_class(source, config, None)
         auto_complete = getattr(model_class, "auto_complete_config", None)
         try:
@@ -64,7 +63,6 @@ class TritonPythonRuntime:
         """Import the file afresh, make the model and call its ``initialize``."""
         source, config = context.source, context.config
         self._host = context.host
-        _refuse_unsupported(config)
         self._interface = Interface(
             config,
             version=source.version,
@@ -271,15 +269,6 @@ def _model_class(
         missing = "class 'TritonPythonModel'" if model_class is None else "method 'execute'"
         raise LoadFailed(f"'{file.name}' of model '{source.name}' has no {missing}")
     return model_class, home
-
-
-def _refuse_unsupported(config: ModelConfig) -> None:
-    if config.parameter("EXECUTION_ENV_PATH"):
-        raise LoadFailed(
-            f"model '{config.name}' has the parameter EXECUTION_ENV_PATH: a "
-            "Python environment of its own is not offered yet; install what it needs beside "
-            "Modelport and take the parameter out"
-        )
 
 
 def _answers_yes(is_ready: Callable[[], object]) -> bool:

@@ -6,6 +6,7 @@ already. (Besides, it ends when its sockets are closed.)
 """
 
 import ctypes
+import importlib
 import os
 import signal
 import sys
@@ -27,8 +28,13 @@ def main(arguments: list[str]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         # These are sent to all processes of a terminal or service; the server says when it is over.
         signal.signal(number, lambda _number, _frame: None)
-    if packages not in sys.path:
-        sys.path.insert(0, packages)
+    # We come from where the server does. What we need, and the model, come from the interpreter's
+    # own packages, which may be those of an environment that the model brings along.
+    ours, *others = packages.split(os.pathsep)
+    sys.path.insert(0, ours)
+    importlib.import_module("modelport")
+    del sys.path[0]
+    sys.path += [path for path in (ours, *others) if path not in sys.path]
 
     from modelport.runtimes.worker.serving import Worker
 

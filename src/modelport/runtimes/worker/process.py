@@ -39,26 +39,29 @@ class WorkerProcess:
 
     Args:
         title: Of the instance, for those who look at the list of processes.
+        python: Path of the interpreter.
 
     Raises:
         LoadFailed: If the system gives us no process, memory or descriptors.
     """
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, python: str = sys.executable) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._frames = FrameReader()
         self._unwritten: list[bytes] = []
         self.received: Received = _ignore
         with contextlib.ExitStack() as ours:
             try:
-                self.process = self._start(title, ours)
+                self.process = self._start(title, python, ours)
             except OSError as exc:
                 raise LoadFailed(
                     f"a worker process could not be started: {exc.strerror or exc}"
                 ) from exc
         self.pid = self.process.pid
 
-    def _start(self, title: str, closing: contextlib.ExitStack) -> "subprocess.Popen[bytes]":
+    def _start(
+        self, title: str, python: str, closing: contextlib.ExitStack
+    ) -> "subprocess.Popen[bytes]":
         self.work, theirs = socket.socketpair()
         closing.callback(theirs.close)
         self.control, theirs_control = socket.socketpair()
@@ -69,18 +72,20 @@ class WorkerProcess:
         requests, responses = new_memories()
         fds = (theirs.fileno(), theirs_control.fileno(), requests, responses)
         command = [
-            sys.executable,
+            python,
             # What the model prints is seen at once, and what lies beside us is no module of its.
             "-u",
             "-P",
             str(_MAIN),
             str(os.getpid()),
             ",".join(map(str, fds)),
-            str(_PACKAGES),
+            _paths_for(python),
             title,
         ]
         try:
-            process = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL)
+            process = subprocess.Popen(
+                command, pass_fds=fds, stdin=subprocess.DEVNULL, env=_environment_of(python)
+            )
         except BaseException:
             for fd in (requests, responses):
                 os.close(fd)
@@ -232,6 +237,25 @@ class WorkerProcess:
     def _close_sockets(self) -> None:
         self.work.close()
         self.control.close()
+
+
+def _paths_for(python: str) -> str:
+    """Where it finds us, and what we are made of as far as it has that not itself."""
+    others = [path for path in sys.path if path] if python != sys.executable else []
+    return os.pathsep.join([str(_PACKAGES), *others])
+
+
+def _environment_of(python: str) -> dict[str, str] | None:
+    """What the process finds in its environment; ``None`` for what we have."""
+    if python == sys.executable:
+        return None
+    # Programs of the model's own environment go before others, and its packages before those that
+    # somebody has put into the path of ours.
+    ours = {name: value for name, value in os.environ.items() if name not in _OURS_ALONE}
+    return ours | {"PATH": f"{Path(python).parent}{os.pathsep}{ours.get('PATH', os.defpath)}"}
+
+
+_OURS_ALONE = frozenset({"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX"})
 
 
 def _ignore(_kind: int, _body: bytes) -> None:

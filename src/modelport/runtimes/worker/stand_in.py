@@ -34,7 +34,7 @@ from modelport.runtimes.worker.frames import Frame, json_frame
 from modelport.runtimes.worker.process import WorkerProcess, exit_reason
 from modelport.runtimes.worker.records import from_plain, to_plain
 from modelport.runtimes.worker.work import WINDOW_BYTES, WINDOW_ITEMS
-from modelport.specs import ModelConfig
+from modelport.specs import ENVIRONMENT, ModelConfig
 
 __all__ = ["WorkerRuntime", "worker_runtime"]
 
@@ -117,7 +117,7 @@ class WorkerRuntime(RemoteRuntime):
     def complete(cls, source: ModelSource, config: ModelConfig) -> ModelConfig:
         """Have a process that ends again ask the model file."""
         check_platform(source.name)
-        process = WorkerProcess(source.name)
+        process = WorkerProcess(source.name, _interpreter_of(source, config))
         try:
             asked = cls._asked(source, config)
             answer = process.ask(json_frame(Frame.COMPLETE, asked), _ignore)
@@ -183,7 +183,8 @@ class WorkerRuntime(RemoteRuntime):
 
     def _bring_up(self) -> WorkerProcess:
         context = self._context
-        process = WorkerProcess(context.instance_name)
+        python = _interpreter_of(context.source, context.config)
+        process = WorkerProcess(context.instance_name, python)
         self._answering[process] = Answering(context.host, process)
         try:
             asked = self._asked(context.source, context.config) | {
@@ -552,6 +553,14 @@ class _Stream:
         taken = self.items, self.bytes
         self.items = self.bytes = 0
         return taken
+
+
+def _interpreter_of(source: ModelSource, config: ModelConfig) -> str:
+    if not config.parameter(ENVIRONMENT):
+        return sys.executable
+    from modelport.runtimes.worker.environment import interpreter_of  # few models bring one
+
+    return interpreter_of(source, config)
 
 
 def _answered(kind: int, body: bytes) -> object:
