@@ -13,10 +13,9 @@ from modelport.errors import (
     Overloaded,
     PollFailed,
     QueueTimedOut,
-    WorkerDied,
 )
 
-REFINED = (InvalidArguments, InvalidInference, PollFailed, QueueTimedOut, WorkerDied)
+REFINED = (InvalidArguments, InvalidInference, PollFailed, QueueTimedOut)
 
 CLASSES = [
     each

@@ -55,7 +55,7 @@ def import_time(plan: Plan) -> Iterator[Row]:
     """Take the processor time of importing our client, beyond what it is made of."""
     program = (
         "import numpy, asyncio, ssl, time; at = time.process_time()\n"
-        "import modelport.client.bentoml; print(time.process_time() - at)"
+        "from modelport.client.bentoml import SyncHTTPClient; print(time.process_time() - at)"
     )
     environment = servers.inherited_environment()
     found_ms = []

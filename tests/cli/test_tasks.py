@@ -71,6 +71,8 @@ def test_tasks_of_all_endpoints_are_listed_the_newest_first(served: Served, caps
     assert tasks(served, "--limit", "1", "--json") == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["task_id"], row["task"], row["status"]) == (second, "fail", "failed")
+    assert tasks(served, "--status", "completed", "--json") == 0
+    assert {row["status"] for row in json.loads(capsys.readouterr().out)} == {"completed"}
 
 
 def test_one_task_is_watched_cancelled_and_asked_again(served: Served, capsys: Output) -> None:
@@ -103,7 +105,15 @@ def test_what_the_server_refuses_is_said_in_its_words(served: Served, capsys: Ou
 
 
 @pytest.mark.parametrize(
-    "words", [["delete"], ["show"], ["cancel", "a", "b"], ["list", "a"], ["--limit", "0"]]
+    "words",
+    [
+        ["delete"],
+        ["show"],
+        ["cancel", "a", "b"],
+        ["list", "a"],
+        ["--limit", "0"],
+        ["--status", "done"],
+    ],
 )
 def test_wrong_words_are_a_wrong_command_line(words: list[str], capsys: Output) -> None:
     assert main(["tasks", *words]) == 2

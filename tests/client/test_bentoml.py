@@ -5,16 +5,19 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
 
-from modelport.client.bentoml import AsyncHTTPClient, SyncHTTPClient, TaskStatus
+from modelport.client.bentoml import AsyncHTTPClient, SyncHTTPClient, TaskStatus, calls
 from modelport.client.flows import Retries
+from modelport.client.results import FileResult
 from modelport.exceptions import (
     BentoMLException,
     InvalidArgument,
@@ -135,6 +138,39 @@ def ask(request: pytest.FixtureRequest) -> Ask:
     return by_sync if request.param == "sync" else by_async
 
 
+class Awaiting:
+    """An asynchronous client whose coroutines are run to their end at once."""
+
+    def __init__(self, wrapped: Any, runner: asyncio.Runner) -> None:
+        self._wrapped, self._runner = wrapped, runner
+
+    def __getattr__(self, name: str) -> Any:
+        return Awaiting(getattr(self._wrapped, name), self._runner)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        async def call() -> Any:
+            return await self._wrapped(*args, **kwargs)
+
+        return self._runner.run(call())
+
+
+ClientOf = Callable[..., AbstractContextManager[Any]]
+
+
+@pytest.fixture(params=["sync", "async"])
+def client_of(request: pytest.FixtureRequest) -> ClientOf:
+    """Make either client, both to be used without ``await``."""
+
+    @contextmanager
+    def awaiting(url: str, **options: Any) -> Iterator[Any]:
+        with asyncio.Runner() as runner:
+            client = Awaiting(AsyncHTTPClient(url, **options), runner)
+            yield client
+            client.close()
+
+    return SyncHTTPClient if request.param == "sync" else awaiting
+
+
 # Arguments.
 
 
@@ -253,6 +289,52 @@ def test_file_is_named_like_the_last_component(ask: Ask, disposition: str, endin
     answer = reply(b"", 200, "text/plain", Content_Disposition=disposition)
     with scripted(service(upload=[answer])) as server:
         assert ask(server.url, "upload", b"").name.endswith(ending)
+
+
+def test_large_file_goes_to_disk_as_it_comes(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces = [bytes([n]) * 100_000 for n in range(30)]
+    sizes: list[int] = []
+    kept: list[bytes] = []
+
+    class Noted(FileResult):
+        def feed(self, data: bytes) -> None:
+            sizes.append(len(data))
+            super().feed(data)
+
+        def end(self) -> Any:
+            kept.append(super().end().read_bytes())
+
+    monkeypatch.setattr(calls, "FileResult", Noted)
+    answer = chunked(*pieces, content_type="application/octet-stream")
+    with scripted(service(upload=[answer])) as server:
+        ask(server.url, "upload", b"")
+    assert kept == [b"".join(pieces)]
+    assert max(sizes) < 2_000_000
+
+
+def test_file_that_does_not_come_whole_is_removed(ask: Ask, tmp_path: Path) -> None:
+    begun = chunked(b"x" * 1000, content_type="text/plain", is_whole=False)
+    with scripted(service(upload=[begun])) as server, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(calls.Client, "_files", lambda self: tmp_path)
+        with pytest.raises(ServiceUnavailable, match="in the middle of its answer"):
+            ask(server.url, "upload", b"")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_answer_is_not_held_beyond_its_bound(client_of: ClientOf, is_chunked: bool) -> None:
+    text = b'"' + b"x" * 500_000 + b'"'
+    answer = chunked(text, content_type="application/json") if is_chunked else reply(text)
+    answers: dict[str, list[Answer]] = service(classify=[answer], upload=[answer])
+    with scripted(answers) as server:
+        said = "400000 bytes; allow more with max_response_bytes"
+        with (
+            client_of(server.url, max_response_bytes=400_000) as client,
+            pytest.raises(BentoMLException, match=said),
+        ):
+            client.call("classify", "a")
+        with client_of(server.url, max_response_bytes=600_000) as client:
+            assert len(client.call("classify", "a")) == 500_000
 
 
 def test_several_results_of_which_some_are_files_come_apart() -> None:
@@ -434,12 +516,71 @@ def test_prefix_of_the_address_is_kept_and_not_doubled() -> None:
 def test_refused_calls_are_sent_again_after_the_time_the_server_names(ask: Ask) -> None:
     busy = reply(b"busy", 429, Retry_After="0")
     quick = Retries(count=3, first_wait_s=0.01)
-    with scripted(service(classify=[busy, reply(b"", 503), echo])) as server:
+    with scripted(service(classify=[busy, busy, echo])) as server:
         with SyncHTTPClient(server.url, retries=quick) as client:
             assert client.call("classify", "a") == {"text": "a"}
         server.answers["/classify"] = [busy]
         with SyncHTTPClient(server.url) as client, pytest.raises(BentoMLException):
             client.call("classify", "a")
+
+
+@pytest.mark.parametrize("lost", [reply(b"", 503, Retry_After="0"), [CLOSE]])
+def test_call_that_was_perhaps_made_is_sent_again_only_if_it_may_be_made_twice(
+    lost: bytes | list[bytes],
+) -> None:
+    """A worker that died, or a proxy that lost its server, answers with 503 as well."""
+    with scripted(service(classify=[lost, echo])) as server:
+        quick = Retries(count=3, first_wait_s=0.01)
+        with SyncHTTPClient(server.url, retries=quick) as client, pytest.raises(ServiceUnavailable):
+            client.call("classify", "a")
+        assert sum(asked.path == "/classify" for asked in server.asked) == 1
+    with scripted(service(classify=[lost, echo])) as server:
+        quick = Retries(count=3, first_wait_s=0.01, calls_are_idempotent=True)
+        with SyncHTTPClient(server.url, retries=quick) as client:
+            assert client.call("classify", "a") == {"text": "a"}
+
+
+def test_submission_that_was_perhaps_accepted_is_sent_again_only_with_a_key() -> None:
+    accepted = reply(b'{"task_id": "1", "status": "in_progress"}')
+    policy = Retries(count=3, first_wait_s=0.01, calls_are_idempotent=True)
+    answers = service(train=[echo], train__submit=[[CLOSE], accepted])
+    with (
+        scripted(answers) as server,
+        SyncHTTPClient(server.url, retries=policy) as client,
+        pytest.raises(ServiceUnavailable),
+    ):
+        client.train.submit("a")  # type: ignore[attr-defined]
+    answers = service(train=[echo], train__submit=[[CLOSE], accepted])
+    with scripted(answers) as server, SyncHTTPClient(server.url, retries=policy) as client:
+        task = client.train.submit("a", task_idempotency_key="k")  # type: ignore[attr-defined]
+        assert task.id == "1"
+        asked = server.asked[-1]
+        assert asked.headers["idempotency-key"] == "k"
+        assert json.loads(asked.body) == {"text": "a"}
+
+
+def test_what_is_for_the_queue_does_not_go_to_the_task(client_of: ClientOf) -> None:
+    accepted = reply(b'{"task_id": "1", "status": "in_progress"}')
+    url = "https://hooks.example.com/?a=b&c"
+    with scripted(service(train__submit=[accepted])) as server, client_of(server.url) as client:
+        options = {"task_priority": -5, "task_expires_in": 60, "task_webhook": url}
+        client.train.submit(text="a", **options)
+        query = {"priority": ["-5"], "expires_in": ["60"], "webhook": [url]}
+        assert parse_qs(server.asked[-1].path.partition("?")[2]) == query
+        assert json.loads(server.asked[-1].body) == {"text": "a"}
+        with pytest.raises(TypeError, match="task_priority is int, not str"):
+            client.train.submit("a", task_priority="high")
+
+
+def test_tasks_are_listed_by_their_status(client_of: ClientOf) -> None:
+    row = {"task_id": "1", "status": "failed", "created_at": "2026-11-21T14:02:11", "reason": "no"}
+    listed: list[Answer] = [reply(json.dumps([row]).encode()), reply(b"{}")]
+    with scripted(service(train__list=listed)) as server, client_of(server.url) as client:
+        (task,) = client.train.list(TaskStatus.FAILED, limit=7, before="9")
+        assert server.asked[-1].path == "/train/list?limit=7&status=failed&before=9"
+        assert (task.id, task.status, task.reason) == ("1", TaskStatus.FAILED, "no")
+        with pytest.raises(BentoMLException, match="no list of tasks"):
+            client.train.list()
 
 
 def test_waits_grow_and_are_bounded() -> None:

@@ -192,9 +192,11 @@ def test_progress_outside_of_a_task_is_nobodys_business() -> None:
 
 def test_retry_asks_the_same_again_as_a_new_task(tmp_path: Path) -> None:
     async def scene(tasks: Tasks) -> None:
-        first = await over(tasks, await tasks.submit("do", "ann", ASKED))
+        hook = "https://hooks.example.com"
+        first = await over(tasks, await tasks.submit("do", "ann", ASKED, webhook=hook))
         again = await tasks.retry("ann", first.id)
         assert again.id != first.id
+        assert (first.webhook, again.webhook) == ("https://hooks.example.com", first.webhook)
         assert (await over(tasks, again)).state is TaskState.COMPLETED
         assert (await tasks.result("ann", again.id))[1] == (await tasks.result("ann", first.id))[1]
 

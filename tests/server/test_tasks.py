@@ -322,6 +322,40 @@ def test_full_queue_is_refused(serve: Serve) -> None:
         assert set(answers) == {200, 429}
 
 
+def test_one_key_does_not_fill_the_queue_for_the_others(serve: Serve) -> None:
+    options = ("--task-queue-size-per-key", "1", "--task-concurrency", "1")
+    with serve("--api-key", "ann", "--api-key", "bob", *options) as served:
+        ann, bob = ({"Authorization": f"Bearer {key}"} for key in ("ann", "bob"))
+        slow = {"number": 1, "seconds": 1.0}
+        answers = [ask(served, "POST", "/once/submit", slow, **ann) for _ in range(4)]
+        assert {status for status, _ in answers} == {200, 429}
+        assert "of your tasks wait already" in answers[-1][1]["error"]
+        assert ask(served, "POST", "/once/submit", slow, **bob)[0] == 200
+
+
+def test_list_leaves_out_what_is_in_another_state(served: Served) -> None:
+    done = ask(served, "POST", "/once/submit", {"number": 1})[1]["task_id"]
+    for _ in range(100):
+        if ask(served, "GET", f"/once/status?task_id={done}")[1]["status"] == "completed":
+            break
+        time.sleep(0.05)
+    ask(served, "POST", "/once/submit", {"number": 2, "seconds": 5.0})
+
+    def listed(query: str) -> list[str]:
+        status, rows = ask(served, "GET", f"/once/list?{query}")
+        assert status == 200
+        return [row["status"] for row in rows]
+
+    assert listed("") == ["in_progress", "completed"]
+    assert listed("status=completed") == ["completed"]
+    assert listed("status=in_progress") == ["in_progress"]
+    assert listed("status=failed&status=completed") == ["completed"]
+    assert listed("status=canceled") == []
+    status, said = ask(served, "GET", "/once/list?status=done")
+    assert status == 400
+    assert "'status' is one of in_progress, completed, failed, canceled" in said["error"]
+
+
 def test_task_that_was_not_started_in_time_expires(serve: Serve) -> None:
     with serve("--task-concurrency", "1", "--task-lease-secs", "1") as served:
         ask(served, "POST", "/once/submit", {"number": 1, "seconds": 6})

@@ -20,6 +20,22 @@ class TestSqliteTasks(TaskStoreSuite):
     def open(self, folder: Path, now_s: Callable[[], float], most_queued: int) -> TaskStore:
         return SqliteTasks(folder / "tasks.sqlite", now_s, most_queued=most_queued)
 
+    def test_no_owner_fills_the_queue_alone(self, tmp_path: Path) -> None:
+        with contextlib.closing(
+            SqliteTasks(tmp_path / "shared.sqlite", time.time, most_queued=5, most_queued_each=2)
+        ) as store:
+            stores = Opener(lambda now_s: store)
+            for owner in ("ann", "ann", "bob"):
+                store.submit(stores.new(owner=owner, idempotency_key=owner)).result()
+                store.submit(stores.new(owner=owner)).exception()
+            with pytest.raises(Overloaded, match="2 of your tasks wait already") as refused:
+                store.submit(stores.new(owner="ann")).result()
+            assert refused.value.retry_after_s > 0
+            # What is accepted already is no new task.
+            store.submit(stores.new(owner="ann", idempotency_key="ann")).result()
+            store.claim({"train": 2}, 60).result()
+            store.submit(stores.new(owner="ann")).result()
+
     def test_the_file_is_for_this_user_alone(self, store: TaskStore, tmp_path: Path) -> None:
         assert (tmp_path / "tasks.sqlite").stat().st_mode & 0o077 == 0
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelport.wire.http import encode_chunk
+from modelport.wire.chunked import encode_chunk
 from modelport.wire.http_response import (
     BadResponse,
     ResponseHead,

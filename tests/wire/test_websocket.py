@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from wsproto import ConnectionType, WSConnection
 from wsproto import events as ws
 
-from modelport.wire.http import BadMessage, RequestHead, parse_request_head
+from modelport.wire.chunked import BadMessage
+from modelport.wire.http import RequestHead, parse_request_head
 from modelport.wire.websocket import (
     Close,
     Event,

@@ -29,6 +29,11 @@ SUMMARY = "List your tasks on a server, look at one, stop it, or ask the same ag
 OPTIONS = (
     *SERVER_OPTIONS,
     Option("--limit", "N", "Most tasks to list, from 1 to 1000, the newest first", default="20"),
+    Option(
+        "--status",
+        "STATUS",
+        "List only those that are in_progress, completed, failed or canceled",
+    ),
     Option("--json", None, "Print JSON; with --watch an array or object on each line"),
     Option("--watch", "SECONDS", "Look again every so often, until all of them are over"),
 )
@@ -56,7 +61,7 @@ def run(argv: Sequence[str]) -> int:
     is_one = action in _ACTIONS and len(ids) == 1
     if not is_one and (action, ids) != ("list", []):
         raise UsageError(f'"{" ".join(options.words)}" is none of its forms; usage: {USAGE}')
-    limit = _limit(options)
+    limit, status = _limit(options), _status(options)
     from modelport.client.bentoml import SyncHTTPClient
 
     try:
@@ -67,7 +72,7 @@ def run(argv: Sequence[str]) -> int:
             server_ready_timeout=0,
         ) as client:
             if not ids:
-                _Screen(options, overview).show(lambda: _listed(client, limit))
+                _Screen(options, overview).show(lambda: _listed(client, limit, status))
                 return 0
             task_id = _ACTIONS[action](client, ids[0])
             _Screen(options, describe).show(lambda: _shown(client, task_id))
@@ -84,13 +89,22 @@ def _limit(options: Options) -> int:
     return int(text)
 
 
+def _status(options: Options) -> str | None:
+    status = options.text("--status")
+    if status is not None and status not in _COLOUR_BY_STATUS:
+        offered = ", ".join(_COLOUR_BY_STATUS)
+        raise UsageError(f'--status: expected one of {offered}, got "{status}"')
+    return status
+
+
 # What is asked of the server.
 
 
-def _listed(client: "SyncHTTPClient", limit: int) -> list[Row]:
+def _listed(client: "SyncHTTPClient", limit: int, status: str | None) -> list[Row]:
     rows: list[Row] = []
+    params = {"limit": str(limit)} | ({} if status is None else {"status": status})
     for name, route in _routes(client).items():
-        reply = client.request("GET", f"{route}/list", params={"limit": limit})
+        reply = client.request("GET", f"{route}/list", params=params)
         if reply.status_code == 404:
             raise ModelportError(
                 "this server does not list its tasks; BentoML's do not. Name one: modelport tasks "

@@ -5,10 +5,9 @@ It knows no socket and does not wait; a blocking and an asynchronous client run 
 """
 
 import os
-from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 from urllib.parse import quote, urljoin, urlsplit
 
 from modelport.errors import Unavailable
@@ -48,8 +47,7 @@ class TransportFailed(Unavailable):
         self.is_timeout = is_timeout
 
 
-@dataclass(slots=True)
-class Request:
+class Request(NamedTuple):
     """One request.
 
     Attributes:
@@ -59,19 +57,27 @@ class Request:
         body: Whole, or its pieces; pieces can be sent only once unless they can be iterated again.
         length: Bytes of the pieces, if known.
         timeout_s: Bound on connecting and on each wait for bytes; ``None`` for the client's.
+        is_idempotent: Whether it may be sent again though the server has perhaps acted on it,
+            whatever the method says.
     """
 
     method: str
     url: str
-    headers: list[tuple[str, str]] = field(default_factory=list)
+    headers: Sequence[tuple[str, str]] = ()
     body: Body = b""
     length: int | None = None
     timeout_s: float | None = None
+    is_idempotent: bool = False
 
     @property
     def can_repeat(self) -> bool:
         """Whether the same bytes can be sent a second time."""
         return isinstance(self.body, bytes)
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether nothing happens twice if it is."""
+        return self.is_idempotent or self.method in _SAFE
 
 
 class Stream(Protocol):
@@ -82,8 +88,7 @@ class Stream(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class Response:
+class Response(NamedTuple):
     """An answer.
 
     Attributes:
@@ -98,16 +103,14 @@ class Response:
     stream: Stream | None = None
 
 
-@dataclass(slots=True)
-class Ask:
+class Ask(NamedTuple):
     """Send this and give the answer back in; raises :class:`TransportFailed` at the yield."""
 
     request: Request
     wants_stream: bool = False
 
 
-@dataclass(slots=True)
-class Pause:
+class Pause(NamedTuple):
     """Wait before going on."""
 
     seconds: float
@@ -120,26 +123,51 @@ def _random() -> float:
     return int.from_bytes(os.urandom(4)) / 2**32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Retries:
     """When to send a request again, and how long to wait before.
 
-    Only what is safe to repeat is: a request that the server has not seen, one with a method that
-    changes nothing, one that the server has refused with 429 or 503. Waits grow by 2 with jitter,
-    unless the server names one by ``Retry-After``.
+    Only what is safe to repeat is: a request that the server has not seen, one that it has refused
+    with 429, and whatever went wrong, one that changes nothing or is known to the server by an
+    idempotency key. A call that broke off, or was answered with 503, has perhaps been made. Waits
+    grow by 2 with jitter, unless the server names one by ``Retry-After``.
 
     Attributes:
         count: Repetitions at the most; 0 switches them off.
         first_wait_s: Before the first one.
         most_wait_s: Between any two.
         most_named_wait_s: A server that names a longer one is not asked again.
+        calls_are_idempotent: Whether calls may be made twice, as those of most models may: then
+            they are also sent again after 503, and when the connection broke off.
     """
 
-    count: int = 0
-    first_wait_s: float = 0.25
-    most_wait_s: float = 8.0
-    most_named_wait_s: float = 60.0
-    jitter: Callable[[], float] = _random
+    __slots__ = (
+        "calls_are_idempotent",
+        "count",
+        "first_wait_s",
+        "jitter",
+        "most_named_wait_s",
+        "most_wait_s",
+    )
+
+    def __init__(
+        self,
+        *,
+        count: int = 0,
+        first_wait_s: float = 0.25,
+        most_wait_s: float = 8.0,
+        most_named_wait_s: float = 60.0,
+        calls_are_idempotent: bool = False,
+        jitter: Callable[[], float] = _random,
+    ) -> None:
+        self.count = count
+        self.first_wait_s = first_wait_s
+        self.most_wait_s = most_wait_s
+        self.most_named_wait_s = most_named_wait_s
+        self.calls_are_idempotent = calls_are_idempotent
+        self.jitter = jitter
+
+    def __repr__(self) -> str:
+        return f"<Retries {self.count}>"
 
     def wait_s(self, attempt: int, headers: Mapping[str, str] = NOTHING) -> float | None:
         """How long to wait before repetition ``attempt``, counted from 0; ``None`` to give up.
@@ -173,6 +201,8 @@ def _named_wait_s(headers: Mapping[str, str]) -> float | None:
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _REFUSED = frozenset({429, 503})
+_NOT_STARTED = frozenset({429})
+"""What nobody answers who has begun; 503 is also said by a proxy that lost its server."""
 _REDIRECTED = frozenset({301, 302, 303, 307, 308})
 _SECRET = frozenset({"authorization", "cookie", "proxy-authorization"})
 
@@ -192,12 +222,12 @@ def asked(
         try:
             response = yield Ask(request, wants_stream)
         except TransportFailed as exc:
-            if is_last or (exc.was_sent and request.method not in _SAFE):
+            if is_last or (exc.was_sent and not request.is_safe):
                 raise
             yield Pause(policy.wait_s(attempt) or 0.0)
         else:
             assert response is not None
-            if is_last or response.status not in _REFUSED:
+            if is_last or response.status not in (_REFUSED if request.is_safe else _NOT_STARTED):
                 return response
             wait_s = policy.wait_s(attempt, response.headers)
             if wait_s is None:
@@ -229,7 +259,14 @@ def followed(
         if response.status == 303 or (response.status in (301, 302) and method == "POST"):
             method, body = "GET", b""
             headers = [pair for pair in headers if not pair[0].lower().startswith("content-")]
-        request = Request(method, url, headers, body, timeout_s=request.timeout_s)
+        request = Request(
+            method,
+            url,
+            headers,
+            body,
+            timeout_s=request.timeout_s,
+            is_idempotent=request.is_idempotent,
+        )
     raise TransportFailed(f"the server redirected more than {MOST_REDIRECTS} times", was_sent=True)
 
 

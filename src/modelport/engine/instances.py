@@ -142,12 +142,8 @@ class Instances:
         return self._all
 
     def remotes(self) -> list[tuple[str, RemoteRuntime]]:
-        """Those that have a process to themselves, with their names."""
-        return [
-            (each.name, each.remote)
-            for each in self._all
-            if each.remote is not None and not each.remote.is_shared
-        ]
+        """Those that run elsewhere, with their names."""
+        return [(each.name, each.remote) for each in self._all if each.remote is not None]
 
     @property
     def failure(self) -> str:

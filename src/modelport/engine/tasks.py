@@ -15,14 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from modelport.engine.notices import Deliver, Notices
-from modelport.errors import (
-    Cancelled,
-    InvalidRequest,
-    ModelportError,
-    NotFound,
-    Unavailable,
-    WorkerDied,
-)
+from modelport.errors import Cancelled, InvalidRequest, ModelportError, NotFound, Unavailable
 from modelport.progress import reporting_to
 from modelport.stores.base import Claim, Content, NewTask, Retry, Task, TaskState, TaskStore
 
@@ -224,7 +217,7 @@ class Tasks:
         return task
 
     async def retry(self, owner: str, task_id: str) -> Task:
-        """Ask again what a task that is over has asked, as a new task.
+        """Ask again what a task that is over has asked, as a new task with its webhook.
 
         Raises:
             NotFound: There is none, or it is somebody else's.
@@ -234,7 +227,9 @@ class Tasks:
         if not task.state.is_over:
             raise InvalidRequest(f"task {task_id} is not completed yet")
         task, request = await asyncio.wrap_future(self._store.request(owner, task_id))
-        return await self.submit(task.endpoint, owner, request, priority=task.priority)
+        return await self.submit(
+            task.endpoint, owner, request, priority=task.priority, webhook=task.webhook
+        )
 
     def counts(self) -> Mapping[tuple[str, TaskState], int]:
         """How many there were a moment ago, by endpoint and state; of endpoints here also none."""
@@ -281,7 +276,6 @@ class Tasks:
     async def _run(self, running: "_Running") -> None:
         task_id = running.claim.task.id
         state, result, reason = TaskState.FAILED, None, ""
-        is_interrupted = False
         try:
             with reporting_to(running.report):
                 result = await running.endpoint.run(running.claim)
@@ -293,8 +287,6 @@ class Tasks:
                 state, reason = TaskState.CANCELED, "canceled while it was running"
             else:
                 reason = "its own code cancelled it"
-        except WorkerDied as exc:
-            is_interrupted, reason = True, exc.text
         except ModelportError as exc:
             reason = exc.text
         except Exception:
@@ -304,15 +296,10 @@ class Tasks:
         running.is_ending = True
         self._may_claim.set()
         try:
-            if is_interrupted:
-                await self._give_back([task_id], reason)
-            elif not running.is_dropped:
+            if not running.is_dropped:
                 await self._finish(task_id, state, result, reason)
         finally:
             del self._running[task_id]
-        if is_interrupted:
-            self._may_claim.set()
-            self._look_for_notices()
 
     async def _finish(
         self, task_id: str, state: TaskState, result: Content | None, reason: str
@@ -402,12 +389,9 @@ class Tasks:
             await self._notices.close()
         await asyncio.to_thread(self._store.close)
 
-    async def _give_back(
-        self,
-        task_ids: Sequence[str],
-        reason: str = "the server was stopped while it was running",
-    ) -> None:
+    async def _give_back(self, task_ids: Sequence[str]) -> None:
         if task_ids:
+            reason = "the server was stopped while it was running"
             await asyncio.wrap_future(self._store.give_back(task_ids, reason))
 
 

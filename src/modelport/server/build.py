@@ -57,7 +57,6 @@ if TYPE_CHECKING:
     from modelport.custom_metrics import MetricFamily
     from modelport.engine.tasks import Tasks
     from modelport.protocols.bentoml import Meter, TaskQueue
-    from modelport.runtimes.base import RemoteRuntime
     from modelport.server.services import Services
     from modelport.server.uploads import Spool
     from modelport.server.webhooks import Webhooks
@@ -225,15 +224,11 @@ class Server:
         options = ops.OpsOptions(
             metrics=self.settings.metrics_config,
             open_connections=lambda: len(self.http.connections) + len(self.grpc.connections),
-            workers=self._workers,
+            workers=self.engine.workers,
             custom_metrics=self._custom_metrics,
             cache=self.engine.cache,
         )
         return ops.routes(self.engine, options)
-
-    def _workers(self) -> list[tuple[str, int, str, "RemoteRuntime"]]:
-        services = self.services.workers() if self.services is not None else []
-        return self.engine.workers() + services
 
     def _custom_metrics(self) -> list["MetricFamily"]:
         families = self.engine.custom_metrics.families()
@@ -487,8 +482,7 @@ def _services(settings: Settings) -> "tuple[Services | None, Spool | None]":
     root = Path(settings.data_dir).expanduser() / "spool"
     spool = Spool(root, most_bytes=most, most_principal_bytes=most // 4)
     fetcher = Fetcher(settings.url_allow, most_bytes=settings.max_upload_size)
-    grace_s = settings.task_cancel_grace_secs
-    return Services(targets, spool=spool, fetcher=fetcher, task_grace_s=grace_s), spool
+    return Services(targets, spool=spool, fetcher=fetcher), spool
 
 
 def _webhooks(settings: Settings) -> "Webhooks | None":
@@ -517,6 +511,7 @@ def _tasks(
             path,
             time.time,
             most_queued=settings.task_queue_size,
+            most_queued_each=settings.task_queue_size_per_key or None,
             most_bytes=settings.task_store_size,
         )
     except (OSError, sqlite3.Error) as exc:

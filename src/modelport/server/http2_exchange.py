@@ -8,8 +8,9 @@ from modelport.errors import ModelportError
 from modelport.protocols.base import BodyReceiver, Buffer, Headers, Reply, Route
 from modelport.server.http import Asked, Bound, encode_error, internal_error
 from modelport.server.http.bodies import aligned_view
+from modelport.wire.chunked import body_too_large
 from modelport.wire.header_blocks import Block
-from modelport.wire.http import RequestHead, body_too_large
+from modelport.wire.http import RequestHead
 from modelport.wire.http2 import ErrorCode, MalformedHead, Stream
 from modelport.wire.http2_heads import encode_response_fields, parse_trailer_fields
 

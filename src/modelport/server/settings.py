@@ -197,19 +197,19 @@ class Settings(Record):
         values.COUNT,
         "Tasks that may wait; further ones are refused with 429",
     )
+    task_queue_size_per_key: int = _setting(
+        0,
+        Group.LIMITS,
+        values.COUNT,
+        "Tasks of one key that may wait; callers without a key count as one. 0 for as many as"
+        " --task-queue-size allows",
+    )
     task_lease_secs: float = _setting(
         15.0,
         Group.LIMITS,
         values.LEASE,
         "How long after a server was last heard of its tasks are taken for interrupted, where"
         " several servers share a data folder",
-    )
-    task_cancel_grace_secs: float = _setting(
-        5.0,
-        Group.LIMITS,
-        values.SECONDS,
-        "How long a cancelled task may go on in a worker process of its service before the process"
-        " is ended; 0 for as long as it likes",
     )
     task_store_size: int = _setting(
         16 * 1024**3,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from modelport.server.http import HttpExchange, HttpServer
-from modelport.wire.http import BadMessage
+from modelport.wire.chunked import BadMessage
 from modelport.wire.websocket import (
     VERSION,
     Close,

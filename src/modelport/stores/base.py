@@ -125,6 +125,7 @@ class Task:
         progress_text: What its author said last.
         reason: Why it failed or was canceled, in words for its owner; "" otherwise.
         cancel_requested: Whether its owner wants it to stop.
+        webhook: URL that is told when it is over; "" for none.
     """
 
     id: str
@@ -141,6 +142,7 @@ class Task:
     progress_text: str = ""
     reason: str = ""
     cancel_requested: bool = False
+    webhook: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +207,8 @@ class TaskStore(Protocol):
         """Accept a task; the one of before, if its idempotency key is known.
 
         Raises:
-            Overloaded: As many wait as may wait, or as much is kept as may be.
+            Overloaded: As many wait as may wait, of all owners or of this one, or as much is kept
+                as may be.
             Conflict: The idempotency key came with another request before.
             Unavailable: There is no room on the disk.
         """

@@ -136,6 +136,8 @@ BEGIN
     INSERT INTO notices (task, due_s) VALUES (NEW.number, NEW.finished_s);
 END;
 """
+_SHARES = "CREATE INDEX IF NOT EXISTS waiting_of_owner ON tasks (owner) WHERE state = 'queued'"
+"""Not in the schema: files of this version have been without it."""
 
 
 class SqliteTasks:
@@ -145,6 +147,7 @@ class SqliteTasks:
         path: Of the file; made if it is not there.
         now_s: The time of day, in seconds since 1970: leases are compared between processes.
         most_queued: Tasks of all owners and endpoints that may wait.
+        most_queued_each: Of one owner; ``None`` for as many as all of them may have.
         most_bytes: Of the bodies of all tasks, those that are over included, beyond which no new
             ones are accepted.
         kept_free_bytes: Of the disk, below which no new ones are accepted.
@@ -159,17 +162,20 @@ class SqliteTasks:
         now_s: Callable[[], float],
         *,
         most_queued: int = 10_000,
+        most_queued_each: int | None = None,
         most_bytes: int = 16 << 30,
         kept_free_bytes: int = KEPT_FREE_BYTES,
     ) -> None:
         self._now_s = now_s
         self._most_queued = most_queued
+        self._most_queued_each = most_queued_each
         self._most_bytes = most_bytes
         self._worker = secrets.token_hex(8)
         self._bodies = BodyFiles(path.with_suffix(""), self._worker, kept_free_bytes)
         self._is_swept = False
         self._database = Database(path, _SCHEMA, _VERSION)
         self._flushing = ThreadPoolExecutor(FLUSHERS, thread_name_prefix="store bodies")
+        self._database.call(lambda connection: connection.execute(_SHARES)).result()
         self._database.call(self._register).result()
 
     def __repr__(self) -> str:
@@ -488,6 +494,7 @@ class SqliteTasks:
                 f"{queued} tasks wait already, which is as many as may; try again later",
                 retry_after_s=5,
             )
+        self._check_share(connection, task.owner)
         if size + _size(kept) > self._most_bytes:
             raise Overloaded(
                 f"the tasks that are kept have {size} bytes together, and {self._most_bytes} is "
@@ -514,6 +521,24 @@ class SqliteTasks:
         ).fetchone()
         _write_content(connection, row["number"], False, kept)
         return _task(row)
+
+    def _check_share(self, connection: sqlite3.Connection, owner: str) -> None:
+        most = self._most_queued_each
+        if most is None or most >= self._most_queued:
+            return
+        # Not more than the most are counted, and of nobody else's.
+        (queued,) = connection.execute(
+            "SELECT count(*) FROM (SELECT 1 FROM tasks INDEXED BY waiting_of_owner "
+            "WHERE owner = ? AND state = 'queued' "
+            "LIMIT ?)",
+            (owner, most),
+        ).fetchone()
+        if queued >= most:
+            raise Overloaded(
+                f"{queued} of your tasks wait already, which is as many as one caller may have; "
+                "try again later",
+                retry_after_s=5,
+            )
 
     def _claim(
         self, connection: sqlite3.Connection, endpoints: Mapping[str, int], lease_s: float
@@ -674,6 +699,7 @@ def _task(row: sqlite3.Row) -> Task:
         progress_text=row["progress_text"],
         reason=row["reason"],
         cancel_requested=bool(row["cancel_requested"]),
+        webhook=row["webhook"] or "",
     )
 
 

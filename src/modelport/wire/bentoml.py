@@ -10,9 +10,8 @@ import codecs
 import enum
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 import orjson
@@ -253,10 +252,10 @@ class _Missing:
 
 MISSING = _Missing()
 """Stands where a parameter has no default."""
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-@dataclass(frozen=True)
-class Parameter:
+class Parameter(NamedTuple):
     """One argument of an endpoint.
 
     Attributes:
@@ -268,18 +267,14 @@ class Parameter:
     schema: Mapping[str, Any]
     default: Any = MISSING
 
-    @cached_property
+    @property
     def is_file(self) -> bool:
         """Whether it is sent as a part of its own: a file or a list of files."""
-        items = self.schema.get("items")
-        return self.schema.get("type") == "file" or (
-            isinstance(items, Mapping) and items.get("type") == "file"
-        )
+        return _is_file(self.schema) or _is_file(self.schema.get("items"))
 
 
-@dataclass(frozen=True)
 class EndpointSchema:
-    """What ``/schema.json`` says of one endpoint.
+    """What ``/schema.json`` says of one endpoint, and what follows from it for each call.
 
     Attributes:
         name: Of the method of a client.
@@ -289,66 +284,110 @@ class EndpointSchema:
         is_task: Whether it can be submitted.
         batchable: Whether it is run for several requests at once.
         doc: For people; BentoML's server does not send it.
+        is_root: Whether its one argument is the whole body.
+        is_stream: Whether it gives any number of items.
+        takes_more: Whether it takes arguments that are not listed (``**kwargs``).
+        is_multipart: Whether a call is a multipart body.
+        gives_files: Whether its result is a file, or may hold some.
+        parameters: By their names, in the order of the method's signature; a root input as
+            ``root``.
+        required: Names of the arguments that have no default.
     """
 
-    name: str
-    route: str
-    input: Mapping[str, Any] = field(default_factory=dict)
-    output: Mapping[str, Any] = field(default_factory=dict)
-    is_task: bool = False
-    batchable: bool = False
-    doc: str = ""
+    __slots__ = (
+        "batchable",
+        "doc",
+        "gives_files",
+        "input",
+        "is_multipart",
+        "is_root",
+        "is_stream",
+        "is_task",
+        "name",
+        "output",
+        "parameters",
+        "required",
+        "route",
+        "takes_more",
+    )
 
-    @cached_property
-    def is_root(self) -> bool:
-        """Whether its one argument is the whole body."""
-        return bool(self.input.get("root_input"))
-
-    @cached_property
-    def is_stream(self) -> bool:
-        """Whether it gives any number of items."""
-        return bool(self.output.get("is_stream"))
-
-    @cached_property
-    def takes_more(self) -> bool:
-        """Whether it takes arguments that are not listed (``**kwargs``)."""
-        return bool(self.input.get("additionalProperties"))
-
-    @cached_property
-    def is_multipart(self) -> bool:
-        """Whether a call is a multipart body."""
-        return not self.is_root and any(each.is_file for each in self.parameters.values())
-
-    @cached_property
-    def parameters(self) -> Mapping[str, Parameter]:
-        """By their names, in the order of the method's signature; a root input as ``root``."""
-        if self.is_root:
-            return {"root": Parameter("root", self.input, self.input.get("default", MISSING))}
-        required = self.input.get("required", ())
-        return {
-            name: Parameter(
-                name, schema, MISSING if name in required else schema.get("default", MISSING)
-            )
-            for name, schema in self.input.get("properties", {}).items()
-        }
-
-    @cached_property
-    def required(self) -> frozenset[str]:
-        """Names of the arguments that have no default."""
-        return frozenset(
-            name for name, parameter in self.parameters.items() if parameter.default is MISSING
+    def __init__(
+        self,
+        name: str,
+        route: str,
+        input: Mapping[str, Any] = _NOTHING,
+        output: Mapping[str, Any] = _NOTHING,
+        is_task: bool = False,
+        batchable: bool = False,
+        doc: str = "",
+    ) -> None:
+        self.name = name
+        self.route = route
+        self.input = input
+        self.output = output
+        self.is_task = is_task
+        self.batchable = batchable
+        self.doc = doc
+        self.is_root = bool(input.get("root_input"))
+        self.is_stream = bool(output.get("is_stream"))
+        self.takes_more = bool(input.get("additionalProperties"))
+        self.parameters = _parameters(input)
+        self.required = frozenset(
+            each.name for each in self.parameters.values() if each.default is MISSING
         )
+        self.is_multipart = not self.is_root and any(
+            each.is_file for each in self.parameters.values()
+        )
+        self.gives_files = _gives_files(output)
+
+    def __repr__(self) -> str:
+        return f"<EndpointSchema {self.name} {self.route}>"
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceSchema:
-    """``/schema.json``."""
+def _parameters(input: Mapping[str, Any]) -> Mapping[str, Parameter]:
+    if input.get("root_input"):
+        return {"root": Parameter("root", input, input.get("default", MISSING))}
+    required = input.get("required", ())
+    return {
+        name: Parameter(
+            name, schema, MISSING if name in required else schema.get("default", MISSING)
+        )
+        for name, schema in input.get("properties", {}).items()
+    }
+
+
+def _is_file(schema: object) -> bool:
+    return isinstance(schema, Mapping) and schema.get("type") == "file"
+
+
+def _gives_files(output: Mapping[str, Any]) -> bool:
+    if output.get("pil"):
+        return False
+    members = output.get("properties")
+    listed = output.get("prefixItems")
+    return any(
+        _is_file(each)
+        for each in (
+            output,
+            output.get("items"),
+            output.get("additionalProperties"),
+            *(members.values() if isinstance(members, Mapping) else ()),
+            *(listed if isinstance(listed, list) else ()),
+        )
+    )
+
+
+class ServiceSchema(NamedTuple):
+    """``/schema.json``.
+
+    Attributes:
+        paths: Whether each path is that of a mounted application.
+    """
 
     name: str
     description: str = ""
     routes: tuple[EndpointSchema, ...] = ()
-    paths: Mapping[str, bool] = field(default_factory=dict)
-    """Whether each path is that of a mounted application."""
+    paths: Mapping[str, bool] = _NOTHING
 
 
 def encode_schema(schema: ServiceSchema) -> bytes:
@@ -358,8 +397,8 @@ def encode_schema(schema: ServiceSchema) -> bytes:
             "name": each.name,
             "route": each.route,
             "batchable": each.batchable,
-            "input": each.input,
-            "output": each.output,
+            "input": dict(each.input),
+            "output": dict(each.output),
             "is_task": each.is_task,
             **({"doc": each.doc} if each.doc else {}),
         }
@@ -395,9 +434,6 @@ def decode_schema(body: bytes) -> ServiceSchema:
             )
             for each in said["routes"]
         )
-        for each in routes:
-            # What every caller will need; another server's schema may be anything.
-            _ = each.is_multipart, each.is_stream, each.takes_more, each.required
         paths = {path: bool(each.get("mounted")) for path, each in said.get("paths", {}).items()}
         return ServiceSchema(
             str(said.get("name") or ""), str(said.get("description") or ""), routes, paths

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import httptools
 
 from modelport.errors import Unavailable
-from modelport.wire.http import END_OF_HEAD, ChunkedReader, HttpLimits
+from modelport.wire.chunked import END_OF_HEAD, ChunkedReader
 
 __all__ = ["BadResponse", "ResponseHead", "ResponseReader", "encode_request_head"]
 
@@ -149,7 +149,7 @@ class ResponseReader:
                 break
         self.head = head
         if head.is_chunked:
-            self._chunks = ChunkedReader(_LIMITS, NO_LIMIT)
+            self._chunks = ChunkedReader(NO_LIMIT, NO_LIMIT)
         elif head.content_length is not None:
             self._missing = head.content_length
             self.is_complete = not self._missing
@@ -266,7 +266,6 @@ def encode_request_head(
     return text.encode("latin-1") + END_OF_HEAD
 
 
-_LIMITS = HttpLimits(chunks=NO_LIMIT)
 _OTHER_EACH_TIME = re.compile(
     rb"\r\n(date|x-bentoml-request-id|x-bentoml-trace-id|x-request-id): ?([!-~][ -~]*)"
     rb"(?=\r\n[^ \t])",

@@ -17,6 +17,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from modelport.errors import InvalidRequest, TooLarge
 
 __all__ = [
+    "Event",
     "MultipartReader",
     "PartBegun",
     "PartData",

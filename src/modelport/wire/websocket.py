@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from wsproto.frame_protocol import CloseReason, Frame, FrameProtocol, Opcode, ParseFailed
 from wsproto.utilities import generate_accept_token, generate_nonce
 
-from modelport.wire.http import BadMessage, RequestHead
+from modelport.wire.chunked import BadMessage
+from modelport.wire.http import RequestHead
 
 __all__ = [
     "VERSION",

@@ -83,6 +83,7 @@ class Dialect:
         body: Any = b"",
         length: int | None = None,
         timeout_s: float | None = None,
+        is_idempotent: bool = False,
     ) -> Request:
         """Make a request with what goes along with all of them; the token to this server alone."""
         known = self._json_ways.get(route) if headers is _JSON_HEADERS else None
@@ -94,7 +95,7 @@ class Dialect:
             known = url, [*(pair for pair in common if pair[0].lower() not in own), *headers]
             if headers is _JSON_HEADERS:
                 self._json_ways[route] = known
-        return Request(method, *known, body, length, timeout_s)
+        return Request(method, *known, body, length, timeout_s, is_idempotent)
 
     def is_ready(self, timeout_s: float | None) -> Flow[bool]:
         """Ask whether the server can answer; a server that is not there is not ready."""
@@ -148,22 +149,33 @@ class Dialect:
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         suffix: str = "",
+        *,
+        headers: Sequence[tuple[str, str]] = (),
+        is_idempotent: bool = False,
     ) -> Flow[Response]:
-        """Call an endpoint and give its answer, which is a success.
+        """Call an endpoint and give its answer, which is a success; files as a stream.
 
         Raises:
             TypeError: If the arguments are not what it takes.
             BentoMLException: If the answer is no success.
         """
-        headers, body, length = _encode(endpoint, bind(endpoint, args, kwargs))
+        kinds, body, length = _encode(endpoint, bind(endpoint, args, kwargs))
         route = endpoint.route.rstrip("/") + suffix if suffix else endpoint.route
         is_stream = endpoint.is_stream and not suffix
         output = endpoint.output
         if is_stream and output.get("type") == "string" and output.get("format") != "binary":
             # Pieces of bare text run together on the way; records keep apart, and tell of failures.
-            headers = [*headers, ("Accept", "application/x-ndjson, */*;q=0.5")]
-        request = self.request("POST", route, headers=headers, body=body, length=length)
-        response = yield from followed(request, self._retries, wants_stream=is_stream)
+            kinds = [*kinds, ("Accept", "application/x-ndjson, */*;q=0.5")]
+        request = self.request(
+            "POST",
+            route,
+            headers=[*kinds, *headers] if headers else kinds,
+            body=body,
+            length=length,
+            is_idempotent=is_idempotent or (self._retries.calls_are_idempotent and not suffix),
+        )
+        wants_stream = is_stream or (endpoint.gives_files and not suffix)
+        response = yield from followed(request, self._retries, wants_stream=wants_stream)
         if not 200 <= response.status < 300:
             raise failure(response)
         return response
@@ -173,8 +185,34 @@ class Dialect:
     ) -> Flow[Response]:
         """Ask about a task, or for something to be done with it."""
         query = urlencode({"task_id": task_id})
-        request = self.request(method, f"{endpoint.route.rstrip('/')}/{verb}?{query}")
-        response = yield from followed(request, self._retries)
+        # Stopping what is stopped already changes nothing.
+        return (
+            yield from self.ask(
+                endpoint,
+                f"/{verb}?{query}",
+                method=method,
+                is_idempotent=verb == "cancel",
+                wants_stream=verb == "get" and endpoint.gives_files,
+            )
+        )
+
+    def ask(
+        self,
+        endpoint: EndpointSchema,
+        suffix: str,
+        *,
+        method: str = "GET",
+        is_idempotent: bool = False,
+        wants_stream: bool = False,
+    ) -> Flow[Response]:
+        """Ask below the route of an endpoint, and give the answer, which is a success.
+
+        Raises:
+            BentoMLException: If it is none.
+        """
+        route = endpoint.route.rstrip("/") + suffix
+        request = self.request(method, route, is_idempotent=is_idempotent)
+        response = yield from followed(request, self._retries, wants_stream=wants_stream)
         if not 200 <= response.status < 300:
             raise failure(response)
         return response

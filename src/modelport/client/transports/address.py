@@ -1,8 +1,7 @@
 """Where a URL leads: host, port, TLS or not, by which proxy, and what stands in the first line."""
 
-import base64
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from modelport.errors import InvalidRequest
@@ -15,8 +14,7 @@ MOST_KNOWN = 256
 _PORT_BY_SCHEME = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True, slots=True)
-class Proxy:
+class Proxy(NamedTuple):
     """What stands between.
 
     Attributes:
@@ -45,6 +43,8 @@ class Proxy:
             )
         credentials = ""
         if parts.username is not None:
+            import base64
+
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             credentials = "Basic " + base64.b64encode(pair.encode()).decode()
         return cls(parts.hostname, port, credentials)
@@ -54,8 +54,7 @@ class Proxy:
         return [("Proxy-Authorization", self.credentials)] if self.credentials else []
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """What one pooled connection leads to.
 
     Attributes:

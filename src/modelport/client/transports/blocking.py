@@ -16,14 +16,16 @@ from modelport.client.flows import Request, Response, TransportFailed
 from modelport.client.transports.address import Address, Proxies
 from modelport.client.transports.common import (
     JOIN_BELOW_BYTES,
+    MOST_BYTES,
     MOST_ERROR_BYTES,
     MOST_IDLE,
     Heads,
+    answer_too_large,
     failure_of,
     pieces_of,
     tunnel_head,
 )
-from modelport.wire.http import LAST_CHUNK, encode_chunk
+from modelport.wire.chunked import LAST_CHUNK, encode_chunk
 from modelport.wire.http_response import BadResponse, ResponseReader
 
 __all__ = ["BlockingStream", "Client"]
@@ -40,6 +42,7 @@ class Client:
         timeout_s: Bound on connecting and on each wait for bytes; ``None`` waits for ever.
         make_context: How to make the TLS context, once it is needed.
         proxies: By which way URLs are reached; ``None`` for what the environment says.
+        most_bytes: Of an answer that is given whole; ``None`` for no bound.
     """
 
     def __init__(
@@ -47,8 +50,10 @@ class Client:
         timeout_s: float | None,
         make_context: Callable[[], ssl.SSLContext] = ssl.create_default_context,
         proxies: Proxies | None = None,
+        most_bytes: int | None = MOST_BYTES,
     ) -> None:
         self._timeout_s = timeout_s
+        self.most_bytes = most_bytes
         self._make_context = make_context
         self._context: ssl.SSLContext | None = None
         self._proxies = Proxies(os.environ) if proxies is None else proxies
@@ -62,6 +67,7 @@ class Client:
 
         Raises:
             TransportFailed: If no whole answer came.
+            TooLarge: If it is longer than may be.
         """
         address, target, way = self._proxies.locate(request.url)
         timeout_s = self._timeout_s if request.timeout_s is None else request.timeout_s
@@ -231,14 +237,19 @@ class _Exchange:
         if reader.is_complete:
             self.end()
             return Response(head.status, head.headers, part)
+        most_bytes = self._transport.most_bytes if is_success else None
         parts = [part]
         size = len(part)
+        if most_bytes is not None and size + reader.missing_bytes > most_bytes:
+            raise answer_too_large(self._address, most_bytes)
         while not reader.is_complete:
             if not is_success and size > MOST_ERROR_BYTES:
                 self._is_cut_short = True
                 break
             parts.append(self._read())
             size += len(parts[-1])
+            if most_bytes is not None and size > most_bytes:
+                raise answer_too_large(self._address, most_bytes)
         self.end()
         return Response(head.status, head.headers, b"".join(parts))
 

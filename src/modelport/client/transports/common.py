@@ -6,13 +6,16 @@ from collections.abc import Iterable
 
 from modelport.client.flows import Body, Request, TransportFailed
 from modelport.client.transports.address import Address
+from modelport.errors import TooLarge
 from modelport.wire.http_response import BadResponse, ResponseHead, encode_request_head
 
 __all__ = [
     "JOIN_BELOW_BYTES",
+    "MOST_BYTES",
     "MOST_ERROR_BYTES",
     "MOST_IDLE",
     "Heads",
+    "answer_too_large",
     "failure_of",
     "pieces_of",
     "tunnel_head",
@@ -26,6 +29,8 @@ PIECE_BYTES = 1 << 20
 """A larger one goes out in pieces, so that the time allowed is for each of them."""
 MOST_ERROR_BYTES = 1 << 22
 """Of an answer that is no success, more than this is not read: it is a text for people."""
+MOST_BYTES = 1 << 30
+"""Of an answer that is held in memory, where nobody says otherwise."""
 MOST_KNOWN = 256
 
 
@@ -80,6 +85,14 @@ def pieces_of(body: Body) -> Iterable[bytes | memoryview]:
         return body
     view = memoryview(body)
     return (view[at : at + PIECE_BYTES] for at in range(0, len(body), PIECE_BYTES))
+
+
+def answer_too_large(address: Address, most_bytes: int) -> TooLarge:
+    """Say that an answer is not read any further."""
+    return TooLarge(
+        f"the answer of the server at {address} is longer than {most_bytes} bytes; allow more with "
+        "max_response_bytes"
+    )
 
 
 def failure_of(

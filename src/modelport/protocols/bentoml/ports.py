@@ -67,7 +67,6 @@ class Prepared(Protocol):
     file: Any
     parts: Sequence[Any]
     app: Any
-    is_text: bool
 
 
 class ResultPort(Protocol):

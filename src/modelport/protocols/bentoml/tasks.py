@@ -247,6 +247,7 @@ class TaskRoutes:
         found = await self._tasks.list(
             exchange.principal,
             endpoint=name,
+            states=_states(query.get("status", [])),
             limit=_number(exchange, "limit", MOST_LISTED, 1, 1000),
             before=query.get("before", [None])[0],
         )
@@ -376,6 +377,18 @@ def _time(seconds: float) -> str:
     """Write a time as BentoML does: UTC, to the second, without saying so."""
     when = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     return when.replace(tzinfo=None).isoformat(timespec="seconds")
+
+
+def _states(names: Sequence[str]) -> Sequence[TaskState]:
+    """The states that callers know by these names; none for all."""
+    states: list[TaskState] = []
+    for name in names:
+        found = [state for state in TaskState if name in (_STATUS[state], state)]
+        if not found:
+            offered = ", ".join(dict.fromkeys(_STATUS.values()))
+            raise InvalidRequest(f"'status' is one of {offered}, not {name[:40]!r}")
+        states += found
+    return states
 
 
 def _task_id(exchange: Exchange) -> str:

@@ -3,11 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from msgspec.structs import replace
 
 from modelport.protocols.base import Buffer
 from modelport.server.http.known_heads import Bound
-from modelport.wire.http import ChunkedReader, HttpLimits, RequestHead
+from modelport.wire.chunked import ChunkedReader
+from modelport.wire.http import HttpLimits, RequestHead
 
 if TYPE_CHECKING:
     from modelport.server.http.exchange import HttpExchange
@@ -98,8 +98,10 @@ class StreamedBody:
         self.exchange = exchange
         head = bound.head
         # Nothing is kept of it, so many chunks cost no more than many pieces do.
-        limits = replace(limits, chunks=max(limits.chunks, bound.max_body))
-        self._reader = ChunkedReader(limits, bound.max_body) if head.is_chunked else None
+        chunks = max(limits.chunks, bound.max_body)
+        self._reader = (
+            ChunkedReader(bound.max_body, chunks, limits.head_bytes) if head.is_chunked else None
+        )
         self._missing = head.content_length
         self.is_complete = self._reader is None and self._missing == 0
 

@@ -22,15 +22,8 @@ from modelport.server.http.failures import encode_error, internal_error
 from modelport.server.http.known_heads import Bound, keep
 from modelport.server.http.listener import HttpServer
 from modelport.server.pressure import LARGE_ANSWER_BYTES, TURN_NS
-from modelport.wire.http import (
-    END_OF_HEAD,
-    END_OF_LINE,
-    BadMessage,
-    ChunkedReader,
-    check_partial_head,
-    encode_response_head,
-    parse_request_head,
-)
+from modelport.wire.chunked import END_OF_HEAD, END_OF_LINE, BadMessage, ChunkedReader
+from modelport.wire.http import check_partial_head, encode_response_head, parse_request_head
 
 __all__ = [
     "BURST_GAP_NS",
@@ -332,7 +325,8 @@ class Connection(asyncio.Protocol):
         if bound.is_streamed:
             return self._begin_stream(bound, rest)
         if head.is_chunked:
-            reader = ChunkedReader(self.server.options.limits, bound.max_body)
+            limits = self.server.options.limits
+            reader = ChunkedReader(bound.max_body, limits.chunks, limits.head_bytes)
             self._body = ChunkedBody(bound, reader)
         else:
             self._body = CountedBody(bound, head.content_length)

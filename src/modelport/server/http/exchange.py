@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from modelport.protocols.base import BodyReceiver, Buffer, Headers
 from modelport.server.http.known_heads import Bound
 from modelport.server.http.listener import AccessRecord, HttpServer
-from modelport.wire.http import LAST_CHUNK, RequestHead, encode_chunk, encode_response_head
+from modelport.wire.chunked import LAST_CHUNK, encode_chunk
+from modelport.wire.http import RequestHead, encode_response_head
 
 if TYPE_CHECKING:
     from modelport.server.http.connection import Connection

@@ -17,7 +17,8 @@ from modelport.server.http.failures import encode_error
 from modelport.server.http.known_heads import Bound
 from modelport.server.pressure import Pressure
 from modelport.server.routing import Match, Router
-from modelport.wire.http import HttpLimits, RequestHead, body_too_large
+from modelport.wire.chunked import body_too_large
+from modelport.wire.http import HttpLimits, RequestHead
 
 __all__ = ["AccessRecord", "Door", "Guest", "Holder", "HttpOptions", "HttpServer"]
 
