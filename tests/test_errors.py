@@ -13,9 +13,10 @@ from modelport.errors import (
     Overloaded,
     PollFailed,
     QueueTimedOut,
+    WorkerDied,
 )
 
-REFINED = (InvalidArguments, InvalidInference, PollFailed, QueueTimedOut)
+REFINED = (InvalidArguments, InvalidInference, PollFailed, QueueTimedOut, WorkerDied)
 
 CLASSES = [
     each

@@ -13,6 +13,7 @@
     ├── TooLarge                body, tensor, batch, list
     ├── Overloaded              a queue or a concurrency limit is full
     ├── Unavailable             not ready, draining, worker dead
+    │   └── WorkerDied          ... and the request may have been half done
     ├── TimedOut                a deadline or a queue timeout passed
     │   └── QueueTimedOut       ... and it was the time that the model lets requests wait
     ├── Cancelled               the caller went away
@@ -51,6 +52,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Unsupported",
+    "WorkerDied",
 ]
 
 
@@ -167,6 +169,14 @@ class Unavailable(ModelportError):
     """Not ready, going down, or its worker has died."""
 
     kind = Kind.UNAVAILABLE
+
+
+class WorkerDied(Unavailable):
+    """The worker process that was at a request has ended.
+
+    Separate from its parent because what was done may have been done by half; a request that never
+    began can be sent again without a thought.
+    """
 
 
 class TimedOut(ModelportError):

@@ -142,8 +142,12 @@ class Instances:
         return self._all
 
     def remotes(self) -> list[tuple[str, RemoteRuntime]]:
-        """Those that run elsewhere, with their names."""
-        return [(each.name, each.remote) for each in self._all if each.remote is not None]
+        """Those that have a process to themselves, with their names."""
+        return [
+            (each.name, each.remote)
+            for each in self._all
+            if each.remote is not None and not each.remote.is_shared
+        ]
 
     @property
     def failure(self) -> str:

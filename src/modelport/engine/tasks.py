@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from modelport.engine.notices import Deliver, Notices
-from modelport.errors import Cancelled, InvalidRequest, ModelportError, NotFound, Unavailable
+from modelport.errors import (
+    Cancelled,
+    InvalidRequest,
+    ModelportError,
+    NotFound,
+    Unavailable,
+    WorkerDied,
+)
 from modelport.progress import reporting_to
 from modelport.stores.base import Claim, Content, NewTask, Retry, Task, TaskState, TaskStore
 
@@ -276,6 +283,7 @@ class Tasks:
     async def _run(self, running: "_Running") -> None:
         task_id = running.claim.task.id
         state, result, reason = TaskState.FAILED, None, ""
+        is_interrupted = False
         try:
             with reporting_to(running.report):
                 result = await running.endpoint.run(running.claim)
@@ -287,6 +295,8 @@ class Tasks:
                 state, reason = TaskState.CANCELED, "canceled while it was running"
             else:
                 reason = "its own code cancelled it"
+        except WorkerDied as exc:
+            is_interrupted, reason = True, exc.text
         except ModelportError as exc:
             reason = exc.text
         except Exception:
@@ -296,10 +306,15 @@ class Tasks:
         running.is_ending = True
         self._may_claim.set()
         try:
-            if not running.is_dropped:
+            if is_interrupted:
+                await self._give_back([task_id], reason)
+            elif not running.is_dropped:
                 await self._finish(task_id, state, result, reason)
         finally:
             del self._running[task_id]
+        if is_interrupted:
+            self._may_claim.set()
+            self._look_for_notices()
 
     async def _finish(
         self, task_id: str, state: TaskState, result: Content | None, reason: str
@@ -389,9 +404,12 @@ class Tasks:
             await self._notices.close()
         await asyncio.to_thread(self._store.close)
 
-    async def _give_back(self, task_ids: Sequence[str]) -> None:
+    async def _give_back(
+        self,
+        task_ids: Sequence[str],
+        reason: str = "the server was stopped while it was running",
+    ) -> None:
         if task_ids:
-            reason = "the server was stopped while it was running"
             await asyncio.wrap_future(self._store.give_back(task_ids, reason))
 
 

@@ -338,6 +338,8 @@ class RemoteRuntime(ABC):
     """Why it is down for longer than a moment; "" if it is not."""
     restarts: int
     """How often it had to be started again."""
+    is_shared: ClassVar[bool] = False
+    """Whether its process does other things as well, and is told of elsewhere."""
 
     @classmethod
     @abstractmethod

@@ -44,7 +44,7 @@ from modelport.services.files import Folder
 from modelport.services.loop import ServiceLoop, Threads
 from modelport.specs import ModelConfig
 
-__all__ = ["MASKED", "ServiceRuntime", "TensorView"]
+__all__ = ["MASKED", "Call", "ServiceRuntime", "TensorView"]
 
 MASKED = "An unexpected error has occurred, please check the server log."
 """What a caller hears of a failure that its author did not write a text for."""
@@ -132,7 +132,7 @@ class ServiceRuntime:
     # One answer for one request.
 
     def _answer(self, work: Work) -> Outcome:
-        call: _Call | None = None
+        call: Call | None = None
         try:
             call = self._call_of(work)
             if self._slots is None:
@@ -146,7 +146,7 @@ class ServiceRuntime:
                 call.close()
 
     def _begin(self, work: Work) -> None:
-        call: _Call | None = None
+        call: Call | None = None
         try:
             call = self._call_of(work)
         except Exception as exc:
@@ -159,8 +159,11 @@ class ServiceRuntime:
         run = self._stream_async if self._endpoint.is_stream else self._answer_async
         running = self._loop.spawn(run(work, call))
         cast(StoppableWork, work).on_stop = running.cancel
+        if work.is_cancelled:
+            # Where cancellations come on another thread, this one came before.
+            running.cancel()
 
-    async def _answer_async(self, work: Work, call: "_Call") -> None:
+    async def _answer_async(self, work: Work, call: "Call") -> None:
         outcome: Outcome
         try:
             outcome = call.response(await self._call(call.values, call.context))
@@ -172,7 +175,7 @@ class ServiceRuntime:
 
     # A stream for one request.
 
-    async def _stream(self, work: StoppableWork, call: "_Call") -> None:
+    async def _stream(self, work: StoppableWork, call: "Call") -> None:
         error: ModelportError | None = None
         items = _Items(lambda: self._call(call.values, call.context), work, call.response)
         context = contextvars.copy_context()
@@ -193,7 +196,7 @@ class ServiceRuntime:
         with self._slots or contextlib.nullcontext():
             return items.go_on()
 
-    async def _stream_async(self, work: Work, call: "_Call") -> None:
+    async def _stream_async(self, work: Work, call: "Call") -> None:
         error: ModelportError | None = None
         try:
             items = self._call(call.values, call.context)
@@ -214,7 +217,7 @@ class ServiceRuntime:
     # One call for many requests.
 
     def _batch(self, works: Sequence[Work]) -> list[Outcome]:
-        calls: list[_Call | None] = []
+        calls: list[Call | None] = []
         outcomes: list[Outcome] = [None] * len(works)
         for at, work in enumerate(works):
             try:
@@ -232,7 +235,7 @@ class ServiceRuntime:
                 call.close()
         return outcomes
 
-    def _answers(self, calls: Sequence["_Call"]) -> Sequence[Outcome]:
+    def _answers(self, calls: Sequence["Call"]) -> Sequence[Outcome]:
         """Call for all together; what fails together is called again one by one."""
         if not calls:
             return []
@@ -247,7 +250,7 @@ class ServiceRuntime:
                 return [failure] * len(calls)
         return [outcome for call in calls for outcome in self._answers([call])]
 
-    def _joined(self, calls: Sequence["_Call"]) -> list[Outcome]:
+    def _joined(self, calls: Sequence["Call"]) -> list[Outcome]:
         endpoint = self._endpoint
         most = endpoint.api.max_batch_size
         rows = [endpoint.batch_of(call.values)[0] for call in calls]
@@ -261,7 +264,7 @@ class ServiceRuntime:
         parts = endpoint.split(result, rows)
         return [self._part_of(call, part) for call, part in zip(calls, parts, strict=True)]
 
-    def _part_of(self, call: "_Call", part: Any) -> Outcome:
+    def _part_of(self, call: "Call", part: Any) -> Outcome:
         """Make the answer to one of many calls; if that cannot be done, it is no fault of others.
 
         A method may give an exception in place of a result, for that row alone.
@@ -280,7 +283,7 @@ class ServiceRuntime:
 
     # What is common.
 
-    def _call_of(self, work: Work) -> "_Call":
+    def _call_of(self, work: Work) -> "Call":
         current_service.set(self._instance)
         payload = work.request.payload
         if payload.__class__ is Arguments:
@@ -291,7 +294,7 @@ class ServiceRuntime:
             scope = payload.scope
             if scope is not None:
                 scope.claim()
-            return _Call(payload.values, context, payload.encode, scope)
+            return Call(payload.values, context, payload.encode, scope)
         folder = Folder()
         try:
             values = self._view.arguments(payload, folder)
@@ -299,7 +302,7 @@ class ServiceRuntime:
             folder.close()
             raise
         context = Context.without_request(folder, self._state) if self._wants_context else None
-        return _Call(values, context, None, folder, self._view.response)
+        return Call(values, context, None, folder, self._view.response)
 
     def _failure(self, exc: BaseException) -> ModelportError:
         """Tell the log what happened, and the caller what its author wants it to know."""
@@ -360,7 +363,7 @@ class _Items:
 _END = object()
 
 
-class _Call:
+class Call:
     """A request, bound."""
 
     __slots__ = ("_encode", "_respond", "_scope", "context", "values")

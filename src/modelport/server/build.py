@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from modelport.custom_metrics import MetricFamily
     from modelport.engine.tasks import Tasks
     from modelport.protocols.bentoml import Meter, TaskQueue
+    from modelport.runtimes.base import RemoteRuntime
     from modelport.server.services import Services
     from modelport.server.uploads import Spool
     from modelport.server.webhooks import Webhooks
@@ -224,11 +225,15 @@ class Server:
         options = ops.OpsOptions(
             metrics=self.settings.metrics_config,
             open_connections=lambda: len(self.http.connections) + len(self.grpc.connections),
-            workers=self.engine.workers,
+            workers=self._workers,
             custom_metrics=self._custom_metrics,
             cache=self.engine.cache,
         )
         return ops.routes(self.engine, options)
+
+    def _workers(self) -> list[tuple[str, int, str, "RemoteRuntime"]]:
+        services = self.services.workers() if self.services is not None else []
+        return self.engine.workers() + services
 
     def _custom_metrics(self) -> list["MetricFamily"]:
         families = self.engine.custom_metrics.families()
@@ -482,7 +487,8 @@ def _services(settings: Settings) -> "tuple[Services | None, Spool | None]":
     root = Path(settings.data_dir).expanduser() / "spool"
     spool = Spool(root, most_bytes=most, most_principal_bytes=most // 4)
     fetcher = Fetcher(settings.url_allow, most_bytes=settings.max_upload_size)
-    return Services(targets, spool=spool, fetcher=fetcher), spool
+    grace_s = settings.task_cancel_grace_secs
+    return Services(targets, spool=spool, fetcher=fetcher, task_grace_s=grace_s), spool
 
 
 def _webhooks(settings: Settings) -> "Webhooks | None":

@@ -1,19 +1,19 @@
 """Services being served: made and closed in order, and their endpoints given to the engine.
 
 All services of one process share nothing but the engine. A service is brought up when those are
-that it depends on, and closed before them.
+that it depends on, and closed before them. One with workers has its objects in their processes,
+each with objects of its own of what it depends on; here it has one only for what is mounted.
 """
 
 import asyncio
-import inspect
 import json
 import logging
-import os
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelport.engine.engine import Engine
 from modelport.engine.executor import call_on_thread
@@ -26,15 +26,19 @@ from modelport.server.asgi import MountedApp, answer_by
 from modelport.server.cors import ServiceCors
 from modelport.server.fetching import Fetcher
 from modelport.server.uploads import Spool
-from modelport.services.context import BackgroundTasks, Context, RequestView, current_service
+from modelport.services.context import Context, RequestView
 from modelport.services.declaration import Service
-from modelport.services.dependencies import LocalProxy, RemoteProxy
+from modelport.services.distant import DistantEndpoint
 from modelport.services.endpoint import Endpoint
 from modelport.services.files import Folder, Upload
-from modelport.services.loop import ServiceLoop
+from modelport.services.living import LiveService, in_order
 from modelport.services.targets import import_services
 from modelport.services.tensors import EndpointView
 from modelport.wire import model_config
+
+if TYPE_CHECKING:
+    from modelport.runtimes.base import RemoteRuntime, Runtime
+    from modelport.runtimes.service_pool import ServiceWorkers
 
 __all__ = ["RunningService", "Services"]
 
@@ -42,33 +46,50 @@ log = logging.getLogger("modelport.services")
 
 DEFAULT_THREADS = 64
 """Synchronous calls of one endpoint that may run at once; threads are made as they are needed."""
+MOST_AWAITED = 1024
+"""Calls of an asynchronous endpoint that a worker may have at once."""
 
 
 class RunningService:
-    """One service and the object that answers for it.
+    """One service and what answers for it: an object here, or workers.
+
+    Args:
+        service: As declared.
+        spool: For files.
+        fetcher: For files that are sent as URLs.
+        workers: In which it runs; ``None`` for this process.
 
     Attributes:
         service: As declared.
+        live: Its object in this process, if it has one.
+        workers: In which it runs, if it has any.
+        is_open: Whether it is up.
         endpoints: At their places; those of a service that others only depend on are not served.
     """
 
-    def __init__(self, service: Service[Any], *, spool: Spool, fetcher: Fetcher) -> None:
+    def __init__(
+        self,
+        service: Service[Any],
+        *,
+        spool: Spool,
+        fetcher: Fetcher,
+        workers: "ServiceWorkers | None" = None,
+    ) -> None:
         self.service = service
         self.methods = [Endpoint(api, service.name) for api in service.apis.values()]
         self.endpoints: list[ServedEndpoint] = []
-        self.instance: Any = None
-        self.loop = ServiceLoop(f"modelport-{service.name}-loop")
-        self.state: dict[str, Any] = {}
+        self.is_open = False
+        self.live = LiveService(service, worker_index=0 if workers is not None else 1)
+        self.workers = workers
         self.apps = [
-            MountedApp(mount, self.prefix, self.loop, service.middlewares)
+            MountedApp(mount, self.prefix, self.live.loop, service.middlewares)
             for mount in service.mounts
         ]
-        self._proxies: list[Any] = []
         self._spool = spool
         self._fetcher = fetcher
 
     def __repr__(self) -> str:
-        return f"<RunningService {self.name} {'up' if self.instance is not None else 'down'}>"
+        return f"<RunningService {self.name} {self.workers or self.live}>"
 
     @property
     def name(self) -> str:
@@ -108,7 +129,7 @@ class RunningService:
             name = name_by_method[api.name]
             self.endpoints.append(
                 ServedEndpoint(
-                    method=method,
+                    method=method if self.workers is None else DistantEndpoint(method),
                     model=name,
                     name=name,
                     route=f"{self.prefix}{api.route}",
@@ -121,7 +142,7 @@ class RunningService:
                     new_upload=Upload,
                     fetch=self._fetcher.fetch,
                     run_app=self._run_app,
-                    run_later=self._run_later,
+                    run_later=self.live.run_later,
                     retry=api.retry,
                     is_idempotent=api.is_idempotent,
                 )
@@ -131,85 +152,46 @@ class RunningService:
         request = RequestView(
             exchange.method, exchange.path, exchange.query, exchange.headers, exchange.principal
         )
-        context = Context(request, folder, self.state)
+        context = Context(request, folder, self.live.state)
         context.task = getattr(exchange, "report", None)
         return context
 
     def _run_app(self, exchange: Exchange, app: Any) -> None:
-        answer_by(app, exchange, self.loop)
+        answer_by(app, exchange, self.live.loop)
 
-    def _run_later(self, tasks: BackgroundTasks) -> None:
-        self.loop.spawn(self._finish(tasks))
+    # Life.
 
-    async def _finish(self, tasks: BackgroundTasks) -> None:
-        for each in tasks.tasks:
-            try:
-                function = getattr(each, "func", each)
-                if inspect.iscoroutinefunction(function):
-                    await each()
-                else:
-                    await asyncio.to_thread(each)
-            except Exception:
-                log.exception("what service %s does after an answer failed", self.name)
-
-    # Life; all of it blocks.
-
-    def open(self, proxies: dict[str, Any]) -> None:
-        """Make the object and run its hooks.
+    def open(self, lives: dict[int, LiveService]) -> None:
+        """Make the object here and run its hooks. Blocks.
 
         Args:
-            proxies: What it depends on, by attribute.
+            lives: Those that it depends on, by the identity of their declaration.
 
         Raises:
             LoadFailed: With what its author's code raised.
         """
-        service = self.service
-        for env in service.options.envs:
-            if env.get("value") is not None and env.get("stage", "all") != "build":
-                os.environ.setdefault(env["name"], str(env["value"]))
+        self.live.open(lives)
         try:
-            for name in service.hooks("deployment"):
-                self._run(getattr(service.inner, name))
-            instance: Any = object.__new__(service.inner)
-            vars(instance).update(proxies)
-            self._proxies = list(proxies.values())
-            current_service.set(instance)
-            instance.__init__()
-            self.instance = instance
-            for name in service.hooks("startup"):
-                self._run(getattr(instance, name))
             for app in self.apps:
-                app.open(instance)
+                app.open(self.live.instance)
         except (Exception, SystemExit) as exc:
-            log.exception("service %s could not be started", self.name)
+            log.exception("what service %s has mounted could not be started", self.name)
             raise LoadFailed(
                 f"service '{self.name}' could not be started: {type(exc).__name__}: {exc}"
             ) from exc
 
     def close(self) -> None:
-        """Run the hooks of its end, and end its loop."""
-        instance, self.instance = self.instance, None
-        if instance is not None:
+        """Run the hooks of its end. Blocks."""
+        if self.live.instance is not None:
             for app in self.apps:
                 app.close()
-            for name in self.service.hooks("shutdown"):
-                try:
-                    self._run(getattr(instance, name))
-                except (Exception, SystemExit):
-                    log.exception("%s of service %s failed", name, self.name)
-        for proxy in self._proxies:
-            if isinstance(proxy, RemoteProxy):
-                proxy.close()
-        self.loop.close()
-
-    def _run(self, hook: Any) -> Any:
-        result = hook()
-        return self.loop.run(result) if inspect.iscoroutine(result) else result
+        self.live.close()
 
     def versions(self, engine: Engine) -> list[ModelVersion]:
         """Give every endpoint as a model that the engine can serve."""
         started = time.perf_counter()
         options = self.service.options
+        workers = self.workers
         most = options.max_concurrency or engine.options.max_queue_size
         limit = ConcurrencyLimit(most, "Too many requests")
         slots = threading.BoundedSemaphore(options.threads) if options.threads else None
@@ -217,19 +199,23 @@ class RunningService:
         for served, method in zip(self.endpoints, self.methods, strict=True):
             # What waits for a slot must not do so on the server's own loop.
             is_bounded = slots is not None and not method.is_async and not method.is_stream
-            execution = "thread" if is_bounded else ""
-            view = EndpointView(method, served.model, execution)
-            runtime = ServiceRuntime(
-                method,
-                self.instance,
-                loop=self.loop,
-                host=engine.host,
-                view=view,
-                state=self.state,
-                slots=slots,
-                most_streams=options.threads or DEFAULT_THREADS,
-            )
-            count = _instances(method, options.threads)
+            view = EndpointView(method, served.model, "thread" if is_bounded else "")
+            runtime: Runtime
+            if workers is not None:
+                runtime = workers.endpoint(method.name, _batches_of(method, options.threads))
+                count = 1
+            else:
+                runtime = ServiceRuntime(
+                    method,
+                    self.live.instance,
+                    loop=self.live.loop,
+                    host=engine.host,
+                    view=view,
+                    state=self.live.state,
+                    slots=slots,
+                    most_streams=options.threads or DEFAULT_THREADS,
+                )
+                count = _instances(method, options.threads)
             versions.append(
                 ModelVersion(
                     name=served.model,
@@ -248,24 +234,19 @@ class RunningService:
 
     async def is_ready(self) -> bool:
         """What the service says of itself, whether it is up at all, and what it needs elsewhere."""
-        if self.instance is None or not await self._says("__is_ready__"):
+        if not self.is_open or not await self._says("__is_ready__"):
             return False
-        remote = [each.is_ready() for each in self._proxies if isinstance(each, RemoteProxy)]
+        remote = [each.is_ready() for each in self.live.servers]
         return not remote or all(await asyncio.gather(*remote))
 
     async def is_alive(self) -> bool:
         """What the service says of itself."""
-        return self.instance is None or await self._says("__is_alive__")
+        return not self.is_open or await self._says("__is_alive__")
 
-    async def _says(self, name: str) -> bool:
-        check = getattr(self.instance, name, None)
-        if check is None:
-            return True
-        try:
-            return bool(await call_on_thread(self._run, check))
-        except Exception:
-            log.exception("%s of service %s failed", name, self.name)
+    async def _says(self, check: str) -> bool:
+        if self.workers is not None and not await self.workers.says(check):
             return False
+        return self.live.instance is None or await call_on_thread(self.live.says, check)
 
 
 class Services:
@@ -275,42 +256,35 @@ class Services:
         targets: That hold them; their code is imported here, because routes follow from it.
         spool: For files.
         fetcher: For files that are sent as URLs.
+        task_grace_s: How long a cancelled task may go on in a worker; 0 for as long as it likes.
 
     Raises:
         LoadFailed: A target cannot be imported, or an endpoint cannot be served.
     """
 
-    def __init__(self, targets: Sequence[str], *, spool: Spool, fetcher: Fetcher) -> None:
-        declared = [each for target in targets for each in import_services(target)]
-        self._by_id: dict[int, RunningService] = {}
-        self._order: list[RunningService] = []
-        for service in declared:
-            self._add(service, spool, fetcher, ())
-        self.served = [self._by_id[id(each)] for each in dict.fromkeys(declared)]
+    def __init__(
+        self, targets: Sequence[str], *, spool: Spool, fetcher: Fetcher, task_grace_s: float
+    ) -> None:
+        served: dict[int, RunningService] = {}
+        for target in targets:
+            for at, service in enumerate(import_services(target)):
+                if id(service) not in served:
+                    workers = _workers(service, target, at, task_grace_s)
+                    served[id(service)] = RunningService(
+                        service, spool=spool, fetcher=fetcher, workers=workers
+                    )
+        self.served = list(served.values())
+        self._order = [
+            served.get(id(each)) or RunningService(each, spool=spool, fetcher=fetcher)
+            for each in in_order([each.service for each in self.served])
+        ]
+        here = [each.service for each in self.served if each.workers is None or each.apps]
+        self._here = {id(each) for each in in_order(here)}
         self._opened: list[RunningService] = []
         self._place()
 
     def __repr__(self) -> str:
         return f"<Services {[each.name for each in self.served]}>"
-
-    def _add(
-        self,
-        service: Service[Any],
-        spool: Spool,
-        fetcher: Fetcher,
-        above: tuple[Service[Any], ...],
-    ) -> None:
-        if service in above:
-            names = " → ".join(each.name for each in (*above, service))
-            raise LoadFailed(f"services depend on each other in a circle: {names}")
-        if id(service) in self._by_id:
-            return
-        for dependency in service.dependencies.values():
-            if dependency.on is not None:
-                self._add(dependency.on, spool, fetcher, (*above, service))
-        running = RunningService(service, spool=spool, fetcher=fetcher)
-        self._by_id[id(service)] = running
-        self._order.append(running)
 
     def _place(self) -> None:
         """Name every endpoint; where two services have the same name, both say whose it is."""
@@ -331,24 +305,27 @@ class Services:
         Raises:
             LoadFailed: One did not come up; those that did are closed with the rest.
         """
+        lives: dict[int, LiveService] = {}
         for running in self._order:
-            proxies = {
-                name: self._proxy(dependency)
-                for name, dependency in running.service.dependencies.items()
-            }
             self._opened.append(running)
-            await call_on_thread(running.open, proxies)
-            workers = running.service.options.workers
-            if workers != 1:
-                log.info("service %s: workers=%s runs as one process here", running.name, workers)
+            await call_on_thread(running.live.deploy)
+            if id(running.service) in self._here:
+                lives[id(running.service)] = running.live
+                await call_on_thread(running.open, lives)
+            if running.workers is not None:
+                await running.workers.open(engine.host)
+            running.is_open = True
         for running in self.served:
             engine.attach(running.versions(engine))
 
-    def _proxy(self, dependency: Any) -> Any:
-        if dependency.on is None:
-            return dependency.make()
-        inner = self._by_id[id(dependency.on)]
-        return LocalProxy(inner.service, inner.instance, inner.loop)
+    def workers(self) -> "list[tuple[str, int, str, RemoteRuntime]]":
+        """Every worker process: service, version and name, with itself."""
+        return [
+            (running.name, 1, name, worker)
+            for running in self.served
+            if running.workers is not None
+            for name, worker in running.workers.members
+        ]
 
     @property
     def ports(self) -> list[int]:
@@ -374,7 +351,11 @@ class Services:
     async def close(self) -> None:
         """Close all, the last one first."""
         while self._opened:
-            await asyncio.shield(call_on_thread(self._opened.pop().close))
+            running = self._opened.pop()
+            running.is_open = False
+            if running.workers is not None:
+                await asyncio.shield(running.workers.close())
+            await asyncio.shield(call_on_thread(running.close))
 
 
 _SHARED_PATHS = ("/schema.json", "/docs.json", "/readyz", "/livez", "/healthz")
@@ -386,3 +367,31 @@ def _instances(method: Endpoint, threads: int | None) -> int:
         # One batch after another makes full ones; the others need no thread of the engine's.
         return 1
     return threads or DEFAULT_THREADS
+
+
+def _batches_of(method: Endpoint, threads: int | None) -> int:
+    """How many batches one worker takes of an endpoint at a time."""
+    if method.api.batchable:
+        return 1
+    if method.is_async or method.is_stream:
+        return MOST_AWAITED
+    return threads or DEFAULT_THREADS
+
+
+def _workers(
+    service: Service[Any], target: str, at: int, task_grace_s: float
+) -> "ServiceWorkers | None":
+    """Make the workers that a service wants, none of them started yet."""
+    count = service.options.worker_count
+    if count == 1:
+        return None
+    if sys.platform != "linux":
+        log.warning("service %s: worker processes need Linux; it runs in this one", service.name)
+        return None
+    from modelport.runtimes.service_pool import ServiceSetup, ServiceWorkers
+
+    threads = service.options.threads
+    setup = ServiceSetup(
+        service.name, target, at, threads=threads, streams=threads or DEFAULT_THREADS
+    )
+    return ServiceWorkers(setup, count, grace_s=task_grace_s)

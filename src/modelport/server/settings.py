@@ -211,6 +211,13 @@ class Settings(Record):
         "How long after a server was last heard of its tasks are taken for interrupted, where"
         " several servers share a data folder",
     )
+    task_cancel_grace_secs: float = _setting(
+        5.0,
+        Group.LIMITS,
+        values.SECONDS,
+        "How long a cancelled task may go on in a worker process of its service before the process"
+        " is ended; 0 for as long as it likes",
+    )
     task_store_size: int = _setting(
         16 * 1024**3,
         Group.LIMITS,

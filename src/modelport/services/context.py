@@ -12,6 +12,7 @@ from modelport.progress import Report
 from modelport.services.files import Folder
 
 __all__ = [
+    "WORKER_INDEX",
     "BackgroundTasks",
     "Context",
     "RequestView",
@@ -98,6 +99,7 @@ class RequestView:
     Attributes:
         method: In capitals.
         path: Still percent-encoded.
+        query: Behind the ``?``, still encoded.
         headers: By name, whatever its case.
         client: Always ``None``: whoever stands in front hides who calls.
         principal: Who asks, as far as a key tells; "" for everybody.
@@ -111,18 +113,18 @@ class RequestView:
         self.principal = principal
         self.client = None
         self.headers: Mapping[str, str] = _Names(headers.items())
-        self._query = query
+        self.query = query
 
     @property
     def url(self) -> Url:
         """Where it was sent, as far as its head tells."""
-        query = f"?{self._query}" if self._query else ""
+        query = f"?{self.query}" if self.query else ""
         return Url(f"http://{self.headers.get('host', 'localhost')}{self.path}{query}")
 
     @property
     def query_params(self) -> dict[str, str]:
         """What stands behind the ``?``; of repeated names the last."""
-        return dict(parse_qsl(self._query, keep_blank_values=True))
+        return dict(parse_qsl(self.query, keep_blank_values=True))
 
     @property
     def cookies(self) -> dict[str, str]:
@@ -266,13 +268,23 @@ def get_current_service() -> Any:
     return found
 
 
+WORKER_INDEX = "__modelport_worker_index__"
+"""The attribute of a service's object that says in which worker it lives."""
+
+
 class ServerContext:
     """What a service may ask about the process that it runs in."""
 
     @property
     def worker_index(self) -> int:
-        """Of this process among those of the service, from 1."""
-        return 1
+        """Of this process among those of the service, from 1.
+
+        It is 0 for the object that mounted applications get from a service with workers: they run
+        in the server's own process.
+        """
+        found = current_service.get()
+        index: int = getattr(found, WORKER_INDEX, 1)
+        return index
 
     @property
     def service_name(self) -> str:

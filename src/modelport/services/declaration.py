@@ -5,6 +5,7 @@ test; a decorated class becomes a :class:`Service`, which makes an object of it 
 """
 
 import inspect
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, overload
@@ -105,6 +106,13 @@ class ServiceOptions:
     logging: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     others: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def worker_count(self) -> int:
+        """Processes that it runs in: 1 is the server's own, more are its workers."""
+        if self.workers == "cpu_count":
+            return len(os.sched_getaffinity(0))
+        return int(self.workers)
 
     @property
     def timeout_s(self) -> float:
@@ -230,11 +238,12 @@ def service(
         name: By which it is known; by default the name of the class.
         description: By default the docstring of the class.
         path_prefix: What the paths of its endpoints begin with.
-        options: ``workers``; ``threads``, how many synchronous calls may run at once (by default
-            as many as come, up to 64); ``traffic``: ``timeout`` in seconds (60) and
-            ``max_concurrency``, above which callers are told to come again (429); ``resources``,
-            ``http``, ``envs``, ``labels``, ``logging``, ``metrics``. Other options of BentoML are
-            accepted and change nothing.
+        options: ``workers``, processes that each have an object of the class and share its calls,
+            or ``"cpu_count"`` for one per processor; ``threads``, how many synchronous calls may
+            run at once in each (by default as many as come, up to 64); ``traffic``: ``timeout``
+            in seconds (60) and ``max_concurrency``, above which callers are told to come again
+            (429); ``resources``, ``http``, ``envs``, ``labels``, ``logging``, ``metrics``. Other
+            options of BentoML are accepted and change nothing.
 
     Raises:
         TypeError: If an option is unknown, or what is decorated is no class.
@@ -344,7 +353,8 @@ def on_shutdown(function: F) -> F:
 
 def on_deployment(function: F) -> F:
     """Call this once before any object of the service is made; it takes no ``self``."""
-    setattr(function, _HOOK, "deployment")
+    # Of a staticmethod the function is what is looked at.
+    setattr(getattr(function, "__func__", function), _HOOK, "deployment")
     return function
 
 
@@ -428,6 +438,11 @@ def _options(
         value = traffic.get(key)
         if value is not None and (isinstance(value, bool) or value <= 0):
             raise ValueError(f"@service: traffic {key} is {value!r}; it has to be above 0")
+    workers = own.get("workers", 1)
+    if workers != "cpu_count" and (not isinstance(workers, int) or workers < 1):
+        raise ValueError(
+            f"@service: workers is {workers!r}; it has to be at least 1, or 'cpu_count'"
+        )
     threads = own.get("threads")
     if threads is not None and threads < 1:
         raise ValueError(f"@service: threads is {threads}; it has to be at least 1")

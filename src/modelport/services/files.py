@@ -34,6 +34,7 @@ class Folder:
         self._give_back = give_back
         self._counted = 0
         self._path: Path | None = None
+        self._promised: Path | None = None
         self._lock = threading.Lock()
         self._is_claimed = False
         self._is_closed = False
@@ -45,7 +46,18 @@ class Folder:
             if self._path is None:
                 place = self._place() if self._place is not None else None
                 self._path = Path(tempfile.mkdtemp(prefix="call-", dir=place))
+            elif self._promised is not None:
+                self._path.mkdir(mode=0o700, exist_ok=True)
             return self._path
+
+    def promise(self) -> Path:
+        """Say where ``path`` is or will be, for another process that makes it when it needs it."""
+        with self._lock:
+            if self._promised is None:
+                place = self._place() if self._place is not None else Path(tempfile.gettempdir())
+                self._promised = self._path or place / f"call-{secrets.token_hex(16)}"
+                self._path = self._promised
+            return self._promised
 
     def new_file(self, name: str) -> Path:
         """Give a path for a file; its name ends in the last component of ``name``."""
@@ -112,6 +124,13 @@ class Upload:
 
     def __repr__(self) -> str:
         return f"<Upload {self.filename!r} {self.content_type}>"
+
+    @property
+    def kept(self) -> bytes | bytearray | memoryview | Path:
+        """Where it is: its bytes if they are in memory, else a path."""
+        if self._path is not None:
+            return self._path
+        return self._data or b""
 
     def path(self) -> Path:
         """Give it as a file."""

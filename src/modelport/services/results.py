@@ -15,7 +15,7 @@ from modelport.services.schema import inlined
 from modelport.services.values import FileKind, ImageKind, TableKind, dump_json, kind_of, rewrite
 from modelport.validators import ContentType
 
-__all__ = ["Encoded", "Part", "ResultKind"]
+__all__ = ["Encoded", "Part", "ResultKind", "without_app"]
 
 SMALL_FILE_BYTES = 1 << 20
 """Files up to this are read at once; larger ones are sent piece by piece."""
@@ -47,6 +47,7 @@ class Encoded:
         file: What follows ``body``: open, positioned, and closed by whoever reads it.
         parts: In place of the body, several parts; its media type is then the writer's business.
         app: In place of all else, an ASGI application that answers by itself.
+        is_text: Of an item of a stream, whether it was text or bytes and not made into JSON.
     """
 
     headers: HeaderRows
@@ -55,6 +56,7 @@ class Encoded:
     file: BinaryIO | None = None
     parts: Sequence[Part] = field(default=())
     app: Any = None
+    is_text: bool = False
 
     def __len__(self) -> int:
         """Bytes that it holds in memory."""
@@ -110,9 +112,9 @@ def _encode_json(value: Any) -> Encoded:
 def _encode_item(value: Any) -> Encoded:
     """Write an item of a stream: text and bytes as they are, anything else as JSON."""
     if isinstance(value, str):
-        return Encoded((), value.encode())
+        return Encoded((), value.encode(), is_text=True)
     if isinstance(value, bytes | bytearray | memoryview):
-        return Encoded((), bytes(value))
+        return Encoded((), bytes(value), is_text=True)
     return Encoded((), dump_json(value))
 
 
@@ -206,11 +208,17 @@ def _is_response(value: Any) -> bool:
 
 def _passed_through(value: Any) -> Encoded:
     """Take an answer of Starlette's as it is; one without a body is left to answer by itself."""
+    whole = without_app(value) if value.background is None else None
+    return whole or Encoded((), app=value)
+
+
+def without_app(value: Any) -> Encoded | None:
+    """Write an answer of Starlette's without its help, if it has a body or is a file."""
     body = getattr(value, "body", None)
-    if body is None or value.background is not None:
+    if body is None:
         path = getattr(value, "path", None)
-        if path is None or value.background is not None:
-            return Encoded((), app=value)
+        if path is None:
+            return None
         # Opened now: the directory of the call is gone when it is sent.
         encoded = _FileWriter("")(path)
         own = _headers_of(value)

@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
-from modelport.errors import ModelportError, TimedOut
+from modelport.errors import ModelportError, TimedOut, WorkerDied
 from modelport.exceptions import BentoMLException
 from modelport.messages import Arguments, Request, Response, Ticket
 from modelport.protocols.base import Exchange, Headers
@@ -132,8 +132,7 @@ class _RecordEncoder:
 
     def __call__(self, value: Any) -> Prepared:
         item = self._encode(value)
-        is_text = isinstance(value, str | bytes | bytearray | memoryview)
-        item.body = bentoml.encode_item(item.body, self._wanted, is_text=is_text)
+        item.body = bentoml.encode_item(item.body, self._wanted, is_text=item.is_text)
         return item
 
 
@@ -180,6 +179,12 @@ class _Sink:
         return rows
 
     def _fail(self, error: ModelportError) -> None:
+        lost = getattr(self._exchange, "lost", None)
+        if lost is not None and isinstance(error, WorkerDied):
+            # The work of a task: what its interruption means is for its author's policy to say.
+            self._answered(503)
+            lost(error)
+            return
         if isinstance(error, TimedOut):
             error = TimedOut(_timed_out(self._handler.endpoint))
         reply = encode_error(error)

@@ -217,6 +217,12 @@ class KeptExchange:
         if not self.answer.done():
             self.answer.set_exception(ModelportError("the result broke off in the middle"))
 
+    def lost(self, error: ModelportError) -> None:
+        """There is no answer, because whoever was to give it has gone."""
+        self._kept.drop()
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
     def leave(self) -> None:
         """Nobody waits for the answer any more."""
         if self._feeding is not None:

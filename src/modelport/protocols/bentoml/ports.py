@@ -67,6 +67,7 @@ class Prepared(Protocol):
     file: Any
     parts: Sequence[Any]
     app: Any
+    is_text: bool
 
 
 class ResultPort(Protocol):

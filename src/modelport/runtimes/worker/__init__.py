@@ -5,6 +5,6 @@
 pair of Unix sockets, and large tensors through shared memory that has no name (``arena``).
 """
 
-from modelport.runtimes.worker.stand_in import worker_runtime
+from modelport.runtimes.worker.stand_in import WorkerRuntime, worker_runtime
 
-__all__ = ["worker_runtime"]
+__all__ = ["WorkerRuntime", "worker_runtime"]

@@ -17,8 +17,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from modelport.dtypes import BYTES, DATATYPE_BY_NAME, DataType
+from modelport.errors import InvalidArguments, ModelFailed, ModelportError, Overloaded
 from modelport.errors import Kind as ErrorKind
-from modelport.errors import ModelFailed, ModelportError
+from modelport.exceptions import BentoMLException
 from modelport.messages import Request, Response, Tensors
 from modelport.runtimes.base import Outcome
 from modelport.tensors import Array, Tensor
@@ -381,18 +382,34 @@ class Decoder:
         return found
 
 
-def plain_error(error: ModelportError) -> tuple[str, str, bool]:
-    """Give an error's kind and text, and whether it is the model's own."""
-    return error.kind, error.text, isinstance(error, ModelFailed)
+def plain_error(error: ModelportError) -> tuple[Any, ...]:
+    """Give an error's kind and text, whether it is the model's own, and what else callers see."""
+    plain = error.kind, error.text, isinstance(error, ModelFailed)
+    if isinstance(error, BentoMLException):
+        return (*plain, {"status": int(error.error_code)})
+    if isinstance(error, InvalidArguments):
+        return (*plain, {"detail": list(error.detail)})
+    if isinstance(error, Overloaded):
+        return (*plain, {"retry_after_s": error.retry_after_s})
+    return plain
 
 
-def error_of(kind: str, text: str, is_model_s: bool) -> ModelportError:
+def error_of(
+    kind: str, text: str, is_model_s: bool, facts: Mapping[str, Any] | None = None
+) -> ModelportError:
     """Make an error again.
 
     >>> from modelport.errors import NotFound
     >>> error_of(*plain_error(NotFound("no such file")))
     NotFound('no such file')
     """
+    match facts:
+        case {"status": status}:
+            return BentoMLException(text, error_code=status)
+        case {"detail": detail}:
+            return InvalidArguments(text, detail)
+        case {"retry_after_s": retry_after_s}:
+            return Overloaded(text, retry_after_s=retry_after_s)
     make = None if is_model_s else _ERROR_BY_KIND.get(kind)
     return ModelFailed(text, code=ErrorKind(kind)) if make is None else make(text)
 
@@ -440,7 +457,8 @@ def _unpacked_bytes(packed: Array, shape: tuple[int, ...]) -> Array:
 def _errors() -> Iterator[tuple[str, Callable[[str], ModelportError]]]:
     waiting: list[type[ModelportError]] = list(ModelportError.__subclasses__())
     for class_ in waiting:
-        if class_ is not ModelFailed:
+        # One without a kind is a root of others, which have theirs.
+        if class_ is not ModelFailed and class_.kind is not ErrorKind.UNKNOWN:
             yield class_.kind, class_
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import ClassVar
 
-from modelport.errors import Cancelled, LoadFailed, ModelFailed, Unavailable
+from modelport.errors import Cancelled, LoadFailed, ModelFailed, Unavailable, WorkerDied
 from modelport.runtimes.base import (
     Batch,
     LoadContext,
@@ -94,6 +94,7 @@ class WorkerRuntime(RemoteRuntime):
         self._lock = threading.Lock()
         self._unheard: list[tuple[Callable[..., object], tuple[object, ...]]] = []
         self._is_closing = threading.Event()
+        self._why_ended = ""
         self._next = 0
         self._running: dict[int, tuple[Batch, RemoteDone]] = {}
         self._streams: dict[tuple[int, int], _Stream] = {}
@@ -160,6 +161,9 @@ class WorkerRuntime(RemoteRuntime):
             began_s = time.monotonic()
             reason = exit_reason(process.wait())
             in_a_row = 1 if time.monotonic() - began_s > STEADY_S else in_a_row + 1
+            if self._why_ended:
+                # It did not end by itself, so it is no sign of what the next one will do.
+                reason, self._why_ended, in_a_row = self._why_ended, "", 0
             if self._is_closing.is_set():
                 self._post(self._down, process, "was ended", 0.0)
                 return
@@ -276,7 +280,7 @@ class WorkerRuntime(RemoteRuntime):
             self.failure = text
         running, self._running = self._running, {}
         streams, self._streams = self._streams, {}
-        error = Unavailable(text)
+        error = WorkerDied(text)
         for number, stream in streams.items():
             if number[0] not in running and not stream.is_ended:
                 _end(stream.work, error)
@@ -477,6 +481,16 @@ class WorkerRuntime(RemoteRuntime):
 
     def _silent_s(self) -> float:
         return time.monotonic() - self._asked_s if self._asked_s else 0.0
+
+    def end_process(self, why: str) -> None:
+        """End the process at once, with all that it is at; another one is started.
+
+        Args:
+            why: For a sentence whose subject is the process.
+        """
+        if self._process is not None:
+            self._why_ended = why
+            self._process.kill()
 
     def resident_bytes(self) -> int:
         """Memory of the process that is in RAM; 0 while there is none."""

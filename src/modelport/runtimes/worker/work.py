@@ -76,6 +76,8 @@ class Works:
             if work is not None:
                 work.is_cancelled = True
                 self._wake(work)
+                if work.on_stop is not None:
+                    work.on_stop()
             elif batch > self._latest:
                 # It has not been read yet: this news goes past what waits.
                 self._cancelled_early.add((batch, index))
@@ -116,6 +118,19 @@ class Works:
         if final:
             self._open.pop(work.key, None)
 
+    def offered(self, work: "WorkerWork", response: Response) -> bool:
+        """Send a response, with or without credit for it; whether there is some left."""
+        with self._changed:
+            if work.is_ended:
+                raise ModelFailed("Unable to send response. Response sender has been closed.")
+            if work.is_cancelled:
+                raise Cancelled("nobody waits for this request any more")
+            work.sent_items += 1
+            work.sent_bytes += _bytes_of(response)
+            is_full = work.is_full
+        self._send(*work.key, response, False)
+        return not is_full
+
     def _wait_for_credit(self, work: "WorkerWork") -> None:
         if not work.is_full:
             return
@@ -145,13 +160,14 @@ class Works:
 
 
 class WorkerWork:
-    """One request, as the model's runtime sees it: see :class:`modelport.runtimes.base.Work`."""
+    """One request, as its runtime sees it: see :class:`modelport.runtimes.base.StoppableWork`."""
 
     __slots__ = (
         "comes_again",
         "is_cancelled",
         "is_ended",
         "key",
+        "on_stop",
         "request",
         "rows",
         "sent_bytes",
@@ -170,6 +186,7 @@ class WorkerWork:
         self.is_cancelled = False
         self.is_ended = False
         self.comes_again = False
+        self.on_stop: Callable[[], object] | None = None
         self.sent_items = self.sent_bytes = self.taken_items = self.taken_bytes = 0
         self.waiters: list[Callable[[], object]] = []
 
@@ -184,6 +201,10 @@ class WorkerWork:
     def send(self, response: Response | ModelportError | None, *, final: bool) -> None:
         """Give one response, from any thread."""
         self.works.sent(self, response, final)
+
+    def offer(self, response: Response) -> bool:
+        """Give one response without waiting; whether the next one may come at once."""
+        return self.works.offered(self, response)
 
     def reschedule(self) -> None:
         """Have the request executed once more; the server is told with the end of the batch."""
