@@ -8,16 +8,20 @@ slotted, not frozen; each says who may still change it.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
+
+from msgspec import Struct
 
 from modelport.errors import ModelportError
 from modelport.tensors import Tensor
 
 __all__ = [
     "Arguments",
+    "Arrival",
     "CallScope",
     "ParameterValue",
     "Payload",
+    "RemoteSink",
     "Request",
     "Response",
     "Sink",
@@ -231,6 +235,29 @@ class Sink(Protocol):
 
     def fail(self, error: ModelportError) -> None:
         """It went wrong; no more responses."""
+        ...
+
+
+class Arrival(Struct, frozen=True):
+    """How a request came to the server.
+
+    Attributes:
+        stages: What traces call the beginning and the end of receiving it, and of answering it.
+        begun_ns: When the first of it had come.
+        received_ns: When all of it had come.
+    """
+
+    stages: tuple[str, str, str, str]
+    begun_ns: int
+    received_ns: int
+
+
+@runtime_checkable
+class RemoteSink(Sink, Protocol):
+    """A sink whose responses leave the server; asked only about requests that are traced."""
+
+    def arrival(self) -> Arrival:
+        """How the request came; asked once, while it is submitted."""
         ...
 
 

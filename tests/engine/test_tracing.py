@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +11,7 @@ from modelport.engine.engine import Engine
 from modelport.engine.trace_settings import TraceSettings
 from modelport.engine.tracing import MOST_TRACED_VALUES, Entrance, Trace, Traces
 from modelport.errors import InvalidInference, InvalidRequest, ModelFailed, Unsupported
-from modelport.messages import Request, Response, Tensors
+from modelport.messages import Arrival, Request, Response, Tensors
 from modelport.tensors import Tensor
 from modelport.testing.clock import ManualClock
 
@@ -172,6 +173,69 @@ def test_the_stages_of_a_request_are_noted(bench: Bench, execution: Any) -> None
     bench.run(main())
 
 
+RECEIVED = ["RECV_START", "RECV_END"]
+SENT = ["INFER_RESPONSE_COMPLETE", "SEND_START", "SEND_END"]
+
+
+class Remote:
+    """A sink whose request came over the network."""
+
+    def __init__(self) -> None:
+        self.over = asyncio.Event()
+        self.on_push: Any = None
+
+    def arrival(self) -> Arrival:
+        return Arrival(("RECV_START", "RECV_END", "SEND_START", "SEND_END"), 3, 5)
+
+    def push(self, response: Response, final: bool) -> bool:
+        if self.on_push is not None:
+            self.on_push()
+        if final:
+            self.over.set()
+        return True
+
+    def end(self) -> None:
+        self.over.set()
+
+    def fail(self, error: Exception) -> None:
+        self.over.set()
+
+
+def test_receiving_and_sending_are_noted_where_they_happen(bench: Bench) -> None:
+    async def main() -> None:
+        kept = Kept()
+        with traced(bench, kept, doubling, lambda batch: [ModelFailed("no")]) as entrance:
+            sinks = [Remote(), Remote()]
+            for sink in sinks:
+                entrance.submit(request(1), sink)
+                await sink.over.wait()
+                await a_moment()
+            with pytest.raises(InvalidInference):
+                entrance.submit(request(1, rows=9), Remote())
+        for trace in kept.traces[:2]:
+            assert [name for name, _ in trace.timestamps] == [*RECEIVED, *STAGES, *SENT]
+            assert trace.timestamps[:2] == [("RECV_START", 3), ("RECV_END", 5)]
+        refused = [name for name, _ in kept.traces[2].timestamps]
+        assert refused == [*RECEIVED, *STAGES[:2], STAGES[-1]]
+
+    bench.run(main())
+
+
+def test_a_client_that_goes_away_while_it_is_answered_has_one_trace(bench: Bench) -> None:
+    async def main() -> None:
+        kept = Kept()
+        with traced(bench, kept, doubling, execution="thread") as entrance:
+            sink = Remote()
+            ticket = entrance.submit(request(1), sink)
+            sink.on_push = ticket.cancel
+            await sink.over.wait()
+            await a_moment()
+        (trace,) = kept.traces
+        assert [name for name, _ in trace.timestamps] == [*RECEIVED, *STAGES, *SENT]
+
+    bench.run(main())
+
+
 def test_times_rise(bench: Bench) -> None:
     def slowly(batch: Any) -> Any:
         bench.clock.advance(0.01)
@@ -179,7 +243,7 @@ def test_times_rise(bench: Bench) -> None:
 
     async def main() -> None:
         kept = Kept()
-        kept.of._now_ns = bench.clock.now_ns
+        kept.of.now_ns = bench.clock.now_ns
         with traced(bench, kept, slowly, execution="inline") as entrance:
             bench.submit(entrance, 1)
         times = [at_ns for _, at_ns in kept.traces[0].timestamps]

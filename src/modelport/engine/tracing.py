@@ -18,7 +18,16 @@ from msgspec.structs import replace
 from modelport.clock import Clock
 from modelport.engine.trace_settings import TraceSettings, parse_setting
 from modelport.errors import InvalidRequest, ModelportError, Unsupported
-from modelport.messages import Request, Response, Sink, Target, Tensors, Ticket
+from modelport.messages import (
+    Arrival,
+    RemoteSink,
+    Request,
+    Response,
+    Sink,
+    Target,
+    Tensors,
+    Ticket,
+)
 from modelport.specs import ModelConfig
 from modelport.stats import ModelStatistics
 from modelport.tensors import Tensor
@@ -59,6 +68,10 @@ class Trace(Struct, eq=False):
         parent: Of the ensemble, where the request is one of its steps.
         steps: Traces of the steps of an ensemble, as they ended. One that ends after its ensemble,
             because another step has failed, is left out.
+        arrival: How the request came; ``None`` if it came from inside.
+        is_sending: Whether a response of it was handed to the connection.
+        is_answered: Whether nothing more will come of the model.
+        is_over: Whether nothing more will be noted.
     """
 
     id: int
@@ -73,6 +86,9 @@ class Trace(Struct, eq=False):
     parent: "Trace | None" = None
     steps: "list[Trace]" = field(default_factory=list)
     traces: "Traces | None" = None
+    arrival: Arrival | None = None
+    is_sending: bool = False
+    is_answered: bool = False
     is_over: bool = False
 
     def __repr__(self) -> str:
@@ -137,7 +153,7 @@ class Traces:
         self._start = start
         self._file = file
         self._keep = keep
-        self._now_ns = clock.now_ns
+        self.now_ns = clock.now_ns
         self._scope = _Scope()
         self._scope_by_model: dict[str, _Scope] = {}
         self._last_id = 0
@@ -203,7 +219,9 @@ class Traces:
         settings = self._settings(model)
         return bool(self._file and settings.levels and settings.count)
 
-    def begin(self, model: str, version: int, request: Request) -> Trace | None:
+    def begin(
+        self, model: str, version: int, request: Request, sink: Sink | None = None
+    ) -> Trace | None:
         """Count a request, and begin its trace if it is its turn."""
         scope, settings = self._scope_of(model), self._settings(model)
         if 0 <= settings.count <= scope.traced:
@@ -222,6 +240,8 @@ class Traces:
             "TENSORS" in settings.levels,
             traces=self,
         )
+        if isinstance(sink, RemoteSink):
+            trace.arrival = sink.arrival()
         self._note_start(trace, request)
         return trace
 
@@ -237,6 +257,8 @@ class Traces:
             tensors=[],
             parent=parent,
             steps=[],
+            arrival=None,
+            is_sending=False,
         )
         self._note_start(trace, request)
         return trace
@@ -256,18 +278,37 @@ class Traces:
         return self._last_id
 
     def _note_start(self, trace: Trace, request: Request) -> None:
-        now_ns = self._now_ns()
+        now_ns = self.now_ns()
+        arrival = trace.arrival
+        if arrival is not None:
+            trace.mark(arrival.stages[0], arrival.begun_ns)
+            trace.mark(arrival.stages[1], arrival.received_ns)
         trace.mark("REQUEST_START", request.received_ns or now_ns)
         trace.mark("QUEUE_START", now_ns)
         payload = request.payload
         if isinstance(payload, Tensors):
             trace.show("TENSOR_QUEUE_INPUT", payload.tensors)
 
+    def sending(self, trace: Trace) -> None:
+        """A response is handed to the connection now."""
+        arrival = trace.arrival
+        if arrival is not None and not trace.is_sending:
+            trace.is_sending = True
+            trace.mark(arrival.stages[2], self.now_ns())
+
+    def answered(self, trace: Trace) -> None:
+        """The model has given its last response. Idempotent."""
+        if not trace.is_answered:
+            trace.is_answered = True
+            trace.mark("REQUEST_END", self.now_ns())
+
     def end(self, trace: Trace) -> None:
         """A request is over, or its caller has gone. Idempotent."""
         if trace.is_over:
             return
-        trace.mark("REQUEST_END", self._now_ns())
+        self.answered(trace)
+        if trace.arrival is not None and trace.is_sending:
+            trace.mark(trace.arrival.stages[3], self.now_ns())
         trace.is_over = True
         if trace.parent is None:
             self._keep(trace)
@@ -324,7 +365,7 @@ class Entrance:
 
     def submit(self, request: Request, sink: Sink) -> Ticket:
         """Take a request, or raise; see ``Deployment.submit``."""
-        trace = self._traces.begin(self.name, self.version, request)
+        trace = self._traces.begin(self.name, self.version, request, sink)
         if trace is None:
             return self.served.submit(request, sink)
         return self._traces.submit(trace, self.served, request, sink)
@@ -351,7 +392,7 @@ class _TracedTicket:
 
 
 class _TracedSink:
-    """Notes when the end is there, before it is handed on."""
+    """Notes when the end is there, and when it has been handed on."""
 
     __slots__ = ("_sink", "_trace", "_traces")
 
@@ -363,19 +404,35 @@ class _TracedSink:
     def push(self, response: Response, final: bool) -> bool:
         """Hand a response on."""
         self._trace.show("TENSOR_BACKEND_OUTPUT", response.outputs)
-        if final:
-            self._traces.end(self._trace)
-        return self._sink.push(response, final)
+        if not final:
+            self._traces.sending(self._trace)
+            return self._sink.push(response, final)
+        self._completed()
+        is_welcome = self._sink.push(response, final)
+        self._traces.end(self._trace)
+        return is_welcome
 
     def end(self) -> None:
         """Hand the end on."""
-        self._traces.end(self._trace)
+        self._completed()
         self._sink.end()
+        self._traces.end(self._trace)
 
     def fail(self, error: ModelportError) -> None:
         """Hand an error on."""
-        self._traces.end(self._trace)
+        self._completed()
         self._sink.fail(error)
+        self._traces.end(self._trace)
+
+    def _completed(self) -> None:
+        trace, traces = self._trace, self._traces
+        if trace.arrival is None:
+            # Before whoever asked from inside goes on: the last step of an ensemble ends it.
+            traces.end(trace)
+            return
+        traces.answered(trace)
+        trace.mark("INFER_RESPONSE_COMPLETE", traces.now_ns())
+        traces.sending(trace)
 
 
 def _parsed(name: str, values: SettingValues) -> Any:

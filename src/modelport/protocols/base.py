@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 from msgspec import Struct, field
 
 from modelport.errors import ModelportError
+from modelport.messages import Arrival
 
 __all__ = [
     "ADMIN",
@@ -28,6 +29,8 @@ __all__ = [
     "Reply",
     "Route",
     "Rpc",
+    "arrival_by_grpc",
+    "arrival_by_http",
 ]
 
 Buffer = bytes | bytearray | memoryview
@@ -88,12 +91,14 @@ class Exchange(Protocol):
     Attributes:
         body: Whole and still compressed as it was sent. If it is large, byte ``align_at`` of it
             lies on a 64-byte boundary.
+        begun_ns: When its head had come, on the engine's clock; 0 if all of it came with it.
         received_ns: When the last byte had come, on the engine's clock.
         on_disconnect: Called once if the client goes away before the answer is out.
         on_writable: Called when a stream that was full may be written again.
     """
 
     body: Buffer
+    begun_ns: int
     received_ns: int
     on_disconnect: Callable[[], None] | None
     on_writable: Callable[[], None] | None
@@ -250,7 +255,9 @@ class Call(Protocol):
     """One gRPC call and the way to answer it. Used on the event loop only.
 
     Attributes:
-        received_ns: When it, or its one message, had come whole, on the engine's clock.
+        begun_ns: When it had begun, on the engine's clock.
+        received_ns: When it, or its one message, had come whole; of a stream, when the last piece
+            had come.
         deadline_ns: When the client stops waiting (``grpc-timeout``); ``None`` for never.
         on_cancel: Called once if the client resets the call, goes away or has waited too long,
             before ``finish``.
@@ -259,6 +266,7 @@ class Call(Protocol):
             that has no end of its own ends when nothing is under way on it.
     """
 
+    begun_ns: int
     received_ns: int
     deadline_ns: int | None
     on_cancel: Callable[[], None] | None
@@ -320,3 +328,20 @@ class Rpc(Struct, frozen=True, kw_only=True):
     errors: Callable[[ModelportError], tuple[int, str]]
     unary: Callable[[Call, Buffer], None] | None = None
     stream: Callable[[Call], Receiver] | None = None
+
+
+def arrival_by_http(exchange: Exchange) -> Arrival:
+    """Say for a trace how the request of an exchange came."""
+    received_ns = exchange.received_ns
+    return Arrival(_HTTP_STAGES, exchange.begun_ns or received_ns, received_ns)
+
+
+def arrival_by_grpc(call: Call, *, is_stream: bool = False) -> Arrival:
+    """Say for a trace how the message of a call came, or the last one of a stream."""
+    received_ns = call.received_ns
+    return Arrival(_GRPC_STAGES, received_ns if is_stream else call.begun_ns, received_ns)
+
+
+# Source: Triton, "Trace", section "JSON Trace Output".
+_HTTP_STAGES = "HTTP_RECV_START", "HTTP_RECV_END", "HTTP_SEND_START", "HTTP_SEND_END"
+_GRPC_STAGES = "GRPC_WAITREAD_START", "GRPC_WAITREAD_END", "GRPC_SEND_START", "GRPC_SEND_END"

@@ -160,13 +160,13 @@ class _BoundCall:
 class GrpcCall(Answering):
     """One call on a stream; see :class:`modelport.protocols.base.Call`."""
 
+    begun_ns = 0
     received_ns = 0
     deadline_ns: int | None = None
     on_cancel: Callable[[], None] | None = None
     on_writable: Callable[[], None] | None = None
     on_drain: Callable[[], None] | None = None
     is_finished = False
-    _begun_ns = 0
     _is_started = False
     _is_delivering = False
     _has_half_closed = False
@@ -213,12 +213,12 @@ class GrpcCall(Answering):
 
     def receive_head(self, block: Block, is_end: bool) -> None:
         """Begin the call, or end what the client sends: trailers say nothing in gRPC."""
-        if self._begun_ns:
+        if self.begun_ns:
             parse_trailer_fields(block)
             self._end_request()
             return
         bound = self._bound
-        self._begun_ns = self.received_ns = now_ns = self._connection.server.clock.now_ns()
+        self.begun_ns = self.received_ns = now_ns = self._connection.server.clock.now_ns()
         if bound.refusal is not None:
             self.finish(*bound.refusal, bound.refusal_trailers)
             return
@@ -497,7 +497,7 @@ class GrpcCall(Answering):
                 head.target,
                 int(status),
                 self._sent_bytes,
-                (server.clock.now_ns() - self._begun_ns) / 1e9,
+                (server.clock.now_ns() - self.begun_ns) / 1e9,
                 server.new_request_id(),
             )
         )

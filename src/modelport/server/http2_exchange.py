@@ -47,6 +47,7 @@ class Http2Exchange(Answering, Asked):
 
     on_disconnect: Callable[[], None] | None = None
     on_writable: Callable[[], None] | None = None
+    begun_ns = 0
     received_ns = 0
     body: Buffer = b""
     is_started = False
@@ -73,7 +74,7 @@ class Http2Exchange(Answering, Asked):
             self._end_body()
             return
         bound = self._bound
-        self._since_ns = self.received_ns = self.server.clock.now_ns()
+        self._since_ns = self.received_ns = self.begun_ns = self.server.clock.now_ns()
         head = bound.head
         if is_end:
             if head.content_length:

@@ -59,6 +59,7 @@ class MemoryExchange:
         self.params = params or {}
         self.body = body
         self.principal = ""
+        self.begun_ns = 0
         self.received_ns = 0
         self.memo: Any = None
         self.on_disconnect: Callable[[], None] | None = None
@@ -143,6 +144,7 @@ class MemoryCall:
         self.path = path
         self.metadata = metadata or {}
         self.principal = ""
+        self.begun_ns = 0
         self.received_ns = 0
         self.deadline_ns: int | None = None
         self.on_cancel: Callable[[], None] | None = None

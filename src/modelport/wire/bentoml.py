@@ -234,7 +234,7 @@ class JsonItems:
                 break
             except RecursionError:
                 raise InvalidRequest("an item of the stream is too deep to be read") from None
-            if until == len(text) and not is_end and type(value) in (int, float):
+            if not is_end and type(value) in (int, float) and text[until : until + 3] in _GOES_ON:
                 break
             at = until
             yield value
@@ -448,3 +448,5 @@ _KIND_BY_TYPE = {
     PICKLE: BodyKind.PICKLE,
 }
 _JSON = json.JSONDecoder()
+_GOES_ON = frozenset(("", ".", "e", "E", "e+", "e-", "E+", "E-"))
+"""What may be left after a number of which more is to come: ``1`` has been read of ``1e-``."""

@@ -118,7 +118,7 @@ class KeptExchange:
     ) -> None:
         self.path = path
         self.body: Buffer = body
-        self.received_ns = received_ns
+        self.begun_ns = self.received_ns = received_ns
         self.headers: Mapping[str, str] = dict(claim.request.headers)
         self.original_headers = self.headers
         self.params: Mapping[str, str] = {}

@@ -7,8 +7,8 @@ import numpy as np
 
 from modelport.dtypes import BF16, BYTES, bf16_from_float32, float32_from_bf16
 from modelport.errors import InvalidArguments, InvalidRequest, ModelportError, NotFound
-from modelport.messages import Request, Response, Tensors, Ticket
-from modelport.protocols.base import Buffer, Exchange
+from modelport.messages import Arrival, Request, Response, Tensors, Ticket
+from modelport.protocols.base import Buffer, Exchange, arrival_by_http
 from modelport.protocols.bentoml.beside_loop import MOST_ON_LOOP, beside_loop
 from modelport.protocols.bentoml.ports import DeploymentPort, EnginePort
 from modelport.protocols.bentoml.replies import JSON_HEADERS, encode_error
@@ -129,6 +129,10 @@ class _Sink:
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self.is_over = False
+
+    def arrival(self) -> Arrival:
+        """How the request came."""
+        return arrival_by_http(self._exchange)
 
     def submitted(self, ticket: Ticket) -> None:
         """The call is not over: it is cancelled if the client leaves."""

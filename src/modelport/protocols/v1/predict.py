@@ -3,8 +3,8 @@
 from functools import partial
 
 from modelport.errors import ModelFailed, ModelportError, NotFound, Unsupported
-from modelport.messages import Response
-from modelport.protocols.base import Exchange
+from modelport.messages import Arrival, Response
+from modelport.protocols.base import Exchange, arrival_by_http
 from modelport.protocols.v1.ports import EnginePort
 from modelport.protocols.v1.replies import JSON_HEADERS, V1Options, asked_version, fail, not_found
 from modelport.protocols.v2.images import submit_images
@@ -90,6 +90,10 @@ class _Sink:
         self._model = model
         self._is_row = is_row
         self.is_over = False
+
+    def arrival(self) -> Arrival:
+        """How the request came."""
+        return arrival_by_http(self._exchange)
 
     def push(self, response: Response, final: bool) -> bool:
         """Answer with the response."""

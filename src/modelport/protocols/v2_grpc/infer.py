@@ -3,8 +3,8 @@
 from functools import partial
 
 from modelport.errors import ModelFailed, ModelportError, Unsupported
-from modelport.messages import Request, Response, Sink, Ticket
-from modelport.protocols.base import Buffer, Call
+from modelport.messages import Arrival, Request, Response, Sink, Ticket
+from modelport.protocols.base import Buffer, Call, arrival_by_grpc
 from modelport.protocols.v2.images import submit_images
 from modelport.protocols.v2.options import V2Options
 from modelport.protocols.v2.ports import DeploymentPort, EnginePort
@@ -188,6 +188,10 @@ class _UnarySink:
         self._known = known
         self._message = message
         self.is_over = False
+
+    def arrival(self) -> Arrival:
+        """How the request came."""
+        return arrival_by_grpc(self._call)
 
     def push(self, response: Response, final: bool) -> bool:
         """Answer with the response."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 from modelport.errors import ModelFailed, ModelportError
-from modelport.messages import Request, Response, Sink, Ticket
+from modelport.messages import Arrival, RemoteSink, Request, Response, Sink, Ticket
 from modelport.protocols.base import Buffer, Call
 from modelport.protocols.v2 import shared_memory
 from modelport.protocols.v2.options import V2Options
@@ -148,6 +148,11 @@ class _InRegions:
             self._ticket.resume()
 
     # The engine's side.
+
+    def arrival(self) -> Arrival:
+        """How the request came."""
+        assert isinstance(self._sink, RemoteSink)
+        return self._sink.arrival()
 
     def push(self, response: Response, final: bool) -> bool:
         """Write the outputs that go to shared memory, and pass the response on."""

@@ -9,8 +9,8 @@ from collections import deque
 from functools import partial
 
 from modelport.errors import ModelportError
-from modelport.messages import Request, Response, Ticket
-from modelport.protocols.base import Buffer, Call
+from modelport.messages import Arrival, Request, Response, Ticket
+from modelport.protocols.base import Buffer, Call, arrival_by_grpc
 from modelport.protocols.v2.texts import error_text
 from modelport.protocols.v2.threads import MOST_ON_LOOP, on_thread
 from modelport.protocols.v2_grpc.infer import (
@@ -149,6 +149,10 @@ class InferStream:
 
     # The responses' side.
 
+    def arrival(self) -> Arrival:
+        """How the last request came."""
+        return arrival_by_grpc(self._call, is_stream=True)
+
     def send(self, pieces: list[Buffer]) -> bool:
         """Send one response; whether another one is welcome."""
         if self._is_over:
@@ -252,6 +256,10 @@ class _Sink:
         self.message = message
         self.size = size
         self.ticket: Ticket | None = None
+
+    def arrival(self) -> Arrival:
+        """How the request came."""
+        return self._stream.arrival()
 
     def push(self, response: Response, final: bool) -> bool:
         raise NotImplementedError

@@ -3,8 +3,8 @@
 from functools import partial
 
 from modelport.errors import InvalidRequest, ModelportError
-from modelport.messages import Request, Response, Ticket
-from modelport.protocols.base import Buffer, Exchange, Headers
+from modelport.messages import Arrival, Request, Response, Ticket
+from modelport.protocols.base import Buffer, Exchange, Headers, arrival_by_http
 from modelport.protocols.v2.ports import DeploymentPort, EnginePort
 from modelport.protocols.v2.texts import error_text
 from modelport.protocols.v2_rest.off_loop import MOST_ON_LOOP, off_loop
@@ -88,6 +88,10 @@ class _Sink:
         self._request = request
         self._ticket: Ticket | None = None
         self.is_over = False
+
+    def arrival(self) -> Arrival:
+        """How the request came."""
+        return arrival_by_http(self._exchange)
 
     def submitted(self, ticket: Ticket) -> None:
         """Learn the ticket. By then, all may be over."""

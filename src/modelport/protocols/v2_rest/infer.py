@@ -10,8 +10,8 @@ from functools import partial
 from msgspec.structs import replace
 
 from modelport.errors import ModelFailed, ModelportError, Unsupported
-from modelport.messages import Request, Response, Ticket
-from modelport.protocols.base import Exchange
+from modelport.messages import Arrival, Request, Response, Ticket
+from modelport.protocols.base import Exchange, arrival_by_http
 from modelport.protocols.v2.images import submit_images
 from modelport.protocols.v2.ports import DeploymentPort, EnginePort, HoldPort
 from modelport.protocols.v2.shared_memory import (
@@ -253,6 +253,10 @@ class _InferSink:
         self._accepted = accepted
         self.is_over = False
         self.held: HoldPort | None = None
+
+    def arrival(self) -> Arrival:
+        """How the request came."""
+        return arrival_by_http(self._exchange)
 
     def spans(self) -> dict[str, Span]:
         """The outputs that go to shared memory."""

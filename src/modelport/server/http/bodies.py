@@ -31,10 +31,11 @@ def aligned_view(head: RequestHead, length: int) -> memoryview:
 class CountedBody:
     """A body of known length, put together in one place."""
 
-    __slots__ = ("_filled", "_view", "bound", "is_complete")
+    __slots__ = ("_filled", "_view", "begun_ns", "bound", "is_complete")
 
-    def __init__(self, bound: Bound, length: int) -> None:
+    def __init__(self, bound: Bound, length: int, begun_ns: int) -> None:
         self.bound = bound
+        self.begun_ns = begun_ns
         self._view = aligned_view(bound.head, length)
         self._filled = 0
         self.is_complete = length == 0
@@ -64,10 +65,11 @@ class CountedBody:
 class ChunkedBody:
     """A body in chunks."""
 
-    __slots__ = ("_reader", "bound")
+    __slots__ = ("_reader", "begun_ns", "bound")
 
-    def __init__(self, bound: Bound, reader: ChunkedReader) -> None:
+    def __init__(self, bound: Bound, reader: ChunkedReader, begun_ns: int) -> None:
         self.bound = bound
+        self.begun_ns = begun_ns
         self._reader = reader
 
     @property

@@ -296,8 +296,8 @@ class Connection(asyncio.Protocol):
                 return self._refuse_early(bound)
             if bound.is_streamed:
                 return self._begin_stream(bound, data[size:])
-            self._body = CountedBody(bound, head.content_length)
-            self._since_ns = self.server.clock.now_ns()
+            self._since_ns = now_ns = self.server.clock.now_ns()
+            self._body = CountedBody(bound, head.content_length, now_ns)
             self._body.feed(memoryview(data)[size:])
             return b""
         self._handle(bound, data[size:end])
@@ -307,6 +307,7 @@ class Connection(asyncio.Protocol):
         """Call the handler before the body has come."""
         self._since_ns = now_ns = self._now_ns()
         exchange = HttpExchange(self, bound, b"", now_ns)
+        exchange.begun_ns = now_ns
         exchange.is_coming = True
         self._exchange = exchange
         self._body = StreamedBody(bound, exchange, self.server.options.limits)
@@ -321,15 +322,15 @@ class Connection(asyncio.Protocol):
         rest = data[bound.size :]
         if head.expects_continue and not rest:
             self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._since_ns = self.server.clock.now_ns()
+        self._since_ns = now_ns = self.server.clock.now_ns()
         if bound.is_streamed:
             return self._begin_stream(bound, rest)
         if head.is_chunked:
             limits = self.server.options.limits
             reader = ChunkedReader(bound.max_body, limits.chunks, limits.head_bytes)
-            self._body = ChunkedBody(bound, reader)
+            self._body = ChunkedBody(bound, reader, now_ns)
         else:
-            self._body = CountedBody(bound, head.content_length)
+            self._body = CountedBody(bound, head.content_length, now_ns)
         return self._take_body(rest)
 
     def _refuse_early(self, bound: Bound) -> bytes:
@@ -370,7 +371,7 @@ class Connection(asyncio.Protocol):
             if isinstance(body, StreamedBody):
                 self._complete(body)
             else:
-                self._handle(body.bound, body.take())
+                self._handle_slow(body)
         return rest
 
     def hold_body(self) -> None:
@@ -423,8 +424,19 @@ class Connection(asyncio.Protocol):
         else:
             self._run_with_room(exchange, bound, expected_bytes)
 
+    def _handle_slow(self, body: CountedBody | ChunkedBody) -> None:
+        """The same for a request whose body did not come with its head."""
+        bound = body.bound
+        self._since_ns = now_ns = self._now_ns()
+        self._exchange = exchange = HttpExchange(self, bound, body.take(), now_ns)
+        exchange.begun_ns = body.begun_ns
+        self._run_with_room(exchange, bound, bound.answers.bytes)
+
     def _run_with_room(self, exchange: HttpExchange, bound: Bound, expected_bytes: int) -> None:
-        """Run a request whose last answer was large, when there is room for another."""
+        """Run a request, if its last answer was large when there is room for another."""
+        if expected_bytes < LARGE_ANSWER_BYTES:
+            self._run(exchange, bound)
+            return
         pressure = self.server.pressure
 
         def go_on() -> None:

@@ -134,6 +134,7 @@ class HttpExchange(Asked):
     is_started = False
     on_disconnect: Callable[[], None] | None = None
     on_writable: Callable[[], None] | None = None
+    begun_ns = 0
     reserved_bytes = 0
     receiver: BodyReceiver | None = None
     is_coming = False

@@ -1,0 +1,45 @@
+"""Streams of BentoML's items as they come, cut anywhere."""
+
+from typing import Any
+
+import pytest
+
+from modelport.errors import InvalidRequest
+from modelport.wire.bentoml import JsonItems, TextItems
+
+ITEMS: list[Any] = [1, -1.5e-3, 2e7, {"a": [1.5]}, "é", None, 30]
+STREAM = '1 -1.5e-3\n2E+7{"a": [1.5]}"é"null30'.encode()
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5, 1000])
+def test_items_are_the_same_in_any_pieces(step: int) -> None:
+    reader = JsonItems()
+    pieces = [STREAM[at : at + step] for at in range(0, len(STREAM), step)]
+    assert [*(item for piece in pieces for item in reader.feed(piece)), *reader.end()] == ITEMS
+
+
+def test_items_are_given_as_soon_as_they_are_whole() -> None:
+    reader = JsonItems()
+    assert list(reader.feed(b'{"a": 1}[')) == [{"a": 1}]
+    assert list(reader.feed(b"2]3")) == [[2]]
+    assert list(reader.feed(b".5")) == []
+    assert list(reader.feed(b" ")) == [3.5]
+
+
+@pytest.mark.parametrize("stream", [b"[1", b"1.", b"1e+", b"nul", b"\xff", b"x"])
+def test_a_stream_that_is_not_whole_is_refused(stream: bytes) -> None:
+    reader = JsonItems()
+
+    def read() -> None:
+        list(reader.feed(stream))
+        list(reader.end())
+
+    with pytest.raises(InvalidRequest):
+        read()
+
+
+def test_text_is_the_same_in_any_pieces() -> None:
+    reader = TextItems()
+    data = "aé日".encode()
+    parts = [part for at in range(len(data)) for part in reader.feed(data[at : at + 1])]
+    assert [*parts, *reader.end()] == ["a", "é", "日"]
