@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from modelport.errors import InvalidRequest
-from modelport.wire.bentoml import JsonItems, TextItems
+from modelport.wire.bentoml import JsonItems, TextItems, decode_schema
 
 ITEMS: list[Any] = [1, -1.5e-3, 2e7, {"a": [1.5]}, "é", None, 30]
 STREAM = '1 -1.5e-3\n2E+7{"a": [1.5]}"é"null30'.encode()
@@ -43,3 +43,10 @@ def test_text_is_the_same_in_any_pieces() -> None:
     data = "aé日".encode()
     parts = [part for at in range(len(data)) for part in reader.feed(data[at : at + 1])]
     assert [*parts, *reader.end()] == ["a", "é", "日"]
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"routes": 1}', b"\xff" * 100_000, b"[" * 100_000])
+def test_what_is_no_schema_is_refused_in_few_words(body: bytes) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        decode_schema(body)
+    assert len(str(raised.value)) < 300

@@ -521,6 +521,8 @@ class Deployment:
             # An ordinary model's one answer, only by another way.
             started_ns = job.started_ns or job.enqueued_ns
             times = (0, self._now_ns() - started_ns, 0, self._only)
+            if self.is_traced:
+                self._note_run(job)
             self._settle(job, response, started_ns, times)
             return
         if isinstance(response, ModelportError):
@@ -551,6 +553,8 @@ class Deployment:
             self.statistics.record_success(
                 job.rows, now_ns - enqueued_ns, started_ns - enqueued_ns, *times
             )
+            if self.is_traced:
+                self._note_run(job)
             self._close(job)
         if response is None:
             if final:
@@ -558,6 +562,13 @@ class Deployment:
                 self._end(job)
         elif not self._push(job, response, final) and not final:
             job.pause()
+
+    def _note_run(self, job: Job) -> None:
+        """Note in its trace how a request ran that is over before ``execute`` has returned."""
+        trace = job.request.trace
+        if trace is not None and job.started_ns:
+            now_ns = self._now_ns()
+            trace.executed(job.started_ns, job.started_ns, now_ns, now_ns)
 
     def _push(self, job: Job, response: Response, final: bool) -> bool:
         try:
@@ -589,6 +600,8 @@ class Deployment:
         self._record_failure(job, reason or _REASONS.get(error.kind, "BACKEND"))
         if self.is_decoupled and job.started_ns:
             self._record_stream_end(job, "fail")
+        if self.is_traced:
+            self._note_run(job)
         self._close(job)
         self._tell(job, error)
 

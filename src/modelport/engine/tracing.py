@@ -69,6 +69,7 @@ class Trace(Struct, eq=False):
         steps: Traces of the steps of an ensemble, as they ended. One that ends after its ensemble,
             because another step has failed, is left out.
         arrival: How the request came; ``None`` if it came from inside.
+        is_executed: Whether a model has run for it.
         is_sending: Whether a response of it was handed to the connection.
         is_answered: Whether nothing more will come of the model.
         is_over: Whether nothing more will be noted.
@@ -87,6 +88,7 @@ class Trace(Struct, eq=False):
     steps: "list[Trace]" = field(default_factory=list)
     traces: "Traces | None" = None
     arrival: Arrival | None = None
+    is_executed: bool = False
     is_sending: bool = False
     is_answered: bool = False
     is_over: bool = False
@@ -100,7 +102,10 @@ class Trace(Struct, eq=False):
             self.timestamps.append((name, at_ns))
 
     def executed(self, started_ns: int, ready_ns: int, computed_ns: int, ended_ns: int) -> None:
-        """Note how the batch went that the request was in."""
+        """Note how the batch went that the request was in. Idempotent."""
+        if self.is_executed:
+            return
+        self.is_executed = True
         self.mark("COMPUTE_START", started_ns)
         self.mark("COMPUTE_INPUT_END", ready_ns)
         self.mark("COMPUTE_OUTPUT_START", computed_ns)
@@ -258,6 +263,7 @@ class Traces:
             parent=parent,
             steps=[],
             arrival=None,
+            is_executed=False,
             is_sending=False,
         )
         self._note_start(trace, request)

@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -98,7 +99,9 @@ def _rows(trace: Trace) -> Iterator[dict[str, Any]]:
         about["parent_id"] = trace.parent.id
     yield about
     if trace.timestamps:
-        timestamps = [{"name": name, "ns": at_ns} for name, at_ns in trace.timestamps]
+        # A stream is sent while its model runs, and when that began is noted at the end.
+        in_order = sorted(trace.timestamps, key=itemgetter(1))
+        timestamps = [{"name": name, "ns": at_ns} for name, at_ns in in_order]
         yield {"id": trace.id, "timestamps": timestamps}
     for tensor in trace.tensors:
         yield {"id": trace.id, "activity": tensor.activity, "tensor": _shown(tensor)}

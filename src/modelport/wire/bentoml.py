@@ -439,7 +439,8 @@ def decode_schema(body: bytes) -> ServiceSchema:
             str(said.get("name") or ""), str(said.get("description") or ""), routes, paths
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
-        raise InvalidRequest(f"this is no schema of a service: {exc!r}") from None
+        # An error of the decoder holds all that it was given.
+        raise InvalidRequest(f"this is no schema of a service: {repr(exc)[:200]}") from None
 
 
 _KIND_BY_TYPE = {
