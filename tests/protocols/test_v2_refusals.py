@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,17 @@ def test_a_body_in_too_many_chunks_is_refused(bench: Bench) -> None:
     assert said == (
         "Chunked request body exceeds maximum of 65536 non-empty chunks. Send fewer or larger HTTP "
         "chunks."
+    )
+
+
+def test_the_port_of_grpc_says_where_rest_is(bench: Bench) -> None:
+    server = bench.server("open")
+    elsewhere = replace(server, url=f"http://{server.grpc_address}")
+    status, said = rest(elsewhere, Rest("/v2/health/live", method="GET"))
+    port = server.address.rpartition(":")[2]
+    assert status == 404
+    assert said.startswith(
+        f"Not Found. This port answers gRPC only; REST is answered on port {port}."
     )
 
 

@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -287,6 +287,7 @@ class Server:
             await self._listen("http", self.http, port, context)
         if settings.grpc_port is not None:
             await self._listen("grpc", self.grpc, settings.grpc_port, grpc_context(settings))
+            self.grpc.not_found = _no_rest_here([port for _, port in self.addresses["http"]])
         if settings.metrics_port is not None:
             await self._listen("metrics", self.metrics, settings.metrics_port, context)
         for listener in self.listeners:
@@ -526,6 +527,15 @@ def _tasks(
         ) from exc
     options = TaskOptions(lease_s=settings.task_lease_secs, keep_s=settings.task_retention_secs)
     return Tasks(store, options, webhooks.deliver if webhooks is not None else None)
+
+
+def _no_rest_here(http_ports: Sequence[int]) -> str:
+    """What HTTP requests hear on the port of gRPC: whoever opened only that one expects them."""
+    ports = " or ".join(str(port) for port in dict.fromkeys(http_ports))
+    return (
+        f"Not Found. This port answers gRPC only; REST is answered on port {ports}. The ports of "
+        "HTTP answer gRPC as well, and --extra-port opens more of them."
+    )
 
 
 def _repository(settings: Settings, engine: Engine) -> Repository:

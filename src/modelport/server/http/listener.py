@@ -98,6 +98,7 @@ class HttpServer:
 
     Attributes:
         known: Heads that came lately, by their bytes.
+        not_found: What a request is told that no route wants.
         http2: Makes who takes over a connection that begins as HTTP/2 does; ``None`` refuses it.
     """
 
@@ -127,6 +128,7 @@ class HttpServer:
         self._is_draining = False
         self.last_sent_ns = 0
         self.last_sender: Holder | None = None
+        self.not_found = "Not Found"
         self.http2: Callable[[], asyncio.Protocol] | None = None
         self._holding: list[Holder] = []
         self._sweeper: asyncio.TimerHandle | None = None
@@ -201,7 +203,7 @@ class HttpServer:
 
     def _no_route(self, match: Match) -> Reply:
         if not match.methods:
-            return self.errors(NotFound("Not Found"))
+            return self.errors(NotFound(self.not_found))
         reply = self.errors(NotFound("Method Not Allowed"))
         allow = ("Allow", ", ".join(match.methods))  # RFC 9110 §15.5.6
         return Reply(405, (*reply.headers, allow), reply.body)
