@@ -250,6 +250,8 @@ def _bring_up_model(
     if not has_workers and _has_workers(config, reading.config, backend, options):
         runtime = in_worker(runtime)
     loaded = _version(reading, version, _checked(config, reading.name))
+    for text in model_config.left_out(config):
+        host.log("warning", f"left out of the configuration: {text}", model=reading.name)
     _load_instances(loaded, runtime, source, host)
     return loaded
 

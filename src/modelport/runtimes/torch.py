@@ -380,6 +380,7 @@ _HINTS = (
     "ENABLE_JIT_EXECUTOR",
     "ENABLE_JIT_PROFILING",
     "ENABLE_TENSOR_FUSER",
+    "ENABLE_NVFUSER",
     "ENABLE_WEIGHT_SHARING",
 )
 _THREADS: Mapping[str, Callable[[int], None]] = {

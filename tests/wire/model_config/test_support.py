@@ -10,12 +10,13 @@ from modelport.specs import ModelConfig
 from modelport.wire.model_config import (
     complete,
     decode_pbtxt,
+    left_out,
     refuse_unsupported,
     unsupported,
 )
 from modelport.wire.model_config.reference import page
 from modelport.wire.model_config.schema import dotted, fields_of
-from modelport.wire.model_config.support import ACTED_ON, GPU_ONLY, HINTS, NOT_YET
+from modelport.wire.model_config.support import ACTED_ON, FASTER, GPU_ONLY, HINTS, NOT_YET
 
 
 def _decided(record: type = ModelConfig, path: str = "") -> Iterator[str]:
@@ -23,7 +24,7 @@ def _decided(record: type = ModelConfig, path: str = "") -> Iterator[str]:
     for name, field in fields_of(record).items():
         place = dotted(path, name)
         if (
-            place in ACTED_ON | HINTS.keys() | GPU_ONLY.keys() | NOT_YET.keys()
+            place in ACTED_ON | HINTS.keys() | FASTER.keys() | GPU_ONLY.keys() | NOT_YET.keys()
             or not field.is_record
         ):
             yield place
@@ -33,7 +34,7 @@ def _decided(record: type = ModelConfig, path: str = "") -> Iterator[str]:
 
 
 def test_every_field_of_the_schema_stands_in_exactly_one_table() -> None:
-    listed = [*ACTED_ON, *HINTS, *GPU_ONLY, *NOT_YET]
+    listed = [*ACTED_ON, *HINTS, *FASTER, *GPU_ONLY, *NOT_YET]
     assert len(listed) == len(set(listed))
     assert set(_decided()) == set(listed)
 
@@ -128,11 +129,6 @@ def test_what_is_acted_on_passes_as_read_and_completed(text: str) -> None:
         ("batch_input {}", "batch_input: "),
         ("batch_output {}", "batch_output: "),
         (
-            "optimization { execution_accelerators { cpu_execution_accelerator "
-            '{ name: "openvino" } } }',
-            "optimization.execution_accelerators.cpu_execution_accelerator: ",
-        ),
-        (
             'ensemble_scheduling { step {} step { model_namespace: "n" } }',
             "ensemble_scheduling.step[1].model_namespace: ",
         ),
@@ -157,17 +153,27 @@ ON_GPU = """
 instance_group { kind: KIND_CPU } instance_group { kind: KIND_GPU gpus: 0 }
 optimization {
   cuda { graphs: true graph_spec { batch_size: 1 } }
-  execution_accelerators { gpu_execution_accelerator { name: "tensorrt" } }
+  execution_accelerators {
+    gpu_execution_accelerator { name: "tensorrt" } cpu_execution_accelerator { name: "openvino" }
+  }
 }
 cc_model_filenames { key: "7.5" value: "m" }
 """
+ON_CPU = ON_GPU.replace("KIND_GPU gpus: 0", "KIND_CPU")
 
 
 def test_what_concerns_gpus_is_refused_only_of_models_that_are_on_one() -> None:
     config = decode_pbtxt(ON_GPU)
     places = [text.partition(":")[0] for text in unsupported(config)]
     assert sorted(places) == sorted(GPU_ONLY)
-    assert list(unsupported(decode_pbtxt(ON_GPU.replace("KIND_GPU gpus: 0", "KIND_CPU")))) == []
+    assert list(unsupported(decode_pbtxt(ON_CPU))) == []
+
+
+def test_what_only_makes_models_faster_is_left_out_and_told() -> None:
+    on_gpu = decode_pbtxt(ON_GPU.partition("cc_model")[0])
+    assert sorted(text.partition(":")[0] for text in left_out(on_gpu)) == sorted(FASTER)
+    [text] = left_out(decode_pbtxt(ON_CPU))
+    assert text.startswith("optimization.execution_accelerators.cpu_execution_accelerator: ")
 
 
 def test_all_of_it_is_told_at_once() -> None:

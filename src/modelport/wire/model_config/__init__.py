@@ -13,7 +13,7 @@ from modelport.wire.model_config.json import decode_dict, decode_json, encode_js
 from modelport.wire.model_config.ovms import OvmsModel, decode_ovms, is_ovms
 from modelport.wire.model_config.ovms_forms import hold_to_forms
 from modelport.wire.model_config.pbtxt import decode_pbtxt, encode_pbtxt, from_proto, to_proto
-from modelport.wire.model_config.support import refuse_unsupported, unsupported
+from modelport.wire.model_config.support import left_out, refuse_unsupported, unsupported
 from modelport.wire.model_config.validity import check, problems
 from modelport.wire.model_config.yaml import decode_yaml
 
@@ -31,6 +31,7 @@ __all__ = [
     "from_proto",
     "hold_to_forms",
     "is_ovms",
+    "left_out",
     "merge",
     "problems",
     "refuse_unsupported",

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from modelport.wire.model_config.support import ACTED_ON, GPU_ONLY, HINTS, NOT_YET
+from modelport.wire.model_config.support import ACTED_ON, FASTER, GPU_ONLY, HINTS, NOT_YET
 
 __all__ = ["page"]
 
@@ -30,6 +30,10 @@ def page() -> str:
         "## Passed over",
         "They promise nothing that a caller could see.",
         _fields(HINTS, "why"),
+        "## Left out",
+        "They make a model faster where Triton runs it, and its answers are the same without. The"
+        " log tells of them when the model is loaded, of those for GPUs if it is on one.",
+        _fields(FASTER, "instead"),
         "## Passed over on the CPU",
         "They concern instances on GPUs. A model with an instance group that is `KIND_GPU`, or"
         " becomes it, does not load with them.",

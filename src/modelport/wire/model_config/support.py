@@ -1,7 +1,7 @@
 """Which fields of a configuration we act on, and what to say of the others.
 
 A field that is read but not acted on makes the model refuse to load: whoever wrote it relies on
-it. So every field stands in one of the four tables below, a test sees to that, and one that a
+it. So every field stands in one of the five tables below, a test sees to that, and one that a
 later schema adds is refused until somebody has decided.
 """
 
@@ -12,7 +12,16 @@ from modelport.errors import LoadFailed
 from modelport.specs import ModelConfig
 from modelport.wire.model_config.schema import Field, dotted, fields_of, shown
 
-__all__ = ["ACTED_ON", "GPU_ONLY", "HINTS", "NOT_YET", "refuse_unsupported", "unsupported"]
+__all__ = [
+    "ACTED_ON",
+    "FASTER",
+    "GPU_ONLY",
+    "HINTS",
+    "NOT_YET",
+    "left_out",
+    "refuse_unsupported",
+    "unsupported",
+]
 
 
 def refuse_unsupported(config: ModelConfig) -> None:
@@ -35,10 +44,27 @@ def unsupported(config: ModelConfig) -> Iterator[str]:
     Args:
         config: Where it is complete it also says what is on a GPU.
     """
-    text_by_path = NOT_YET
-    if any(group.kind == "KIND_GPU" for group in config.instance_group):
-        text_by_path = {**NOT_YET, **GPU_ONLY}
+    text_by_path = {**NOT_YET, **GPU_ONLY} if _is_on_gpu(config) else NOT_YET
     yield from _unsupported(config, "", "", text_by_path)
+
+
+def left_out(config: ModelConfig) -> Iterator[str]:
+    """Give a text for each field that would make the model faster where Triton runs it.
+
+    Args:
+        config: Complete, and not to be refused.
+    """
+    is_on_gpu = _is_on_gpu(config)
+    text_by_path = {
+        path: text
+        for path, text in FASTER.items()
+        if is_on_gpu or path.rpartition(".")[2].startswith("cpu_")
+    }
+    yield from _unsupported(config, "", "", text_by_path)
+
+
+def _is_on_gpu(config: ModelConfig) -> bool:
+    return any(group.kind == "KIND_GPU" for group in config.instance_group)
 
 
 def _unsupported(
@@ -163,15 +189,21 @@ HINTS: Final = {
 """What promises nothing that a caller could see, so that leaving it out is no breach; and why."""
 
 _NO_CAPTURE: Final = (
-    "no CUDA graph is captured; remove it, or have ONNX Runtime do it by its parameter "
-    "enable_cuda_graph"
+    "no CUDA graph is captured; ONNX Runtime does it by its parameter enable_cuda_graph"
 )
 
-GPU_ONLY: Final = {
+FASTER: Final = {
     "optimization.cuda.graphs": _NO_CAPTURE,
     "optimization.cuda.graph_spec": _NO_CAPTURE,
-    "optimization.execution_accelerators.gpu_execution_accelerator": "no accelerator is set up; "
-    "remove it, or give the backend its own options in parameters",
+    "optimization.execution_accelerators.gpu_execution_accelerator": "the backend executes the "
+    "model itself, without an accelerator",
+    "optimization.execution_accelerators.cpu_execution_accelerator": "the backend executes the "
+    "model itself, without an accelerator; the backend openvino reads ONNX files too",
+}
+"""What makes a model faster where Triton runs it, and gives the same answers without: left out, and
+the log says so; what says something of GPUs only for models that are on one."""
+
+GPU_ONLY: Final = {
     "cc_model_filenames": "no file is chosen by GPU; use default_model_filename",
 }
 """What says something of instances on a GPU: passed over for models that have none there, as Triton
@@ -187,8 +219,6 @@ NOT_YET: Final = {
     "output.is_non_linear_format_io": "only TensorRT has such formats; remove it",
     "batch_input": "no input is made from the batch; let the model take it from its caller",
     "batch_output": "outputs are cut along their first dimension; remove it",
-    "optimization.execution_accelerators.cpu_execution_accelerator": "no accelerator is set up; "
-    "remove it, or serve the model with the backend openvino",
     "ensemble_scheduling.step.model_namespace": "model names are one namespace; remove it",
     "instance_group.secondary_devices": "there is no such device; remove it",
     "instance_group.profile": "only TensorRT has optimization profiles; remove it",
@@ -198,7 +228,7 @@ NOT_YET: Final = {
 }
 """What is refused when it is given, and what to do about it."""
 
-_FINE: Final = ACTED_ON | HINTS.keys() | GPU_ONLY.keys()
+_FINE: Final = ACTED_ON | HINTS.keys() | FASTER.keys() | GPU_ONLY.keys()
 """What a model that is on no GPU may say."""
 
 _GROUPS: Final = frozenset(
