@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Iterator
+from functools import partial
 
 from benchmarks import inputs, messages, servers
 from benchmarks.baselines.grpc_aio import REPLY_VARIABLE
@@ -11,6 +12,7 @@ from benchmarks.lanes import CHUNK_INTERVAL_S, CHUNKS
 from benchmarks.load import Load, check, press, press_with_calls
 from benchmarks.plan import Plan
 from benchmarks.report import Row, at_least, at_most, compared, value
+from benchmarks.servers import Server
 from benchmarks.workloads import turns
 from benchmarks.workloads.tiny import fixed_reply
 
@@ -22,32 +24,26 @@ _LANES = 32
 def tiny(plan: Plan) -> Iterator[Row]:
     """Compare calls per second on 32 connections, one call at a time on each."""
     reply = {REPLY_VARIABLE: messages.affine_reply().hex()}
+    anything = inputs.unchecked(inputs.affine())
     uvicorn_rates: list[float] = []
     our_rates: list[float] = []
+    with (
+        servers.repository("affine") as repository,
+        servers.bare_grpc(environment=reply) as grpc,
+        servers.modelport(repository) as modelport,
+        fixed_reply() as uvicorn,
+    ):
+        grpc.await_connection()
+        check(modelport, inputs.affine(1))
+        pressed = partial(press_with_calls, connections=_TINY_CONNECTIONS)
 
-    def baseline() -> Load:
-        with servers.bare_grpc(environment=reply) as server:
-            server.await_connection()
-            return press_with_calls(
-                server,
-                "affine",
-                connections=_TINY_CONNECTIONS,
-                seconds=plan.seconds,
-                is_checked=False,
-            )
+        def baseline(seconds: int) -> Load:
+            return pressed(grpc, "affine", seconds=seconds, is_checked=False)
 
-    with servers.repository("affine") as repository:
-
-        def ours() -> Load:
-            with servers.modelport(repository) as server:
-                check(server, inputs.affine(1))
-                load = press_with_calls(
-                    server, "affine", connections=_TINY_CONNECTIONS, seconds=plan.seconds
-                )
+        def ours(seconds: int) -> Load:
+            load = pressed(modelport, "affine", seconds=seconds)
             our_rates.append(load.requests_per_s)
-            with fixed_reply() as server:
-                anything = inputs.unchecked(inputs.affine())
-                fixed = press(server, anything, connections=_TINY_CONNECTIONS, seconds=plan.seconds)
+            fixed = press(uvicorn, anything, connections=_TINY_CONNECTIONS, seconds=seconds)
             uvicorn_rates.append(fixed.requests_per_s)
             return load
 
@@ -67,29 +63,25 @@ def tiny(plan: Plan) -> Iterator[Row]:
 
 def large(plan: Plan) -> Iterator[Row]:
     """Compare calls per second with 602 112 bytes in and out, 8 in flight."""
+    with (
+        servers.repository("identity") as repository,
+        servers.bare_grpc() as grpc,
+        servers.modelport(repository) as modelport,
+    ):
+        grpc.await_connection()
+        check(modelport, inputs.image_identity(1))
 
-    def baseline() -> Load:
-        with servers.bare_grpc() as server:
-            server.await_connection()
+        def measured(server: Server, seconds: int) -> Load:
             return press_with_calls(
-                server, "image_identity", connections=_LARGE_CONNECTIONS, seconds=plan.seconds
+                server, "image_identity", connections=_LARGE_CONNECTIONS, seconds=seconds
             )
-
-    with servers.repository("identity") as repository:
-
-        def ours() -> Load:
-            with servers.modelport(repository) as server:
-                check(server, inputs.image_identity(1))
-                return press_with_calls(
-                    server, "image_identity", connections=_LARGE_CONNECTIONS, seconds=plan.seconds
-                )
 
         yield from turns.throughput(
             plan,
             "W2G",
             "8 connections",
-            baseline=baseline,
-            ours=ours,
+            baseline=partial(measured, grpc),
+            ours=partial(measured, modelport),
             bar=at_least(3),
             against="grpc.aio",
         )

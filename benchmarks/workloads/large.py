@@ -9,7 +9,7 @@ from benchmarks import inputs, servers
 from benchmarks.load import Load, check, press_with_images
 from benchmarks.plan import Plan
 from benchmarks.report import Bar, Row, at_least, at_most, value
-from benchmarks.servers import GENEROUS_MALLOC
+from benchmarks.servers import GENEROUS_MALLOC, Server
 from benchmarks.workloads import turns
 
 _CONNECTIONS = 8
@@ -24,28 +24,23 @@ def throughput(plan: Plan) -> Iterator[Row]:
     """Compare requests per second on 8 connections, then see what memory the load leaves."""
     with servers.repository("identity") as repository:
         for variant, environment, bar in _SETTINGS:
-            yield from turns.throughput(
-                plan,
-                "W2",
-                variant,
-                baseline=partial(
-                    _pressed,
-                    partial(servers.bare_uvicorn, "echo", environment=environment),
+            with (
+                servers.bare_uvicorn("echo", environment=environment) as uvicorn,
+                servers.modelport(repository, environment=environment) as modelport,
+            ):
+                yield from turns.throughput(
                     plan,
-                ),
-                ours=partial(
-                    _pressed,
-                    partial(servers.modelport, repository, environment=environment),
-                    plan,
-                ),
-                bar=bar,
-            )
+                    "W2",
+                    variant,
+                    baseline=partial(_pressed, uvicorn),
+                    ours=partial(_pressed, modelport),
+                    bar=bar,
+                )
         yield _memory(plan, repository)
 
 
-def _pressed(start: turns.Start, plan: Plan) -> Load:
-    with start() as server:
-        return press_with_images(server, connections=_CONNECTIONS, seconds=plan.seconds)
+def _pressed(server: Server, seconds: int) -> Load:
+    return press_with_images(server, connections=_CONNECTIONS, seconds=seconds)
 
 
 def _memory(plan: Plan, repository: Path) -> Row:

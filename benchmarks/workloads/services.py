@@ -5,7 +5,6 @@ import math
 import random
 import statistics
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,20 +45,23 @@ def throughput(plan: Plan) -> Iterator[Row]:
         raise BenchmarkError("needs BentoML in .venv-compat/bentoml; run make compat")
     exchanges = classified()
 
-    def measured(start: AbstractContextManager[Server]) -> Load:
-        with start as server:
-            server.await_answer(exchanges[0], every_s=0.05)
-            return press(server, exchanges, connections=CONNECTIONS, seconds=plan.seconds)
+    def measured(server: Server, seconds: int) -> Load:
+        return press(server, exchanges, connections=CONNECTIONS, seconds=seconds)
 
-    yield from turns.throughput(
-        plan,
-        "B1",
-        "32 connections",
-        baseline=lambda: measured(servers.bentoml(BENTOML, "benchmarks.services.theirs:Iris")),
-        ours=lambda: measured(servers.modelport(SERVICES / "ours.py")),
-        bar=at_least(25),
-        against="bentoml",
-    )
+    with (
+        servers.bentoml(BENTOML, "benchmarks.services.theirs:Iris") as bentoml,
+        servers.modelport(SERVICES / "ours.py") as modelport,
+    ):
+        bentoml.await_answer(exchanges[0], every_s=0.05)
+        yield from turns.throughput(
+            plan,
+            "B1",
+            "32 connections",
+            baseline=partial(measured, bentoml),
+            ours=partial(measured, modelport),
+            bar=at_least(25),
+            against="bentoml",
+        )
 
 
 def batches(plan: Plan) -> Iterator[Row]:

@@ -29,15 +29,17 @@ def throughput(plan: Plan) -> Iterator[Row]:
     exchanges = inputs.affine()
     anything = inputs.unchecked(exchanges)
 
-    def baseline() -> Load:
-        with fixed_reply() as server:
-            return press(server, anything, connections=CONNECTIONS, seconds=plan.seconds)
+    with (
+        servers.repository("affine") as repository,
+        fixed_reply() as uvicorn,
+        servers.modelport(repository) as modelport,
+    ):
 
-    with servers.repository("affine") as repository:
+        def baseline(seconds: int) -> Load:
+            return press(uvicorn, anything, connections=CONNECTIONS, seconds=seconds)
 
-        def ours() -> Load:
-            with servers.modelport(repository) as server:
-                return press(server, exchanges, connections=CONNECTIONS, seconds=plan.seconds)
+        def ours(seconds: int) -> Load:
+            return press(modelport, exchanges, connections=CONNECTIONS, seconds=seconds)
 
         yield from turns.throughput(
             plan, "W1", "32 connections", baseline=baseline, ours=ours, bar=at_least(1.1)

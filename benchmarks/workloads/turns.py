@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TypeVar
 
 from benchmarks.load import Load
@@ -37,13 +38,27 @@ def throughput(
     workload: str,
     variant: str,
     *,
-    baseline: Callable[[], Load],
-    ours: Callable[[], Load],
+    baseline: Callable[[int], Load],
+    ours: Callable[[int], Load],
     bar: Bar,
     against: str = "uvicorn",
 ) -> Iterator[Row]:
-    """Compare requests per second, with processor time and p99 beside them."""
-    theirs, mine = in_turn(plan.rounds, baseline, ours)
+    """Compare requests per second, with processor time and p99 beside them.
+
+    Both servers run all the while and are loaded for a second each in turn: a machine that others
+    share changes its speed by half from one second to the next, and what a server does in its
+    first seconds is not what it does after.
+
+    Args:
+        plan: Its rounds times its seconds is how many turns each server has.
+        workload: As in the table.
+        variant: As in the table.
+        baseline: Load that server for so many seconds.
+        ours: Likewise.
+        bar: Of the ratio of requests per second.
+        against: What the baseline is.
+    """
+    theirs, mine = in_turn(plan.rounds * plan.seconds, partial(baseline, 1), partial(ours, 1))
     others = statistics.median(load.others_busy for load in (*theirs, *mine))
     if others > _QUIET:
         plan.tell(f"{workload}: beware, other processes used {others:.0%} of a core meanwhile")

@@ -3,14 +3,16 @@
 Three payloads live in the engine: :class:`Tensors` (named arrays) and :class:`Arguments` (named
 Python values) now; chat prompts come with the protocols that need them.
 
-Like :class:`~modelport.tensors.Tensor`, the classes here are made for every request and therefore
-slotted, not frozen; each says who may still change it.
+The classes here are made for every request and therefore neither frozen nor checked; each says who
+may still change it.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Struct
+
+from msgspec import Struct, field
 
 from modelport.errors import ModelportError
 from modelport.tensors import Tensor
@@ -33,20 +35,15 @@ __all__ = [
 
 ParameterValue = bool | int | float | str
 
-_NONE: Mapping[str, ParameterValue] = {}
 
-
-class Tensors:
+class Tensors(Struct, eq=False):
     """The payload of tensor models.
 
     Attributes:
         tensors: In the order in which they were sent; names are unique.
     """
 
-    __slots__ = ("tensors",)
-
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self.tensors = tensors
+    tensors: Sequence[Tensor]
 
     def __repr__(self) -> str:
         return f"<Tensors {list(self.tensors)}>"
@@ -137,7 +134,7 @@ class Target(Protocol):
         ...
 
 
-class Request:
+class Request(Struct, eq=False):
     """One question to one model. Belongs to the engine once ``submit`` has returned.
 
     Attributes:
@@ -159,37 +156,25 @@ class Request:
         received_ns: On the engine's clock, when its last byte had come; 0 lets the engine look.
     """
 
-    # Defaults of the class, not slots: most requests set none of these, and what is not set costs
-    # nothing.
-    priority = 0
-    timeout_us = 0
+    # Tensors or Arguments: which, follows from the kind of the model.
+    payload: Any
+    id: str = ""
+    outputs: Sequence[str] = ()
+    parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
+    received_ns: int = 0
+    priority: int = 0
+    timeout_us: int = 0
     deadline_ns: int | None = None
     sequence_id: int | str = 0
-    sequence_start = False
-    sequence_end = False
-    principal = ""
+    sequence_start: bool = False
+    sequence_end: bool = False
+    principal: str = ""
     trace: "StageTrace | None" = None
-    trace_id = ""
+    trace_id: str = ""
     trail: Sequence[str] = ()
 
-    def __init__(
-        self,
-        payload: Any,
-        *,
-        id: str = "",
-        outputs: Sequence[str] = (),
-        parameters: Mapping[str, ParameterValue] = _NONE,
-        received_ns: int = 0,
-    ) -> None:
-        # Tensors or Arguments: which, follows from the kind of the model.
-        self.payload = payload
-        self.id = id
-        self.outputs = outputs
-        self.parameters = parameters
-        self.received_ns = received_ns
 
-
-class Response:
+class Response(Struct, eq=False):
     """One answer, whole; a decoupled model gives any number of them.
 
     Attributes:
@@ -198,17 +183,9 @@ class Response:
         value: The result of a call with :class:`Arguments`, in place of outputs.
     """
 
-    __slots__ = ("outputs", "parameters", "value")
-
-    def __init__(
-        self,
-        outputs: Sequence[Tensor],
-        parameters: Mapping[str, ParameterValue] = _NONE,
-        value: Any = None,
-    ) -> None:
-        self.outputs = outputs
-        self.parameters = parameters
-        self.value = value
+    outputs: Sequence[Tensor]
+    parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
+    value: Any = None
 
     def __repr__(self) -> str:
         return f"<Response {list(self.outputs)}>"

@@ -172,7 +172,7 @@ class StoppableWork(Work, Protocol):
         ...
 
 
-class Batch:
+class Batch(Struct, eq=False):
     """What an instance executes at once.
 
     Attributes:
@@ -183,13 +183,10 @@ class Batch:
         computed_ns: When the runtime had computed; 0 if it does not tell.
     """
 
-    __slots__ = ("computed_ns", "inputs_ready_ns", "rows", "works")
-
-    def __init__(self, works: Sequence[Work], rows: int) -> None:
-        self.works = works
-        self.rows = rows
-        self.inputs_ready_ns = 0
-        self.computed_ns = 0
+    works: Sequence[Work]
+    rows: int
+    inputs_ready_ns: int = 0
+    computed_ns: int = 0
 
 
 class ModelSource(Struct, frozen=True, kw_only=True):

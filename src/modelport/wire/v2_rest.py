@@ -91,7 +91,7 @@ class Form:
         self.span = span
 
 
-class Inference:
+class Inference(Struct, eq=False):
     """A request and how its answer is wanted.
 
     Attributes:
@@ -104,17 +104,12 @@ class Inference:
             has read it.
     """
 
-    __slots__ = ("forms", "has_classes", "has_spans", "is_binary", "region_inputs", "request")
-
-    def __init__(
-        self, request: Request, is_binary: bool = False, forms: Mapping[str, Form] | None = None
-    ) -> None:
-        self.request = request
-        self.is_binary = is_binary
-        self.forms = forms
-        self.has_classes = forms is not None and any(form.classes for form in forms.values())
-        self.has_spans = forms is not None and any(form.span for form in forms.values())
-        self.region_inputs: Sequence[RegionInput] = ()
+    request: Request
+    is_binary: bool = False
+    forms: Mapping[str, Form] | None = None
+    has_classes: bool = False
+    has_spans: bool = False
+    region_inputs: Sequence[RegionInput] = ()
 
 
 # --- requests, read by the server -----------------------------------------------------------
@@ -580,7 +575,8 @@ class ResponseEncoder:
             # One output in JSON: one piece, put together in one go.
             tensor = outputs[0]
             values = encode_values(tensor.array, tensor.datatype, tensor.name)
-            start = self._beginning(response, id)
+            bare = not id and not response.parameters
+            start = self._start if bare else self._beginning(response, id)
             return None, [b'%b%b,"data":%b}]}' % (start, self._announced(tensor), values)]
         parts: list[Buffer] = [self._beginning(response, id)]
         data: list[Buffer] = []

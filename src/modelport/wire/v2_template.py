@@ -61,21 +61,20 @@ class TemplateReader:
         if not body.endswith(suffix):
             return None
         try:
-            values = self._decode(body[len(prefix) : len(body) - len(suffix)])
+            values = self._decode(body[len(prefix) : -len(suffix)])
             if len(values) != self._count:
                 return None
             packed = bytearray(self._pack(values))
         except (msgspec.DecodeError, UnicodeDecodeError, OverflowError, struct.error):
             return None
         array = np.ndarray(self._shape, self._dtype, packed)
-        request = Request(
-            Tensors((Tensor(self._name, self._datatype, array, self._shape),)),
-            id=self._inference.request.id,
-            outputs=self._inference.request.outputs,
-            parameters=self._inference.request.parameters,
-        )
         learned = self._inference
-        return Inference(request, learned.is_binary, learned.forms)
+        example = learned.request
+        tensors = Tensors((Tensor(self._name, self._datatype, array, self._shape),))
+        request = Request(tensors, example.id, example.outputs, example.parameters)
+        return Inference(
+            request, learned.is_binary, learned.forms, learned.has_classes, learned.has_spans
+        )
 
     def _learn(self, body: Buffer, document: Document, inference: Inference) -> None:
         """Take a request that was read the long way for an example, if it can be one."""

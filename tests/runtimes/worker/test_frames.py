@@ -1,6 +1,6 @@
 """Frames in both directions, without sockets; large data in a dictionary instead of memory."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from modelport.dtypes import BYTES, DATATYPE_BY_NAME, FP32, INT64, DataType
 from modelport.errors import Kind, ModelFailed, ModelportError, NotFound, Overloaded
-from modelport.messages import Request, Response, Tensors
+from modelport.messages import Request, Response, StageTrace, Tensors
 from modelport.runtimes.base import Outcome
 from modelport.runtimes.worker.frames import (
     INLINE_BYTES,
@@ -135,7 +135,7 @@ def test_all_of_a_request_comes_through(shelf: Shelf) -> None:
     full.priority, full.timeout_us, full.sequence_id = 2, 500, "s"
     full.sequence_start = full.sequence_end = True
     # Attributes of the server's own stay there, whatever they are.
-    vars(full)["trace"] = object()
+    full.trace = cast(StageTrace, object())
     full.principal, full.trace_id, full.trail = "me", "t", ("a", "b")
     data = Encoder(shelf).requests(1, 5, [FakeWork(plain, 2), FakeWork(full, 3)])
     _, rows, came = Decoder(shelf).requests(body_of(data, Frame.EXECUTE))

@@ -114,7 +114,10 @@ class InferHandler:
             self._submit_from_regions(exchange, head, deployment, inference, sink)
             return
         try:
-            ticket = self._hand_over(head, deployment, known, request, sink)
+            if known.images is None:
+                ticket = deployment.submit(request, sink)
+            else:
+                ticket = self._hand_over(head, deployment, known, request, sink)
         except ModelportError as exc:
             fail(exchange, exc, request.id)
             return

@@ -12,6 +12,7 @@ import enum
 import json
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Protocol
 
 import numpy as np
@@ -176,10 +177,7 @@ class Encoder:
     def request(self, parts: list[bytes], request: Request, rows: int) -> None:
         """Pack one request."""
         tensors = request.payload.tensors
-        is_plain = len(vars(request)) == _PLAIN_FIELDS and not (
-            request.id or request.outputs or request.parameters
-        )
-        extras = b"" if is_plain else _extras(request)
+        extras = _extras(request)
         parts.append(_WORK.pack(rows, len(tensors), len(extras)))
         if extras:
             parts.append(extras)
@@ -304,7 +302,8 @@ class Decoder:
         tensors, offset = self._tensors(body, offset + size, count)
         request = Request(Tensors(tensors))
         if extras:
-            vars(request).update(json.loads(extras))
+            for name, value in json.loads(extras).items():
+                setattr(request, name, value)
         return request, rows, offset
 
     def done(self, body: bytes) -> tuple[int, tuple[int, int, int, int], list[Outcome], list[int]]:
@@ -422,14 +421,16 @@ def _closed(kind: Frame, parts: list[bytes]) -> bytes:
 
 
 def _extras(request: Request) -> bytes:
-    known = vars(request)
-    given = {name: known[name] for name in _CARRIED if known.get(name)}
+    values = _carried(request)
+    if not any(values):
+        return b""
+    given = {name: value for name, value in zip(_CARRIED, values, strict=True) if value}
     if "parameters" in given:
         given["parameters"] = dict(request.parameters)
     for name in ("outputs", "trail"):
         if name in given:
             given[name] = list(given[name])
-    return json.dumps(given, separators=(",", ":")).encode() if given else b""
+    return json.dumps(given, separators=(",", ":")).encode()
 
 
 def _packed_bytes(array: Array) -> Array:
@@ -478,7 +479,6 @@ _INLINE, _SHARED, _APART = range(3)
 _IS_NOTHING, _IS_RESPONSE, _IS_ERROR, _IS_AGAIN = range(4)
 _NOTHING = _OUTCOME.pack(_IS_NOTHING, 0, 0)
 _UINT8 = np.dtype("u1")
-_PLAIN_FIELDS = len(vars(Request(Tensors(()))))
 _CARRIED = (
     "id",
     "outputs",
@@ -493,6 +493,7 @@ _CARRIED = (
     "trace_id",
     "trail",
 )
+_carried = attrgetter(*_CARRIED)
 """What a model may see of a request; the rest is the server's own."""
 _DATATYPES = tuple(DATATYPE_BY_NAME.values())
 _NUMBERS = {datatype: number for number, datatype in enumerate(_DATATYPES)}
