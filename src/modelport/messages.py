@@ -10,8 +10,6 @@ may still change it.
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from msgspec import Struct
-
 from msgspec import Struct, field
 
 from modelport.errors import ModelportError
