@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from msgspec.structs import replace
 
 from modelport.dtypes import UINT8
 from modelport.messages import Arguments, ParameterValue, Request, Response, Tensors
@@ -87,11 +88,7 @@ def pack_call(request: Request, endpoint: str) -> Request:
     }
     if is_packed:
         payload = Tensors(_call_tensors(payload))
-    packed = Request(payload, id=request.id, outputs=request.outputs, parameters=parameters)
-    # What was set beyond the defaults of the class: priority, principal, trail and the like.
-    others = vars(request)
-    vars(packed).update({name: others[name] for name in others if name not in vars(packed)})
-    return packed
+    return replace(request, payload=payload, parameters=parameters)
 
 
 def _call_tensors(payload: Arguments) -> list[Tensor]:

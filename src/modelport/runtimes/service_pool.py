@@ -283,6 +283,8 @@ class PooledEndpoint(RemoteRuntime):
                 raise Unavailable(f"no worker of '{self._name}' is free; try again")
             requests = [pack_call(work.request, self._name) for work in batch.works]
         except Exception as exc:
+            if not isinstance(exc, ModelportError):
+                log.exception("a call of '%s' could not be sent to a worker", self._name)
             now_ns = time.perf_counter_ns()
             loop = asyncio.get_running_loop()
             loop.call_soon(done, batch, (now_ns, now_ns, now_ns, now_ns), None, exc)

@@ -2,7 +2,7 @@
 
 An application runs on the event loop of its service, so one that blocks holds up its own service
 and nobody else. What it sends is handed over to the server's loop, and it waits where the client
-does not read.
+does not read; the client waits where the application does not.
 
 Source: ASGI specification 3.0, "HTTP Connection Scope" and "Lifespan".
 """
@@ -10,16 +10,20 @@ Source: ASGI specification 3.0, "HTTP Connection Scope" and "Lifespan".
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from modelport.errors import LoadFailed
 from modelport.protocols import bentoml
-from modelport.protocols.base import Access, Exchange, Route
+from modelport.protocols.base import Access, Body, Buffer, Exchange, Route
 from modelport.services.context import current_service
 from modelport.services.declaration import Mount
 from modelport.services.loop import ServiceLoop
 from modelport.wire.http import unquote_component
+
+if TYPE_CHECKING:
+    from modelport.server.http import HttpExchange
 
 __all__ = ["MountedApp", "answer_by"]
 
@@ -27,6 +31,8 @@ log = logging.getLogger("modelport.services")
 
 Message = dict[str, Any]
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+MOST_UNREAD_BYTES = 1 << 20
+"""Of a body, that wait for the application before the client has to."""
 LIFESPAN_S = 30.0
 """How long an application may take to start or to stop."""
 
@@ -63,8 +69,12 @@ class MountedApp:
     def __repr__(self) -> str:
         return f"<MountedApp {self.path or '/'}>"
 
-    def routes(self) -> list[Route]:
-        """Give everything below its path, for every method."""
+    def routes(self, max_body_bytes: int | None = None) -> list[Route]:
+        """Give everything below its path, for every method.
+
+        Args:
+            max_body_bytes: Of a request; ``None`` for the server's limit.
+        """
         patterns = [f"{self.path}/{{rest:path}}"]
         # At the root, every path of one component is a shape of its own in the table.
         patterns += [self.path] if self.path else ["/", "/{rest}"]
@@ -75,6 +85,8 @@ class MountedApp:
                 access=Access.INFERENCE,
                 handler=self._handle,
                 errors=bentoml.encode_error,
+                body=Body.STREAM,
+                max_body_bytes=max_body_bytes,
                 tags=frozenset({"head"}) if method == "GET" else frozenset(),
             )
             for method in METHODS
@@ -83,7 +95,19 @@ class MountedApp:
 
     def _handle(self, exchange: Exchange) -> None:
         current_service.set(self._instance)
-        answer_by(self._app, exchange, self._loop, self.path)
+        if "upgrade" in exchange.headers and self._converse(exchange):
+            return
+        exchange.receive(answer_by(self._app, exchange, self._loop, self.path))
+
+    def _converse(self, exchange: Exchange) -> bool:
+        """Have the application talk over a WebSocket, if that is what the client wants."""
+        from modelport.server.asgi_websocket import converse, wants_websocket
+
+        is_wanted = wants_websocket(exchange)
+        if is_wanted:
+            scope = _scope(exchange, self.path)
+            converse(self._app, cast("HttpExchange", exchange), self._loop, scope)
+        return is_wanted
 
     # Lifespan; both block.
 
@@ -151,16 +175,22 @@ class MountedApp:
             log.debug("the application at %s has no lifespan", self.path or "/")
 
 
-def answer_by(app: Any, exchange: Exchange, loop: ServiceLoop, root_path: str = "") -> None:
-    """Have an application answer one request, on the loop of its service."""
+def answer_by(app: Any, exchange: Exchange, loop: ServiceLoop, root_path: str = "") -> "_Call":
+    """Have an application answer one request, on the loop of its service.
+
+    Returns:
+        What takes the body; without one the application waits for it.
+    """
     call = _Call(exchange, asyncio.get_running_loop())
     running = loop.spawn(call.run(app, _scope(exchange, root_path)))
+    call.loop = running.loop
 
     def left() -> None:
         call.is_gone = True
         running.loop.call_soon_threadsafe(call.disconnected)
 
     exchange.on_disconnect = left
+    return call
 
 
 def _scope(exchange: Exchange, root_path: str) -> Message:
@@ -190,11 +220,18 @@ def _scope(exchange: Exchange, root_path: str) -> Message:
 class _Call:
     """One request to an application: ``receive`` and ``send`` between two event loops."""
 
+    loop: asyncio.AbstractEventLoop
+
     def __init__(self, exchange: Exchange, server_loop: asyncio.AbstractEventLoop) -> None:
         self._exchange = exchange
         self._server_loop = server_loop
-        self._body: bytes | None = bytes(exchange.body)
         self._gone: asyncio.Event | None = None
+        # Of the body: what the application has not taken yet, and whether that is all.
+        self._pieces: deque[bytes] = deque()
+        self._is_whole = False
+        self._is_read = False
+        self._arrived: asyncio.Event | None = None
+        self._unread_bytes = 0
         self._writable: asyncio.Event | None = None
         self._head: tuple[int, list[tuple[str, str]]] | None = None
         self._is_started = False
@@ -208,14 +245,18 @@ class _Call:
     ) -> None:
         """Call the application; what it raises is logged, and the client told."""
         self._gone, self._writable = asyncio.Event(), asyncio.Event()
+        self._arrived = asyncio.Event()
+        if self._pieces or self._is_whole:
+            self._arrived.set()
         if self.is_gone:
-            self._gone.set()
+            self.disconnected()
         try:
             await app(scope, self._receive, self._send)
             if not self._is_done:
                 self._on_server(self._break_off)
         except Exception:
-            log.exception("an application failed at %s", scope["path"])
+            if not self.is_gone:
+                log.exception("an application failed at %s", scope["path"])
             self._on_server(self._break_off)
 
     def disconnected(self) -> None:
@@ -224,14 +265,30 @@ class _Call:
             self._gone.set()
         if self._writable is not None:
             self._writable.set()
+        if self._arrived is not None:
+            self._arrived.set()
 
     async def _receive(self) -> Message:
-        body, self._body = self._body, None
-        if body is not None:
-            return {"type": "http.request", "body": body, "more_body": False}
         assert self._gone is not None
-        await self._gone.wait()
-        return {"type": "http.disconnect"}
+        assert self._arrived is not None
+        if self._is_read:
+            await self._gone.wait()
+        await self._arrived.wait()
+        if self._gone.is_set():
+            return {"type": "http.disconnect"}
+        piece = self._pieces.popleft() if self._pieces else b""
+        self._is_read = self._is_whole and not self._pieces
+        if not self._pieces and not self._is_whole:
+            self._arrived.clear()
+        self._on_server(self._taken, len(piece))
+        return {"type": "http.request", "body": piece, "more_body": not self._is_read}
+
+    def _arrive(self, piece: bytes, is_last: bool) -> None:
+        if piece:
+            self._pieces.append(piece)
+        self._is_whole = self._is_whole or is_last
+        if self._arrived is not None:
+            self._arrived.set()
 
     async def _send(self, message: Message) -> None:
         if self.is_gone or self._is_done:
@@ -256,6 +313,26 @@ class _Call:
         await self._writable.wait()
 
     # On the server's loop.
+
+    def data(self, piece: Buffer) -> None:
+        """Take a piece of the body; see :class:`modelport.protocols.base.BodyReceiver`."""
+        self._unread_bytes += len(piece)
+        if self._unread_bytes > MOST_UNREAD_BYTES:
+            self._exchange.hold_body()
+        self._to_app(bytes(piece), False)
+
+    def complete(self) -> None:
+        """The body has come whole."""
+        self._to_app(b"", True)
+
+    def _to_app(self, piece: bytes, is_last: bool) -> None:
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self._arrive, piece, is_last)
+
+    def _taken(self, size: int) -> None:
+        self._unread_bytes -= size
+        if self._unread_bytes <= MOST_UNREAD_BYTES // 2:
+            self._exchange.release_body()
 
     def _on_server(self, call: Callable[..., object], *args: object) -> None:
         with contextlib.suppress(RuntimeError):

@@ -150,7 +150,7 @@ class Server:
             *(
                 routes_later(BENTOML_ROWS, self._bentoml_routes)
                 if self.services is None
-                else [*self._bentoml_routes(), *self.services.routes()]
+                else [*self._bentoml_routes(), *self.services.routes(self.settings.max_upload_size)]
             ),
         ]
 

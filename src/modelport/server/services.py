@@ -157,7 +157,8 @@ class RunningService:
         return context
 
     def _run_app(self, exchange: Exchange, app: Any) -> None:
-        answer_by(app, exchange, self.live.loop)
+        # The endpoint has had the body already.
+        answer_by(app, exchange, self.live.loop).complete()
 
     # Life.
 
@@ -344,9 +345,10 @@ class Services:
             if (options := each.service.options.http.get("cors") or {}).get("enabled")
         ]
 
-    def routes(self) -> list[Route]:
+    def routes(self, max_upload_bytes: int | None = None) -> list[Route]:
         """Give the routes of the mounted applications."""
-        return [route for each in self.served for app in each.apps for route in app.routes()]
+        apps = [app for each in self.served for app in each.apps]
+        return [route for app in apps for route in app.routes(max_upload_bytes)]
 
     async def close(self) -> None:
         """Close all, the last one first."""

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import cast
 
+from modelport.protocols.base import Headers
 from modelport.server.http import HttpExchange, HttpServer
 from modelport.wire.chunked import BadMessage
 from modelport.wire.websocket import (
@@ -55,6 +56,11 @@ class WebSocket(asyncio.Protocol):
         self.on_message: Callable[[str | bytes], object] | None = None
         self.on_close: Callable[[int], None] | None = None
         self.on_writable: Callable[[], None] | None = None
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self._is_closing
 
     def send(self, message: str | bytes) -> bool:
         """Send a message; nothing after the end.
@@ -165,7 +171,11 @@ class WebSocket(asyncio.Protocol):
 
 
 def accept_websocket(
-    exchange: HttpExchange, *, protocols: Sequence[str] = (), max_message_bytes: int
+    exchange: HttpExchange,
+    *,
+    protocols: Sequence[str] = (),
+    headers: Headers = (),
+    max_message_bytes: int,
 ) -> WebSocket | None:
     """Turn a GET with a WebSocket handshake into a WebSocket, open from the next turn of the loop.
 
@@ -174,6 +184,7 @@ def accept_websocket(
     Args:
         exchange: Is over with this call.
         protocols: Subprotocols that are spoken, best first.
+        headers: To be sent with the answer to the handshake.
         max_message_bytes: Of one message that comes.
 
     Returns:
@@ -183,7 +194,7 @@ def accept_websocket(
         BadMessage: If the request is no handshake; the exchange is not answered.
     """
     try:
-        headers = answer_upgrade(exchange.head, protocols)
+        answer = answer_upgrade(exchange.head, protocols)
     except BadMessage as exc:
         if exc.status != 426:
             raise
@@ -192,5 +203,5 @@ def accept_websocket(
         exchange.respond(426, understood, [str(exc).encode()])
         return None
     socket = WebSocket(exchange.server, max_message_bytes)
-    exchange.upgrade(headers, socket)
+    exchange.upgrade([*answer, *headers], socket)
     return socket
