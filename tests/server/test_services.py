@@ -278,6 +278,56 @@ def test_large_arguments_of_models_are_read_beside_the_loop(served: Served) -> N
     assert call(served, "/affine", padding + b"{")[0] == 400
 
 
+REPEAT = """
+
+@bentoml.model(inputs={"x": "FP32[-1]"}, outputs={"y": "FP32[-1]"})
+def affine(x):
+    return 2 * x + 1
+"""
+
+STUDY = """
+import modelport
+
+@modelport.service
+class Study:
+    @modelport.api
+    def echo(self, text: str) -> str:
+        return text
+
+    @modelport.task
+    def learn(self, text: str) -> int:
+        return len(text)
+"""
+
+
+def test_json_that_is_read_in_one_go_has_a_bound_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "models.py").write_text("import modelport as bentoml\n" + REPEAT)
+    (tmp_path / "study.py").write_text(STUDY)
+    files = [str(tmp_path / name) for name in ("study.py", "models.py")]
+    with serving(*files, "--max-json-size=200KB", f"--data-dir={tmp_path / 'data'}") as running:
+        text = {"text": "x" * 300_000}
+        values = [1.0] * 100_000
+        inputs = [{"name": "x", "datatype": "FP32", "shape": [100_000], "data": values}]
+        refused = (
+            ("/echo", text),
+            ("/learn", text),
+            ("/learn/submit", text),
+            ("/affine", {"x": values}),
+            ("/v1/models/affine:predict", {"instances": [values]}),
+        )
+        for path, body in refused:
+            status, _, said = call(running, path, body)
+            assert status == 413, path
+            assert b"--max-json-size" in said
+            assert b"binary data" in said
+        assert call(running, "/echo", {"text": "x" * 100_000})[0] == 200
+        status, _, said = call(running, "/v2/models/affine/infer", {"inputs": inputs})
+        assert (status, json.loads(said)["outputs"][0]["data"]) == (200, [3.0] * 100_000)
+        few = {"x": values[:40_000]}
+        # A large answer, which is written beside the loop.
+        assert json.loads(call(running, "/affine", few)[2]) == [3.0] * 40_000
+
+
 def test_streams_can_be_told_apart_and_say_that_they_failed(served: Served) -> None:
     ndjson = {"Accept": "application/x-ndjson"}
     lines = call(served, "/count", {"n": 3}, ndjson)[2].splitlines()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from modelport.errors import InvalidRequest
+from modelport.errors import InvalidRequest, TooLarge
 from modelport.server import setting_values
 from modelport.wire import json
 
@@ -128,3 +128,34 @@ def test_as_deep_as_may_be_asked_for_is_read(decode: Callable[..., object]) -> N
 
 def test_settings_know_how_deep_may_be_asked_for() -> None:
     assert setting_values.DEEPEST == json.DEEPEST
+
+
+def test_members_are_counted_where_they_are_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json, "MOST_MEMBERS", 1000)
+    few = b'{"a":"' + b'\\":' * 2000 + b'","b":[' + b"0," * 2000 + b'{"c":":"}]}'
+    json.check_depth(few)
+    many = b"[" + b",".join([b'{"a":1,"b":2}'] * 501) + b"]"
+    with pytest.raises(InvalidRequest, match="more than 1000 named members"):
+        json.check_depth(many)
+
+
+@pytest.mark.parametrize("piece_bytes", range(1, 40))
+def test_depth_is_the_same_in_pieces_of_any_size(
+    monkeypatch: pytest.MonkeyPatch, piece_bytes: int
+) -> None:
+    """Strings and escapes may lie across the ends of pieces."""
+    monkeypatch.setattr(json, "PIECE_BYTES", piece_bytes)
+    text = b'[["]]]\\\\", "[[\\"[[", [{"\\\\\\"[": [1]}], "\\u005b["]]'
+    assert max(depth for depth, _ in json._structure(text)) == 5
+    json.check_depth(text, 5)
+    with pytest.raises(InvalidRequest, match="nesting depth"):
+        json.check_depth(text, 4)
+
+
+def test_text_that_is_read_in_one_go_has_a_bound() -> None:
+    json.check_size(10, None)
+    json.check_size(10, 10)
+    with pytest.raises(
+        TooLarge, match=r"has 11 bytes, and 10 is the most here \(--max-json-size\)"
+    ):
+        json.check_size(11, 10)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from modelport import dtypes
 from modelport.dtypes import DATATYPE_BY_NAME, DataType
 from modelport.errors import InvalidRequest
+from modelport.wire import v2_values
 from modelport.wire.v2_values import MAX_DIMENSIONS, array_of, decode_values, encode_values
 
 # Datatype, JSON, values of the array (bits for BF16); for both directions.
@@ -266,3 +267,69 @@ def test_the_fast_and_the_exact_way_agree(name: str, data: st.DataObject) -> Non
         assert fast.tolist() == exact.tolist() == nested.tolist()
     else:
         assert fast.tobytes() == exact.tobytes() == nested.tobytes()
+
+
+NUMBERS = [row for row in ROWS if row[0] is not dtypes.BYTES]
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 2, 7, 30, 1000])
+@pytest.mark.parametrize(("datatype", "text", "values"), NUMBERS, ids=[r[0].name for r in NUMBERS])
+def test_many_numbers_are_read_in_pieces_with_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch,
+    datatype: DataType,
+    text: str,
+    values: list[Any],
+    piece_bytes: int,
+) -> None:
+    flat = "[" + ", ".join([text[1:-1]] * 20) + "]"
+    nested = "[[" + "],\n[".join([text] * 20) + "]]"
+    expected = decode(flat, datatype, 40)
+    monkeypatch.setattr(v2_values, "PIECE_BYTES", piece_bytes)
+    for found in (decode(flat, datatype, 40), decode(nested, datatype, 20, 1, 2).reshape(40)):
+        assert found.dtype == expected.dtype
+        assert found.tobytes() == expected.tobytes()
+        assert found.flags.writeable
+
+
+def test_many_numbers_are_not_read_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(v2_values, "PIECE_BYTES", 50)
+    lengths: list[int] = []
+    codec = v2_values.CODECS[dtypes.INT32]
+    decode_one = codec.decode
+
+    def noted(text: bytes) -> Any:
+        lengths.append(len(text))
+        return decode_one(text)
+
+    monkeypatch.setattr(codec, "decode", noted)
+    assert decode("[" + "7,\n" * 999 + "7]", dtypes.INT32, 1000).sum() == 7000
+    assert max(lengths) <= 52
+
+
+@pytest.mark.parametrize(
+    ("text", "shape"),
+    [
+        ("[" + "1," * 50 + "2.5]", (51,)),
+        ("[" + "1," * 50 + '"a"]', (51,)),
+        ("[" + "1," * 50 + "300]", (51,)),
+        ("[" + "1," * 50 + "-1]", (51,)),
+        ("[" + "1," * 50 + "null]", (51,)),
+        ("[" + "1," * 50 + "1]", (52,)),
+        ('"' + "1," * 50 + '"', (51,)),
+        ("[" + "[1,1],[]," * 20 + "[1]]", (41,)),
+        ("[" + "[]," * 50 + "[1]]", (1,)),
+    ],
+)
+def test_what_is_wrong_is_told_the_same_in_pieces(
+    monkeypatch: pytest.MonkeyPatch, text: str, shape: tuple[int, ...]
+) -> None:
+    def told() -> str:
+        try:
+            return str(decode(text, dtypes.UINT8, *shape).tolist())
+        except InvalidRequest as exc:
+            return exc.text
+
+    whole = told()
+    for piece_bytes in range(1, 30):
+        monkeypatch.setattr(v2_values, "PIECE_BYTES", piece_bytes)
+        assert told() == whole

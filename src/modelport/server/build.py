@@ -164,6 +164,7 @@ class Server:
             images=_image_limits(settings),
             max_body_bytes=settings.http_max_input_size,
             max_json_depth=settings.max_json_depth,
+            max_json_bytes=settings.max_json_size,
         )
         return v1.routes(self.engine, options)
 
@@ -175,6 +176,7 @@ class Server:
             self.services.served if self.services is not None else (),
             tasks=self._task_routes(),
             max_upload_bytes=self.settings.max_upload_size,
+            max_json_bytes=self.settings.max_json_size,
             meters=self._meters,
         )
 
@@ -189,6 +191,7 @@ class Server:
             concurrency=self.settings.task_concurrency,
             now_ns=self.clock.now_ns,
             max_upload_bytes=self.settings.max_upload_size,
+            max_json_bytes=self.settings.max_json_size,
             check_webhook=self._webhooks.check if self._webhooks is not None else None,
         )
 

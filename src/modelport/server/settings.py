@@ -485,6 +485,13 @@ class Settings(Record):
         values.SIZE,
         "Most bytes of a request's first line and headers together",
     )
+    max_json_size: int = _setting(
+        16 * 1024 * 1024,
+        Group.LIMITS,
+        values.SIZE,
+        "Most bytes of JSON that is read in one go: arguments of services, and instances of V1."
+        " Numbers of V2 are read in pieces and have no such limit",
+    )
     max_json_depth: int = _setting(
         100, Group.LIMITS, values.DEPTH, "Deepest nesting of a JSON body, at most 500"
     )

@@ -7,15 +7,25 @@ way comes first everywhere, and the standard library's parser, which knows these
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import orjson
 
-from modelport.errors import InvalidRequest
+from modelport.errors import InvalidRequest, TooLarge
 
-__all__ = ["DEEPEST", "MAX_DEPTH", "Pairs", "check_depth", "decode", "decode_pairs", "encode"]
+__all__ = [
+    "DEEPEST",
+    "MAX_DEPTH",
+    "MOST_MEMBERS",
+    "Pairs",
+    "check_depth",
+    "check_size",
+    "decode",
+    "decode_pairs",
+    "encode",
+]
 
 MAX_DEPTH = 100
 """Levels that are read where nobody says otherwise: Triton's limit."""
@@ -26,18 +36,55 @@ DEEPEST = 500
 Text = bytes | bytearray | memoryview
 
 
-def check_depth(text: bytes | bytearray, most: int = MAX_DEPTH) -> None:
-    """Refuse a text that is nested too deeply, before any parser recurses over it.
+MOST_MEMBERS = 500_000
+"""Of all objects of a text together. Seven million are 70 MB, and took a parser 3 to 26 s, during
+which nobody else was answered; values without names cost a thirtieth."""
 
-    Linear in time: two counts for a usual text; only one with many brackets is looked at closely.
+PIECE_BYTES = 1 << 20
+"""Of a text that is looked at closely at a time, so that other threads may go on between."""
+
+
+def check_depth(text: bytes | bytearray, most: int = MAX_DEPTH) -> None:
+    """Refuse a text that is nested too deeply, or has too many names, before it is parsed.
+
+    Linear in time: three counts for a usual text; only one with many brackets or colons is looked
+    at closely.
 
     Raises:
-        InvalidRequest: If an array or object lies more than ``most`` deep.
+        InvalidRequest: If an array or object lies more than ``most`` deep, or the objects have
+            more than ``MOST_MEMBERS`` members together.
     """
-    if text.count(b"[") + text.count(b"{") > most and _depth(text) > most:
-        raise InvalidRequest(
-            f"JSON nesting depth exceeds maximum allowed limit ({most}). "
-            "Send large arrays flat, or as binary data."
+    brackets = text.count(b"[") + text.count(b"{")
+    is_long = len(text) > MOST_MEMBERS
+    if brackets <= most and not (is_long and text.count(b":") > MOST_MEMBERS):
+        return
+    for depth, members in _structure(text):
+        if depth > most:
+            raise InvalidRequest(
+                f"JSON nesting depth exceeds maximum allowed limit ({most}). "
+                "Send large arrays flat, or as binary data."
+            )
+        if members > MOST_MEMBERS:
+            raise InvalidRequest(
+                f"the JSON has more than {MOST_MEMBERS} named members. Send large data as arrays, "
+                "or as binary data."
+            )
+
+
+def check_size(size: int, most: int | None) -> None:
+    """Refuse a text that would be parsed in one go, with everybody else waiting, for too long.
+
+    Args:
+        size: Bytes of it.
+        most: That are read; ``None`` for any number.
+
+    Raises:
+        TooLarge: There are more.
+    """
+    if most is not None and size > most:
+        raise TooLarge(
+            f"the JSON has {size} bytes, and {most} is the most here (--max-json-size). Send large "
+            "arrays as binary data to /v2/models/NAME/infer, or large data as files."
         )
 
 
@@ -105,25 +152,36 @@ def _check_surrogates(value: Any, text: bytes | bytearray) -> None:
 
 _STRING = re.compile(rb'"[^"]*"')
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
-_NOT_STRUCTURE = bytes(set(range(256)) - set(b'[]{}"'))
+_NOT_STRUCTURE = bytes(set(range(256)) - set(b'[]{}:"'))
 _STEP = np.zeros(256, np.int8)
 _STEP[list(b"[{")] = 1
 _STEP[list(b"]}")] = -1
 
 
-def _depth(text: bytes | bytearray) -> int:
-    """How deep a text is nested, brackets inside strings left out.
+def _structure(text: bytes | bytearray) -> Iterator[tuple[int, int]]:
+    """Go through a text: how deep it has been nested in each piece, and how many members so far.
 
-    Escapes go first, so that every quote left opens or closes a string; then all but brackets and
-    quotes, then the strings.
+    What is inside strings is left out. Escapes go first, so that every quote left opens or closes
+    a string; then all but the structure, then the strings.
     """
-    if b"\\" in text:
-        text = _ESCAPE.sub(b"", text)
-    brackets = _STRING.sub(b"", text.translate(None, _NOT_STRUCTURE))
-    if not brackets:
-        return 0
-    steps = _STEP[np.frombuffer(brackets, np.uint8)]
-    return int(np.cumsum(steps, dtype=np.int64).max())
+    depth = members = at = 0
+    is_inside = False
+    while at < len(text):
+        piece = bytes(text[at : at + PIECE_BYTES])
+        if piece.endswith(b"\\") and (len(piece) - len(piece.rstrip(b"\\"))) % 2:
+            piece += text[at + len(piece) : at + len(piece) + 1]
+        at += len(piece)
+        if b"\\" in piece:
+            piece = _ESCAPE.sub(b"", piece)
+        piece = piece.translate(None, _NOT_STRUCTURE)
+        piece = _STRING.sub(b"", b'"' + piece if is_inside else piece)
+        piece, quote, _ = piece.partition(b'"')
+        is_inside = bool(quote)
+        if piece:
+            members += piece.count(b":")
+            steps = np.cumsum(_STEP[np.frombuffer(piece, np.uint8)], dtype=np.int64)
+            yield depth + int(steps.max()), members
+            depth += int(steps[-1])
 
 
 class _NumberOutOfRange(Exception):

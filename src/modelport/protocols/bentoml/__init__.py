@@ -37,6 +37,7 @@ def routes(
     *,
     tasks: TaskQueue | None = None,
     max_upload_bytes: int | None = None,
+    max_json_bytes: int | None = None,
     meters: list[Meter] | None = None,
 ) -> list[Route]:
     """Give every route.
@@ -46,13 +47,14 @@ def routes(
         services: That are served, in the order in which they were named.
         tasks: Keeps what is submitted; without it tasks can only be called.
         max_upload_bytes: Most bytes of a body with files; ``None`` for the server's limit.
+        max_json_bytes: Most bytes of JSON; ``None`` likewise.
         meters: Gets the meter of every endpoint, for the page of metrics.
     """
     system = System(engine, services)
     rows = system.routes()
     for service in services:
         for endpoint in service.endpoints:
-            handler = EndpointHandler(engine, endpoint)
+            handler = EndpointHandler(engine, endpoint, max_json_bytes)
             if meters is not None and service.has_metrics:
                 meters.append(handler.meter)
             has_files = bool(endpoint.method.file_fields)
@@ -77,7 +79,7 @@ def routes(
             method="POST",
             pattern="/{model}",
             access=Access.INFERENCE,
-            handler=ModelHandler(engine),
+            handler=ModelHandler(engine, max_json_bytes),
             errors=encode_error,
             tags=frozenset({"fallback"}),
         )

@@ -14,7 +14,7 @@ from modelport.protocols.bentoml.meter import Meter
 from modelport.protocols.bentoml.ports import EnginePort, Prepared, ServedEndpoint
 from modelport.protocols.bentoml.replies import encode_error, error_text, new_request_id
 from modelport.protocols.bentoml.upload import BodyReader
-from modelport.wire import bentoml, multipart
+from modelport.wire import bentoml, json, multipart
 from modelport.wire.bentoml import BodyKind, ItemFormat
 
 __all__ = ["EndpointHandler", "FileSender"]
@@ -28,10 +28,14 @@ class EndpointHandler:
     Args:
         engine: Runs the calls.
         endpoint: Which one.
+        max_json_bytes: Of JSON, which is read in one go; ``None`` for the server's limit alone.
     """
 
-    def __init__(self, engine: EnginePort, endpoint: ServedEndpoint) -> None:
+    def __init__(
+        self, engine: EnginePort, endpoint: ServedEndpoint, max_json_bytes: int | None = None
+    ) -> None:
         self._engine = engine
+        self._max_json_bytes = max_json_bytes
         self.endpoint = endpoint
         self._method = endpoint.method
         self._timeout_ns = round(endpoint.timeout_s * 1e9)
@@ -51,6 +55,7 @@ class EndpointHandler:
             if kind is BodyKind.JSON and not self._is_bare and not self._has_files:
                 body = exchange.body
                 if len(body) > MOST_ON_LOOP:
+                    json.check_size(len(body), self._max_json_bytes)
                     beside_loop(
                         exchange,
                         lambda: self._method.bind_json(body),

@@ -79,10 +79,16 @@ class ModelMethod:
 
 
 class ModelHandler:
-    """Answers ``POST /<model>`` where nothing else does."""
+    """Answers ``POST /<model>`` where nothing else does.
 
-    def __init__(self, engine: EnginePort) -> None:
+    Args:
+        engine: Runs the calls.
+        max_json_bytes: Of a body; ``None`` for the server's limit alone.
+    """
+
+    def __init__(self, engine: EnginePort, max_json_bytes: int | None = None) -> None:
         self._engine = engine
+        self._max_json_bytes = max_json_bytes
 
     def __call__(self, exchange: Exchange) -> None:
         """Make tensors of the body, submit, and leave the rest to the sink."""
@@ -90,6 +96,7 @@ class ModelHandler:
         try:
             deployment = self._find(exchange)
             if len(body) > MOST_ON_LOOP:
+                json.check_size(len(body), self._max_json_bytes)
                 # Looked up again afterwards: the version may have been replaced meanwhile.
                 beside_loop(
                     exchange,
@@ -142,10 +149,15 @@ class _Sink:
         """Write the answer."""
         if not self.is_over:
             self.is_over = True
-            values = {tensor.name: _plain(tensor) for tensor in response.outputs}
-            only = next(iter(values.values())) if len(values) == 1 else values
-            self._exchange.respond(200, JSON_HEADERS, [json.encode(only)])
+            outputs = response.outputs
+            if sum(tensor.array.nbytes for tensor in outputs) > MOST_ON_LOOP:
+                beside_loop(self._exchange, lambda: _encoded_outputs(outputs), self._respond, _fail)
+            else:
+                self._respond(_encoded_outputs(outputs))
         return True
+
+    def _respond(self, body: bytes) -> None:
+        self._exchange.respond(200, JSON_HEADERS, [body])
 
     def end(self) -> None:
         """Answer that there was nothing."""
@@ -201,6 +213,11 @@ def _encoded(value: Any) -> Any:
     if isinstance(value, list):
         return [_encoded(each) for each in value]
     return value.encode() if isinstance(value, str) else value
+
+
+def _encoded_outputs(outputs: Sequence[Tensor]) -> bytes:
+    values = {tensor.name: _plain(tensor) for tensor in outputs}
+    return json.encode(next(iter(values.values())) if len(values) == 1 else values)
 
 
 def _plain(tensor: Tensor) -> Any:

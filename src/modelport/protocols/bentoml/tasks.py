@@ -33,6 +33,7 @@ from modelport.protocols.bentoml.ports import EnginePort, ServedEndpoint
 from modelport.protocols.bentoml.replies import JSON_HEADERS, MASKED, encode_error
 from modelport.stores.base import Claim, Content, Retry, Task, TaskState
 from modelport.wire import bentoml
+from modelport.wire import json as wire_json
 from modelport.wire.bentoml import BodyKind
 
 __all__ = ["TaskRoutes", "described"]
@@ -88,6 +89,7 @@ class TaskRoutes:
         concurrency: Tasks of one endpoint that run at a time.
         now_ns: The engine's clock.
         max_upload_bytes: Most bytes of a body with files; ``None`` for the server's limit.
+        max_json_bytes: Most bytes of JSON; ``None`` likewise.
         check_webhook: Raises what speaks against a URL that is to be told; ``None`` if none may be.
     """
 
@@ -99,6 +101,7 @@ class TaskRoutes:
         concurrency: int,
         now_ns: Callable[[], int],
         max_upload_bytes: int | None = None,
+        max_json_bytes: int | None = None,
         check_webhook: Callable[[str], None] | None = None,
     ) -> None:
         self._engine = engine
@@ -106,6 +109,7 @@ class TaskRoutes:
         self._concurrency = concurrency
         self._now_ns = now_ns
         self._max_upload_bytes = max_upload_bytes
+        self._max_json_bytes = max_json_bytes
         self._check_webhook = check_webhook or _refuse_webhook
         self._asking: set[asyncio.Task[None]] = set()
 
@@ -160,6 +164,8 @@ class TaskRoutes:
         def submit(exchange: Exchange) -> None:
             try:
                 headers = _kept_headers(exchange)
+                if not is_streamed:
+                    wire_json.check_size(len(exchange.body), self._max_json_bytes)
                 options = self._options(exchange)
             except ModelportError as exc:
                 _refuse(exchange, exc)

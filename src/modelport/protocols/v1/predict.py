@@ -11,6 +11,7 @@ from modelport.protocols.v2.images import submit_images
 from modelport.protocols.v2.ports import DeploymentPort
 from modelport.protocols.v2.threads import MOST_ON_LOOP, on_thread
 from modelport.specs import ModelConfig
+from modelport.wire import json
 from modelport.wire.compression import check_coding, decompress
 from modelport.wire.v1 import Prediction, decode_predict_request, encode_predict_response
 
@@ -60,6 +61,7 @@ class PredictHandler:
         body = exchange.body
         if coding is not None:
             body = decompress(body, coding, self._options.max_body_bytes)
+        json.check_size(len(body), self._options.max_json_bytes)
         return decode_predict_request(body, config, most_depth=self._options.max_json_depth)
 
     def _submit(self, exchange: Exchange, prediction: Prediction) -> None:

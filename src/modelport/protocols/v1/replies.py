@@ -26,10 +26,12 @@ class V1Options(V2Options, frozen=True, kw_only=True):
     Attributes:
         max_body_bytes: Of a body after decompression.
         max_json_depth: Levels of a body.
+        max_json_bytes: Of a body; ``None`` for the server's limit alone.
     """
 
     max_body_bytes: int = 2**31 - 1
     max_json_depth: int = json.MAX_DEPTH
+    max_json_bytes: int | None = None
 
 
 def asked_version(exchange: Exchange) -> str | None:

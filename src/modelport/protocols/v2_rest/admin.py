@@ -7,6 +7,7 @@ from modelport.errors import InvalidRequest, ModelportError, Unsupported
 from modelport.protocols.base import Exchange, Handler
 from modelport.protocols.v2 import answers
 from modelport.protocols.v2.ports import EnginePort
+from modelport.protocols.v2_rest.off_loop import MOST_ON_LOOP, off_loop
 from modelport.protocols.v2_rest.options import RestOptions
 from modelport.protocols.v2_rest.replies import JSON_HEADERS, fail, respond_empty, respond_json
 from modelport.wire import v2_admin
@@ -93,9 +94,21 @@ class Admin:
     def load(self, exchange: Exchange) -> None:
         """Load a model, and answer when that is done."""
         name = exchange.params["model"]
-        request = v2_admin.decode_load_request(exchange.body, name, self._most_depth)
-        files = request.files or None
-        self._start(exchange, self._engine.load(name, config=request.config, files=files))
+        body = exchange.body
+
+        def load(request: v2_admin.LoadRequest) -> None:
+            files = request.files or None
+            self._start(exchange, self._engine.load(name, config=request.config, files=files))
+
+        if len(body) > MOST_ON_LOOP:
+            # A whole model may be in it.
+            off_loop(
+                exchange,
+                lambda: v2_admin.decode_load_request(body, name, self._most_depth),
+                load,
+            )
+        else:
+            load(v2_admin.decode_load_request(body, name, self._most_depth))
 
     def unload(self, exchange: Exchange) -> None:
         """Take a model out of service."""
