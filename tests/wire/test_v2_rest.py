@@ -27,6 +27,7 @@ from modelport.wire.v2_rest import (
     parse_header_length,
 )
 from modelport.wire.v2_rest_client import BadAnswer, decode_infer_response, encode_infer_request
+from modelport.wire.v2_template import TemplateReader
 
 OPTIONS = CodecOptions()
 ONE: dict[str, Any] = {"name": "I", "datatype": "FP32", "shape": [2], "data": [1, 2]}
@@ -79,6 +80,47 @@ def test_other_content_types_change_nothing(kind: Any) -> None:
             "parameters": {"content_type": kind}}  # fmt: skip
     decoded = decode_infer_request(json.dumps({"inputs": [part]}).encode(), None, "m", OPTIONS)
     assert decoded.request.payload.tensors[0].array.tolist() == [b"/w=="]
+
+
+@pytest.mark.parametrize("where", ["input", "request"])
+@pytest.mark.parametrize(
+    ("kind", "data", "element"), [("str", "é", "é".encode()), ("base64", "/w==", b"\xff")]
+)
+def test_a_text_may_stand_for_a_list_of_one_where_the_content_type_says_so(
+    where: str, kind: str, data: str, element: bytes
+) -> None:
+    part: dict[str, Any] = {"name": "I", "datatype": "BYTES", "shape": [1], "data": data}
+    asked: dict[str, Any] = {"inputs": [part]}
+    (part if where == "input" else asked)["parameters"] = {"content_type": kind}
+    template = TemplateReader()
+    for _ in range(3):
+        body = json.dumps(asked).encode()
+        for decoded in (
+            decode_infer_request(body, None, "m", OPTIONS),
+            template.decode(body, "m", OPTIONS),
+        ):
+            assert decoded.request.payload.tensors[0].array.tolist() == [element]
+    del (part if where == "input" else asked)["parameters"]
+    with pytest.raises(InvalidRequest, match="Unable to parse 'data': attempt to access JSON"):
+        decode_infer_request(json.dumps(asked).encode(), None, "m", OPTIONS)
+
+
+def test_a_text_may_stand_alone_beside_numbers_that_are_read_the_exact_way() -> None:
+    number = {"name": "N", "datatype": "FP32", "shape": [1], "data": [float("nan")]}
+    part = {"name": "I", "datatype": "BYTES", "shape": [1], "data": "a"}
+    body = {"inputs": [number, part], "parameters": {"content_type": "str"}}
+    decoded = decode_infer_request(json.dumps(body).encode(), None, "m", OPTIONS)
+    assert decoded.request.payload.tensors[1].array.tolist() == [b"a"]
+
+
+def test_a_text_is_one_text_and_of_texts_only() -> None:
+    part = {"name": "I", "datatype": "BYTES", "shape": [2], "data": "a"}
+    body: dict[str, Any] = {"inputs": [part], "parameters": {"content_type": "str"}}
+    with pytest.raises(InvalidRequest, match="Shape does not match true shape of 'data' field"):
+        decode_infer_request(json.dumps(body).encode(), None, "m", OPTIONS)
+    part.update(datatype="FP32", shape=[1])
+    with pytest.raises(InvalidRequest, match="attempt to access JSON non-array as array"):
+        decode_infer_request(json.dumps(body).encode(), None, "m", OPTIONS)
 
 
 @pytest.mark.parametrize("leaf", [b"1.0", b"NaN"])

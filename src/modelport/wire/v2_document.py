@@ -15,6 +15,7 @@ from modelport.wire import json
 from modelport.wire.v2_values import wrong_type
 
 __all__ = [
+    "ONE_TEXT",
     "Document",
     "Input",
     "Output",
@@ -99,11 +100,15 @@ def parse_tensors(members: dict[str, Any], key: str, where: str) -> list[Input]:
         InvalidRequest: If something is missing or of the wrong type.
     """
     parts = member(members, key, "array", where)
-    return [_input(one, f"{key}[{index}]") for index, one in enumerate(parts)]
+    common = _content_type(members)
+    return [_input(one, f"{key}[{index}]", common) for index, one in enumerate(parts)]
 
 
-def _input(value: Any, where: str) -> Input:
+def _input(value: Any, where: str, content_type: object) -> Input:
     members = members_of(value, where)
+    data = members.get("data")
+    if type(data) is str and (_content_type(members) or content_type) in ONE_TEXT:
+        members = {**members, "data": [data]}
     shape = member(members, "shape", "array", where)
     for dim in shape:
         if type(dim) is not int or not 0 <= dim < 2**63:
@@ -115,6 +120,12 @@ def _input(value: Any, where: str) -> Input:
         parameters=_parameters(members, where),
         values=optional(members, "data", "array", where, UNSET),
     )
+
+
+def _content_type(members: dict[str, Any]) -> object:
+    parameters = members.get("parameters")
+    kind = parameters.get("content_type") if type(parameters) is dict else None
+    return kind if type(kind) is str else None
 
 
 def _output(value: Any, where: str) -> Output:
@@ -175,6 +186,9 @@ def optional(members: dict[str, Any], key: str, wanted: str, where: str, default
     """
     return member(members, key, wanted, where) if key in members else default
 
+
+ONE_TEXT = ("str", "base64")
+"""Content types with which MLServer takes a text for a list of one."""
 
 _TYPES: dict[str, type] = {
     "array": list,

@@ -29,7 +29,14 @@ from modelport.tensors import Tensor
 from modelport.wire import json
 from modelport.wire.ovms_bytes import implied_size, sizes_of, split
 from modelport.wire.v2_bytes import decode_bytes, encode_array, encode_strings, string_array
-from modelport.wire.v2_document import Document, Input, Output, ParsedInput, decode_document
+from modelport.wire.v2_document import (
+    ONE_TEXT,
+    Document,
+    Input,
+    Output,
+    ParsedInput,
+    decode_document,
+)
 from modelport.wire.v2_regions import SHARED_MEMORY_IS_OFF, RegionInput, Span, span_of
 from modelport.wire.v2_values import decode_values, encode_values, overflowing_size, wrong_type
 
@@ -200,12 +207,12 @@ def bind(
             tensors.append(_from_ovms_bytes(part, datatype, body, position, sizes, model))
             position += sum(sizes)
         elif part.parameters is UNSET:
-            tensors.append(_from_json(part, datatype, options))
+            tensors.append(_from_json(part, datatype, document, options))
         else:
             source = _source_of(part)
             where = f"input '{part.name}'"
             if source == "data":
-                tensors.append(_from_json(part, datatype, options))
+                tensors.append(_from_json(part, datatype, document, options))
             elif source == "binary_data_size":
                 size = _unsigned(part.parameters, source, where)
                 tensors.append(_from_bytes(part, datatype, body, position, size, model))
@@ -295,13 +302,22 @@ def _deduced_shape(
     return tuple(rest if dim == -1 else dim for dim in dims)
 
 
-def _from_json(part: Input, datatype: DataType, options: CodecOptions) -> Tensor:
+def _from_json(
+    part: Input, datatype: DataType, document: Document, options: CodecOptions
+) -> Tensor:
     data: msgspec.Raw | list[Any] | UnsetType = part.data
     if data is UNSET:
         if isinstance(part, ParsedInput):
             data = part.values
         if data is UNSET:
             raise InvalidRequest(f"{_ONE_SOURCE} But no field is set (input '{part.name}').")
+    if (
+        datatype is dtypes.BYTES
+        and isinstance(data, msgspec.Raw)
+        and bytes(memoryview(data)[:1]) == b'"'
+        and _content_type(part, document) in ONE_TEXT
+    ):
+        data = [json.decode(bytes(data))]
     if options.is_strict and datatype.name in _NOT_IN_TRITON_JSON:
         raise InvalidRequest(
             f"receiving {datatype.name} data via JSON is not supported. Please use the binary "
