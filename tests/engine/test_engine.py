@@ -52,6 +52,9 @@ class FakeRepository:
     async def unload(self, model: str, **how: object) -> None:
         self.told.append(("unload", model, how))
 
+    def unfinished(self) -> set[str]:
+        return {"slow"}
+
     def rows(self, name: str) -> list[IndexRow]:
         return [row for row in self.index_rows if row.name == name] or [IndexRow(name)]
 
@@ -426,7 +429,7 @@ def test_model_that_never_returns_is_left_behind(
 
     with caplog.at_level(logging.ERROR):
         gate = bench.run(main())
-    assert "left behind: stuck" in caplog.text
+    assert "left behind: slow, stuck" in caplog.text
     gate.open()
 
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import resource
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -187,3 +188,28 @@ def test_a_stream_that_was_closed_loses_lines_and_nothing_else() -> None:
     with writing(LogStream(stream)) as writer:
         writer.put("line\n")
         writer.flush(PATIENCE_S)
+
+
+def test_full_disk_costs_the_lines_that_it_does_not_take(tmp_path: Path) -> None:
+    """And neither a later line nor the end; a line that is torn stays one of its own."""
+    path = tmp_path / "log"
+    file = LogFile(str(path))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    file.write("first\n")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        for _ in range(2):
+            with pytest.raises(OSError, match="too large"):
+                file.write("second\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    file.write("third\n")
+    file.close()
+    assert path.read_text() == "first\nseco\nthird\n"
+
+
+def test_disk_that_takes_nothing_does_not_fail_the_end() -> None:
+    file = LogFile("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        file.write("line\n")
+    file.close()

@@ -108,11 +108,13 @@ class Engine:
                     await self._repository.close()
                 await asyncio.gather(*self._retiring)
         except TimeoutError:
-            names = ", ".join(sorted({deployment.name for deployment in self._closing}))
+            names = {deployment.name for deployment in self._closing}
+            if self._repository is not None:
+                names |= self._repository.unfinished()
             log.error(
                 "models did not return within %g s and were left behind: %s",
                 CLOSE_LIMIT_S,
-                names or "while loading",
+                ", ".join(sorted(names)),
             )
 
     # Requests.

@@ -275,6 +275,14 @@ class Repository:
             for version, state in sorted(model.states.items())
         ]
 
+    def unfinished(self) -> set[str]:
+        """Name the models of which something is being loaded or unloaded now."""
+        return {
+            name
+            for name, model in self._models.items()
+            if any(state.is_loading or state.draining for state in model.states.values())
+        }
+
     def is_ready(self, *, strict: bool) -> bool:
         """Whether the start is over and, if ``strict``, nothing failed that should be served."""
         if not self._is_open or self._is_closed:

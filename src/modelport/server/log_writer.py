@@ -8,6 +8,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable
+from io import FileIO
 from typing import Final, Protocol, TextIO
 
 __all__ = ["Destination", "LogFile", "LogStream", "LogWriter"]
@@ -57,6 +58,9 @@ class LogStream:
 class LogFile:
     """A file that is appended to, and opened anew when a rotation has moved it away.
 
+    Without a buffer of its own: what a full disk has not taken must not come again, not be counted
+    as lost and written later, and not fail the end.
+
     Raises:
         OSError: It cannot be opened.
     """
@@ -64,17 +68,25 @@ class LogFile:
     def __init__(self, path: str) -> None:
         self._path = os.path.expanduser(path)
         self._file = self._open()
+        self._is_torn = False
 
-    def _open(self) -> TextIO:
-        return open(self._path, "a", encoding="utf-8", errors="backslashreplace")
+    def _open(self) -> FileIO:
+        return open(self._path, "ab", buffering=0)
 
     def write(self, text: str) -> None:
         """Write to the file that has the name now."""
         if not self._is_in_place():
             self._file.close()
             self._file = self._open()
-        self._file.write(text)
-        self._file.flush()
+            self._is_torn = False
+        data = memoryview(text.encode("utf-8", "backslashreplace"))
+        if self._is_torn:
+            self._file.write(b"\n")
+            self._is_torn = False
+        while data:
+            count = self._file.write(data)
+            self._is_torn = data[count - 1 : count] != b"\n"
+            data = data[count:]
 
     def _is_in_place(self) -> bool:
         if self._file.closed:
