@@ -94,6 +94,29 @@ def serving(
         process.stdout.close()
 
 
+@contextmanager
+def bounded(process: "subprocess.Popen[str]", within_s: float = 60.0) -> Iterator[None]:
+    """End a process with the block, and at the latest after so many seconds.
+
+    So neither a failed assertion nor reading from it waits for ever.
+    """
+    timer = threading.Timer(within_s, process.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        process.terminate()  # first, for it may have started others
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+
+
 def clean_environment() -> dict[str, str]:
     """This process's environment without settings of Modelport."""
     return {name: value for name, value in os.environ.items() if not name.startswith("MODELPORT_")}

@@ -3,6 +3,7 @@ import json
 import os
 import pty
 import re
+import select
 import signal
 import socket
 import struct
@@ -17,7 +18,7 @@ import pytest
 from modelport.cli import main
 from modelport.cli.models import Row, describe, overview
 from tests.cli.conftest import EchoServer
-from tests.served import clean_environment
+from tests.served import bounded, clean_environment
 
 
 def test_models_are_listed_with_state_inputs_and_outputs(
@@ -168,9 +169,10 @@ def test_lines_fit_and_the_widest_columns_give_way(most: int) -> None:
         assert lines[2].startswith("broken     12       UNAVAILABLE  no such")
 
 
-def watching(*words: str, **streams: int) -> "subprocess.Popen[str]":
+@contextmanager
+def watching(*words: str, **streams: int) -> Iterator["subprocess.Popen[str]"]:
     command = [sys.executable, "-m", "modelport", "models", "--watch", "0.05", *words]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=streams.get("stdout", subprocess.PIPE),
@@ -178,6 +180,8 @@ def watching(*words: str, **streams: int) -> "subprocess.Popen[str]":
         env=clean_environment() | {"TERM": "xterm", "PYTHONPATH": os.pathsep.join(sys.path)},
         text=True,
     )
+    with bounded(process):
+        yield process
 
 
 def test_watching_tells_what_changes_until_it_is_interrupted(server: EchoServer) -> None:
@@ -229,6 +233,7 @@ def test_terminal_shows_one_table_that_fits(server: EchoServer) -> None:
     ):
         shown = b""
         while shown.count(b"\x1b[H") < 3:
+            assert select.select([ours], [], [], 30)[0], f"nothing comes after {shown!r}"
             shown += os.read(ours, 4096)
         watcher.send_signal(signal.SIGINT)
         assert watcher.wait(10) == 130
