@@ -79,14 +79,14 @@ class LogFile:
             self._file.close()
             self._file = self._open()
             self._is_torn = False
-        data = memoryview(text.encode("utf-8", "backslashreplace"))
+        data = text.encode("utf-8", "backslashreplace")
         if self._is_torn:
             self._file.write(b"\n")
             self._is_torn = False
-        while data:
-            count = self._file.write(data)
-            self._is_torn = data[count - 1 : count] != b"\n"
-            data = data[count:]
+        written = 0
+        while written < len(data):
+            written += self._file.write(data[written:])
+            self._is_torn = data[written - 1] != _NEWLINE
 
     def _is_in_place(self) -> bool:
         if self._file.closed:
@@ -202,3 +202,4 @@ class LogWriter:
 
 
 _MOST_AT_ONCE: Final = 1024
+_NEWLINE: Final = ord("\n")
