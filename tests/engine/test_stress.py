@@ -15,8 +15,9 @@ import pytest
 
 from modelport.clock import SystemClock
 from modelport.dtypes import FP32
-from modelport.engine.engine import Engine, EngineOptions, Served
+from modelport.engine.engine import Engine, EngineOptions
 from modelport.engine.executor import new_event_loop
+from modelport.engine.pipeline import Served
 from modelport.errors import ModelportError, Overloaded, TimedOut
 from modelport.messages import Request, Tensors
 from modelport.repository.repository import ModelVersion

@@ -5,21 +5,17 @@ Classes of their own, so that models without a cache have nothing to ask.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from modelport.clock import Clock
 from modelport.engine.cache import ResponseCache, digest
 from modelport.engine.deployment import Deployment, EngineOptions
 from modelport.engine.executor import Completions
-from modelport.engine.pipeline import Pipeline
+from modelport.engine.pipeline import Pipeline, Served
 from modelport.errors import LoadFailed, ModelportError
 from modelport.messages import Request, Response, Sink, Ticket
 from modelport.repository.repository import ModelVersion
 from modelport.specs import CacheControl, ModelConfig
 from modelport.stats import ModelStatistics
-
-if TYPE_CHECKING:
-    from modelport.engine.engine import Served
 
 __all__ = ["CachingDeployment", "CachingPipeline", "wants_cache"]
 
@@ -86,7 +82,7 @@ class CachingPipeline(Pipeline):
         version: ModelVersion,
         *,
         cache: ResponseCache,
-        resolve: "Callable[[str, str | None], Served]",
+        resolve: Callable[[str, str | None], Served],
         clock: Clock,
     ) -> None:
         super().__init__(version, resolve=resolve, clock=clock)

@@ -18,7 +18,7 @@ from modelport.engine.admission import Admission
 from modelport.engine.batcher import BatchPolicy, Wait
 from modelport.engine.executor import SLOW_NS, Completions, Placement, Ran, failure_of
 from modelport.engine.instances import Instance, Instances
-from modelport.engine.job import Job
+from modelport.engine.job import Job, Times
 from modelport.engine.priority_queue import queue_of
 from modelport.engine.queue_policy import QueuePolicies
 from modelport.engine.reshape import Reshaping
@@ -40,11 +40,7 @@ from modelport.runtimes.base import Batch, Outcome, RemoteRuntime, as_model_fail
 from modelport.specs import Execution, ModelConfig
 from modelport.stats import InstanceStatistics, ModelStatistics
 
-__all__ = ["Deployment", "EngineOptions", "Times"]
-
-Times = tuple[int, int, int, InstanceStatistics | None]
-"""How long an execution took to put inputs together, compute and take outputs apart, in
-nanoseconds; and whose it was."""
+__all__ = ["Deployment", "EngineOptions"]
 
 log = logging.getLogger("modelport.engine")
 

@@ -14,7 +14,7 @@ from modelport.custom_metrics import CustomMetrics
 from modelport.engine.deployment import Deployment, EngineOptions
 from modelport.engine.executor import Completions, call_on_thread
 from modelport.engine.host import EngineHost
-from modelport.engine.pipeline import Pipeline
+from modelport.engine.pipeline import Pipeline, Served
 from modelport.engine.tracing import Entrance, Traces
 from modelport.errors import InvalidRequest, NotFound, Unavailable
 from modelport.messages import Request, Sink, Ticket
@@ -26,10 +26,7 @@ if TYPE_CHECKING:
     from modelport.engine.cache import ResponseCache
     from modelport.repository.repository import Repository
 
-__all__ = ["Engine", "EngineOptions", "Served"]
-
-Served = Deployment | Pipeline
-"""A version that takes requests."""
+__all__ = ["Engine", "EngineOptions"]
 
 _MAX_VERSION = 2**63 - 1
 

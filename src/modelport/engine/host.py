@@ -4,28 +4,57 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
-from modelport.custom_metrics import Labels, Measure
+from modelport.custom_metrics import CustomMetrics, Labels, Measure
 from modelport.engine.deployment import Deployment
 from modelport.errors import ModelFailed, ModelportError, Unavailable
 from modelport.messages import Request, Sink, Ticket
 from modelport.runtimes.base import Question
 
 if TYPE_CHECKING:
-    from modelport.engine.engine import Engine
     from modelport.engine.executor import Completions
+    from modelport.engine.pipeline import Served
 
-__all__ = ["EngineHost"]
+__all__ = ["EngineHost", "Models"]
 
 Answer = Callable[[bool | ModelportError], object]
+
+
+class Models(Protocol):
+    """What a host asks of the engine."""
+
+    custom_metrics: CustomMetrics
+
+    @property
+    def completions(self) -> "Completions | None":
+        """The way to the event loop; ``None`` before there is one."""
+        ...
+
+    def deployments(self, model: str) -> "Sequence[Served]":
+        """The versions of a model that are served."""
+        ...
+
+    def resolve(self, model: str, version: str) -> "Served":
+        """Find who answers for a model, or raise."""
+        ...
+
+    async def load(
+        self, model: str, *, config: str | None, files: Mapping[str, bytes] | None
+    ) -> None:
+        """Have a model loaded, or loaded again."""
+        ...
+
+    async def unload(self, model: str, *, unload_dependents: bool) -> None:
+        """Have a model taken down."""
+        ...
 
 
 class EngineHost:
     """The engine as models see it: see :class:`modelport.runtimes.base.Host`."""
 
-    def __init__(self, engine: "Engine") -> None:
+    def __init__(self, engine: Models) -> None:
         self._engine = engine
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -103,7 +132,7 @@ class _Call:
     """A request of a model, on its way to another: a ticket that any thread may use."""
 
     def __init__(
-        self, engine: "Engine", model: str, version: str, request: Request, sink: Sink
+        self, engine: Models, model: str, version: str, request: Request, sink: Sink
     ) -> None:
         self._engine = engine
         self._model = model
@@ -150,7 +179,7 @@ class _Call:
             self._ticket.resume()
 
 
-def _completions(engine: "Engine") -> "Completions":
+def _completions(engine: Models) -> "Completions":
     completions = engine.completions
     if completions is None:
         raise Unavailable("Server not ready")

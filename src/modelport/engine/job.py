@@ -13,15 +13,20 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from modelport.errors import Cancelled, ModelFailed, ModelportError
 from modelport.messages import Request, Response, Sink
+from modelport.stats import InstanceStatistics
 
 if TYPE_CHECKING:
-    from modelport.engine.deployment import Deployment, Times
+    from modelport.engine.executor import Completions
 
-__all__ = ["MAX_UNREAD_BYTES", "MAX_UNREAD_ITEMS", "OVERRUN_FACTOR", "Job"]
+__all__ = ["MAX_UNREAD_BYTES", "MAX_UNREAD_ITEMS", "OVERRUN_FACTOR", "Job", "Owner", "Times"]
+
+Times = tuple[int, int, int, InstanceStatistics | None]
+"""How long an execution took to put inputs together, compute and take outputs apart, in
+nanoseconds; and whose it was."""
 
 MAX_UNREAD_ITEMS = 64
 """Responses a stream may be ahead of its reader before the producer waits."""
@@ -33,6 +38,28 @@ OVERRUN_FACTOR_BYTES = 4
 OVERRUN_GRACE_S = 0.25
 """How long it is held up, and what runs beside it, before that: a caller that does read catches up
 in a few milliseconds, and models written for Triton send without looking back."""
+
+
+class Owner(Protocol):
+    """The deployment, as its jobs see it."""
+
+    name: str
+    send_lock: threading.Lock
+    completions: "Completions"
+
+    def cancelled(self, job: "Job") -> None:
+        """A caller has gone."""
+        ...
+
+    def overran(self, job: "Job") -> None:
+        """A model sends on and on, and its caller does not read."""
+        ...
+
+    def responded(
+        self, job: "Job", response: Response | ModelportError | None, final: bool
+    ) -> None:
+        """A model gave a response through its sender; on the event loop."""
+        ...
 
 
 class Job:
@@ -56,7 +83,7 @@ class Job:
     is_cancelled = False
     is_closed = False
     deadline: asyncio.TimerHandle | None = None
-    outcome: tuple[Response | ModelportError, int, "Times"] | None = None
+    outcome: tuple[Response | ModelportError, int, Times] | None = None
     on_stop: Callable[[], object] | None = None
     _is_ended = False
     _is_paused = False
@@ -68,7 +95,7 @@ class Job:
     _taken_bytes = 0
 
     def __init__(
-        self, deployment: "Deployment", request: Request, sink: Sink, rows: int, now_ns: int
+        self, deployment: Owner, request: Request, sink: Sink, rows: int, now_ns: int
     ) -> None:
         self.deployment = deployment
         self.request = request

@@ -12,7 +12,7 @@ means for several such steps is told in :mod:`modelport.engine.flow`.
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from modelport.clock import Clock
 from modelport.engine.admission import Admission
@@ -35,9 +35,12 @@ from modelport.stats import ModelStatistics
 from modelport.tensors import Tensor
 
 if TYPE_CHECKING:
-    from modelport.engine.engine import Served
+    from modelport.engine.deployment import Deployment
 
-__all__ = ["MAX_OPEN_BRANCHES", "Pipeline"]
+__all__ = ["MAX_OPEN_BRANCHES", "Pipeline", "Served"]
+
+Served: TypeAlias = "Deployment | Pipeline"
+"""A version that takes requests."""
 
 MAX_OPEN_BRANCHES = 16
 """Responses of a step that may be on their way through the steps after it, before it waits.
@@ -62,7 +65,7 @@ class Pipeline:
         self,
         version: ModelVersion,
         *,
-        resolve: "Callable[[str, str | None], Served]",
+        resolve: Callable[[str, str | None], Served],
         clock: Clock,
     ) -> None:
         config = version.config
@@ -126,7 +129,7 @@ class Pipeline:
             return f"model '{step.model}', which it needs, is not ready"
         return ""
 
-    def needs(self, member: "Served") -> bool:
+    def needs(self, member: Served) -> bool:
         """Whether requests in flight here may still come to this very deployment."""
         steps = [step for step in self.plan.steps if step.model == member.name]
         try:

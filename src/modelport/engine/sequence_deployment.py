@@ -13,10 +13,10 @@ from typing import Any, cast
 
 from modelport.clock import Clock
 from modelport.engine.batcher import BatchPolicy, Wait
-from modelport.engine.deployment import Deployment, EngineOptions, Times
+from modelport.engine.deployment import Deployment, EngineOptions
 from modelport.engine.executor import SLOW_NS, Completions, Ran
 from modelport.engine.instances import Instance
-from modelport.engine.job import Job
+from modelport.engine.job import Job, Times
 from modelport.engine.queue import JobQueue
 from modelport.engine.sequence_tensors import Controls, Memory, States, blank
 from modelport.engine.sequencer import Sequence, SequencePolicy, Sequencer

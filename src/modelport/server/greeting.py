@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from modelport._version import __version__
-from modelport.engine.engine import Engine, Served
+from modelport.engine.engine import Engine
+from modelport.engine.pipeline import Served
 from modelport.server.settings import Settings
 
 __all__ = ["greeting"]
