@@ -65,7 +65,8 @@ WORDS = (
     b"{", b"}", b"[", b"]", b"[]", b":", b",", b'"', b"\\", b"\\ud800", b"null", b"true", b"NaN",
     b"-0", b"-1", b"1e400", b"0.1", b"9223372036854775808", b"[" * 101, b'{"b64":"', b'"AAAA"}',
     b'"instances":', b'"inputs":', b'"f":', b'"text":', b'"image":', b'"shape":"(', b",-1,?,1:9)",
-    b'"mean":', b'"layout":', b'"NCHW:NHWC"', b"\x00", b"\xff", b"\xff\xff\xff\x7f", b"IHDR",
+    b'"mean":', b'"layout":', b'"precision":"u8",', b'"NCHW:NHWC"', b"\x00", b"\xff",
+    b"\xff\xff\xff\x7f", b"IHDR",
     b"IDAT", b"\xff\xd8\xff", b"RIFF", b"WEBPVP8 ", PNG, BMP,
 )  # fmt: skip
 
@@ -94,6 +95,7 @@ CONFIGS = (
         layout="NHWC:NCHW",
         ovms_mean="1,2,3",
         ovms_scale="2",
+        ovms_precision="UINT8",
     ),
     _config(0, ModelInput(name="image", data_type="TYPE_UINT8", dims=(-1, 2, 3, 1))),
 )

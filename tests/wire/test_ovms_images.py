@@ -282,6 +282,35 @@ def test_as_many_means_as_channels_are_needed() -> None:
         decode(config, sent(encoded()))
 
 
+@pytest.mark.parametrize("kind", ["TYPE_FP16", "TYPE_FP32", "TYPE_FP64", "TYPE_BF16"])
+def test_arrays_may_come_in_the_precision_that_is_asked_for(kind: str) -> None:
+    config = model(-1, 6, 4, 3, kind=kind, ovms_precision="UINT8", ovms_mean="1")
+    array = np.arange(72, dtype=np.uint8).reshape(1, 6, 4, 3)
+    tensor = decode(config, numbers(array, dtypes.UINT8))
+    assert tensor.datatype is config.input[0].datatype
+    bf16 = tensor.datatype is dtypes.BF16
+    values = dtypes.float32_from_bf16(tensor.array) if bf16 else tensor.array
+    assert np.array_equal(values, array.astype(np.float32) - 1)
+
+
+def test_a_precision_changes_nothing_else() -> None:
+    config = model(-1, 6, 4, 3, ovms_precision="UINT8")
+    own = numbers(np.ones((1, 6, 4, 3), np.float32))
+    assert np.array_equal(decode(config, own).array, own.array)
+    other = numbers(np.ones((1, 6, 4, 3), np.int16), dtypes.INT16)
+    assert decode(config, other) is other
+    whole = model(-1, 6, 4, 3, kind="TYPE_INT32", ovms_precision="UINT8")
+    sent = numbers(np.ones((1, 6, 4, 3), np.uint8), dtypes.UINT8)
+    assert decode(whole, sent) is sent
+
+
+def test_an_array_may_not_grow_beyond_the_limit() -> None:
+    config = model(-1, 6, 4, 3, ovms_precision="UINT8")
+    sent = numbers(np.zeros((1, 6, 4, 3), np.uint8), dtypes.UINT8)
+    with pytest.raises(InvalidInference, match="takes 288 bytes when it is decoded"):
+        decode(config, sent, tensor_bytes=100)
+
+
 def test_arrays_that_are_wrong_anyway_are_left_to_the_engine() -> None:
     config = model(-1, 6, 4, 3, ovms_mean="1")
     for tensor in (numbers(ROWS), numbers(ROWS.astype(np.float64), dtypes.FP64)):

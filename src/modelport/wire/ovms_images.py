@@ -10,7 +10,8 @@ channels, last before first. The parameter ``color_format`` is ``BGR``, or ``RGB
 
 Where ``layout`` is a pair, ``NHWC:NCHW``, arrays of numbers may come in the first of these as well,
 and are transposed. From images and arrays alike the parameter ``ovms_mean`` is subtracted, and what
-is left is divided by ``ovms_scale``, channel by channel.
+is left is divided by ``ovms_scale``, channel by channel. Where ``ovms_precision`` is not the
+datatype of an input of floating-point numbers, arrays may come in it, too.
 
 A BYTES tensor for an input of UINT8 with two dimensions holds one text in each element. They become
 rows, filled up with zeros to the length of the longest and one more.
@@ -25,7 +26,7 @@ import numpy as np
 from msgspec import Struct
 
 from modelport import dtypes
-from modelport.dtypes import DataType
+from modelport.dtypes import DATATYPE_BY_NAME, DataType
 from modelport.errors import InvalidInference
 from modelport.specs import ModelConfig, ModelInput
 from modelport.tensors import Array, Tensor
@@ -70,8 +71,11 @@ class ImageInputs:
         }
         self._means = _channels(config, "ovms_mean")
         self._scales = _channels(config, "ovms_scale")
+        self._precision = DATATYPE_BY_NAME.get(config.parameter("ovms_precision"))
         # Whether arrays of numbers change, too.
-        self._arranges = bool(":" in config.parameter("layout") or self._means or self._scales)
+        self._arranges = bool(
+            ":" in config.parameter("layout") or self._means or self._scales or self._precision
+        )
 
     @classmethod
     def of(cls, config: ModelConfig, limits: ImageLimits, *, is_ovms: bool) -> "ImageInputs | None":
@@ -109,9 +113,24 @@ class ImageInputs:
                 return self._decoded(tensor, entry)
             text_entry = self._text_entry_by_name.get(tensor.name)
             return tensor if text_entry is None else self._rows_of_text(tensor, text_entry)
-        if entry is None or not self._arranges or tensor.datatype is not entry.datatype:
+        if entry is None or not self._arranges or tensor.fault is not None:
             return tensor
-        return tensor if tensor.fault is not None else self._arranged(tensor, entry)
+        if tensor.datatype is self._precision and entry.data_type in FLOATS:
+            tensor = self._converted(tensor, entry)
+        return self._arranged(tensor, entry) if tensor.datatype is entry.datatype else tensor
+
+    def _converted(self, tensor: Tensor, entry: ModelInput) -> Tensor:
+        """Give an array in the datatype of the model, if it is in the other that is allowed."""
+        if tensor.datatype is entry.datatype:
+            return tensor
+        rows = self._empty(1, tensor.shape, entry)
+        # Beyond what FP16 holds is infinity, as wherever numbers are made smaller.
+        with np.errstate(over="ignore"):
+            rows[0] = tensor.array
+        array = rows.reshape(tensor.shape)
+        if entry.datatype is dtypes.BF16:
+            array = dtypes.bf16_from_float32(array)
+        return Tensor(entry.name, entry.datatype, array)
 
     def _rows_of_text(self, tensor: Tensor, entry: ModelInput) -> Tensor:
         """Make one row of each text; fixed widths are kept where the texts fit into them."""

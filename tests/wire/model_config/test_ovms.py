@@ -91,7 +91,8 @@ def test_what_changes_no_answer_is_read_and_left() -> None:
         ({"batch_size": True}, "batch_size: must be an integer of 1 or more"),
         ({"target_device": "GPU"}, 'target_device: "GPU" is not offered here'),
         ({"stateful": True}, "stateful: true is not offered here; sequences are configured"),
-        ({"precision": "u8"}, "model 'm', precision: is not offered here; the datatypes are"),
+        ({"precision": "i4"}, "model 'm', precision: offered are UINT8, U8, FP16"),
+        ({"precision": 8}, "model 'm', precision: offered are UINT8"),
         (
             {"mean": "[1,x,3]"},
             "model 'm', mean: must be a number, or a list of one for each channel",

@@ -112,3 +112,26 @@ def test_an_operator_who_writes_them_by_hand_is_told_what_is_wrong() -> None:
 def test_a_model_of_another_repository_is_left_alone() -> None:
     config = ModelConfig(name="m", parameters={"shape": Parameter(string_value="anything")})
     assert hold_to_forms(config) is config
+
+
+@pytest.mark.parametrize("said", ["u8", "UINT8", {"image": "uint8"}])
+def test_a_precision_is_one_that_images_may_be_sent_in(said: Any) -> None:
+    config = held({"precision": said}, pixels(1, 2, 2, 3))
+    assert config.parameter("ovms_precision") == "UINT8"
+    assert config.input[0].data_type == "TYPE_FP32"
+
+
+def test_a_precision_that_the_model_has_anyway_is_fine() -> None:
+    assert held({"precision": "u8"}, pixels(4, kind="TYPE_UINT8")).input
+
+
+def test_a_precision_is_for_images_of_floating_point_numbers() -> None:
+    with pytest.raises(LoadFailed, match="precision: UINT8 can only be made floating-point"):
+        held({"precision": "u8"}, pixels(4))
+    config = ModelConfig(
+        name="m",
+        input=(pixels(1, 2, 2, 3),),
+        parameters={"ovms_precision": Parameter(string_value="x")},
+    )
+    with pytest.raises(LoadFailed, match="the parameter ovms_precision must be one of UINT8, FP16"):
+        hold_to_forms(config)

@@ -196,5 +196,4 @@ _HARMLESS: Final[dict[str, Callable[[Any], bool]]] = {
 _INSTEAD: Final = {
     "target_device": "; this server runs it on the CPU",
     "stateful": "; sequences are configured by a config.pbtxt beside the versions",
-    "precision": "; the datatypes are those of the model",
 }

@@ -1,11 +1,12 @@
-"""The forms of inputs that a configuration of OVMS asks for: shapes, batch sizes, mean and scale.
+"""The forms of inputs that a configuration of OVMS asks for: shapes, precision, mean and scale.
 
 They are read with the list of models and kept as parameters of the model, because what they mean
 for it is known only when its own inputs are.
 
 A shape can only be narrower than the model's: where that has any number, the one asked for. So
 images are resized to it. Mean and scale are subtracted from, and divided out of, each channel
-before the model gets it (``wire/ovms_images.py``).
+before the model gets it (``wire/ovms_images.py``). The precision is one in which images may be sent
+as numbers, beside the model's own: a quarter of the bytes, where a model of FP32 takes UINT8.
 
 Source: OpenVINO Model Server, "Model Server Parameters", "Dynamic Shape with Automatic Model
 Reloading".
@@ -21,12 +22,19 @@ from typing import Any, Final
 from modelport.errors import LoadFailed
 from modelport.specs import ModelConfig, ModelInput
 
-__all__ = ["FLOATS", "FORMS", "hold_to_forms", "parse_channels"]
+__all__ = ["FLOATS", "FORMS", "PRECISIONS", "hold_to_forms", "parse_channels"]
 
 Shape = tuple[int, ...]
 
 FLOATS: Final = ("TYPE_FP16", "TYPE_FP32", "TYPE_FP64", "TYPE_BF16")
 """What mean and scale can be taken from."""
+PRECISIONS: Final = {
+    "UINT8": "UINT8", "U8": "UINT8",
+    "FP16": "FP16", "F16": "FP16", "FLOAT16": "FP16",
+    "FP32": "FP32", "F32": "FP32", "FLOAT32": "FP32",
+    "FP64": "FP64", "F64": "FP64", "FLOAT64": "FP64",
+}  # fmt: skip
+"""Datatypes of V2 by the names of OpenVINO's, NumPy's and TensorFlow's."""
 
 
 def hold_to_forms(config: ModelConfig) -> ModelConfig:
@@ -47,6 +55,8 @@ def hold_to_forms(config: ModelConfig) -> ModelConfig:
     for key in ("mean", "scale"):
         if config.parameter(f"ovms_{key}"):
             _check_channels(config, key, where)
+    if config.parameter("ovms_precision"):
+        _check_precision(config, where)
     return config
 
 
@@ -93,6 +103,15 @@ def _channels_parameter(key: str) -> "Parse":
         return {f"ovms_{key}": ",".join(map(repr, numbers))}
 
     return parse
+
+
+def _precision_parameter(value: Any, where: str) -> Mapping[str, str]:
+    if type(value) is dict and len(value) == 1:
+        (value,) = value.values()
+    name = PRECISIONS.get(value.upper()) if type(value) is str else None
+    if name is None:
+        raise LoadFailed(f"{where}, precision: offered are {', '.join(PRECISIONS)}")
+    return {"ovms_precision": name}
 
 
 def _shapes(value: Any, where: str) -> dict[str, Shape]:
@@ -180,12 +199,32 @@ def _check_channels(config: ModelConfig, key: str, where: str) -> None:
         parse_channels(config.parameter(f"ovms_{key}"))
     except ValueError:
         raise LoadFailed(f"{where}: the parameter ovms_{key} must be numbers") from None
-    batch = 1 if config.max_batch_size > 0 else 0
-    if not any(e.data_type in FLOATS and batch + len(e.dims) in (4, 5) for e in config.input):
+    if not _has_float_images(config):
         raise LoadFailed(
             f"{where}, {key}: is for images, and the model has no input of four dimensions and "
             f"floating-point numbers; it has {_listed(config)}"
         )
+
+
+def _check_precision(config: ModelConfig, where: str) -> None:
+    precision = config.parameter("ovms_precision")
+    if precision not in PRECISIONS.values():
+        raise LoadFailed(
+            f"{where}: the parameter ovms_precision must be one of "
+            f"{', '.join(dict.fromkeys(PRECISIONS.values()))}"
+        )
+    is_their_own = all(entry.datatype.name == precision for entry in config.input)
+    if not is_their_own and not _has_float_images(config):
+        raise LoadFailed(
+            f"{where}, precision: {precision} can only be made floating-point numbers of images, "
+            "and the model has no input of four dimensions and floating-point numbers; it has "
+            f"{_listed(config)}"
+        )
+
+
+def _has_float_images(config: ModelConfig) -> bool:
+    batch = 1 if config.max_batch_size > 0 else 0
+    return any(e.data_type in FLOATS and batch + len(e.dims) in (4, 5) for e in config.input)
 
 
 def _listed(config: ModelConfig) -> str:
@@ -204,5 +243,6 @@ FORMS: Final[dict[str, Parse]] = {
     "batch_size": _batch_parameter,
     "mean": _channels_parameter("mean"),
     "scale": _channels_parameter("scale"),
+    "precision": _precision_parameter,
 }
 """The readers of these settings; each gives the parameters that the model keeps."""
