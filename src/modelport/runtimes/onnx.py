@@ -13,23 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 import onnxruntime
 
-from modelport.dtypes import (
-    BF16,
-    BOOL,
-    BYTES,
-    FP16,
-    FP32,
-    FP64,
-    INT8,
-    INT16,
-    INT32,
-    INT64,
-    UINT8,
-    UINT16,
-    UINT32,
-    UINT64,
-    DataType,
-)
+from modelport import dtypes
+from modelport.dtypes import BF16, BYTES, DataType
 from modelport.errors import InvalidRequest, LoadFailed, ModelFailed, ModelportError
 from modelport.runtimes.arrays import Arrays, TensorRuntime
 from modelport.runtimes.base import Gpus, LoadContext, ModelSource
@@ -239,18 +224,18 @@ _CALLERS_FAULT = (
 )
 _ONNX_BFLOAT16 = 16
 _DATATYPE_BY_TYPE: Mapping[str, DataType] = {
-    "tensor(bool)": BOOL,
-    "tensor(uint8)": UINT8,
-    "tensor(uint16)": UINT16,
-    "tensor(uint32)": UINT32,
-    "tensor(uint64)": UINT64,
-    "tensor(int8)": INT8,
-    "tensor(int16)": INT16,
-    "tensor(int32)": INT32,
-    "tensor(int64)": INT64,
-    "tensor(float16)": FP16,
-    "tensor(float)": FP32,
-    "tensor(double)": FP64,
-    "tensor(string)": BYTES,
-    "tensor(bfloat16)": BF16,
+    "tensor(bool)": dtypes.BOOL,
+    "tensor(uint8)": dtypes.UINT8,
+    "tensor(uint16)": dtypes.UINT16,
+    "tensor(uint32)": dtypes.UINT32,
+    "tensor(uint64)": dtypes.UINT64,
+    "tensor(int8)": dtypes.INT8,
+    "tensor(int16)": dtypes.INT16,
+    "tensor(int32)": dtypes.INT32,
+    "tensor(int64)": dtypes.INT64,
+    "tensor(float16)": dtypes.FP16,
+    "tensor(float)": dtypes.FP32,
+    "tensor(double)": dtypes.FP64,
+    "tensor(string)": dtypes.BYTES,
+    "tensor(bfloat16)": dtypes.BF16,
 }

@@ -14,23 +14,8 @@ from typing import Any, ClassVar
 import numpy as np
 import openvino
 
-from modelport.dtypes import (
-    BF16,
-    BOOL,
-    BYTES,
-    FP16,
-    FP32,
-    FP64,
-    INT8,
-    INT16,
-    INT32,
-    INT64,
-    UINT8,
-    UINT16,
-    UINT32,
-    UINT64,
-    DataType,
-)
+from modelport import dtypes
+from modelport.dtypes import BF16, BYTES, DataType
 from modelport.errors import InvalidRequest, LoadFailed, ModelFailed, ModelportError
 from modelport.runtimes.arrays import Arrays, TensorRuntime
 from modelport.runtimes.base import Gpus, LoadContext, ModelSource
@@ -247,18 +232,18 @@ def reason(exc: Exception) -> str:
 
 
 _DATATYPE_BY_TYPE: Mapping[str, DataType] = {
-    "boolean": BOOL,
-    "u8": UINT8,
-    "u16": UINT16,
-    "u32": UINT32,
-    "u64": UINT64,
-    "i8": INT8,
-    "i16": INT16,
-    "i32": INT32,
-    "i64": INT64,
-    "f16": FP16,
-    "f32": FP32,
-    "f64": FP64,
-    "bf16": BF16,
-    "string": BYTES,
+    "boolean": dtypes.BOOL,
+    "u8": dtypes.UINT8,
+    "u16": dtypes.UINT16,
+    "u32": dtypes.UINT32,
+    "u64": dtypes.UINT64,
+    "i8": dtypes.INT8,
+    "i16": dtypes.INT16,
+    "i32": dtypes.INT32,
+    "i64": dtypes.INT64,
+    "f16": dtypes.FP16,
+    "f32": dtypes.FP32,
+    "f64": dtypes.FP64,
+    "bf16": dtypes.BF16,
+    "string": dtypes.BYTES,
 }

@@ -17,23 +17,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from modelport.dtypes import (
-    BF16,
-    BOOL,
-    BYTES,
-    FP16,
-    FP32,
-    FP64,
-    INT8,
-    INT16,
-    INT32,
-    INT64,
-    UINT8,
-    UINT16,
-    UINT32,
-    UINT64,
-    DataType,
-)
+from modelport import dtypes
+from modelport.dtypes import BF16, BYTES, DataType
 from modelport.errors import InvalidRequest, LoadFailed, ModelFailed, ModelportError
 from modelport.runtimes.arrays import Arrays, TensorRuntime
 from modelport.runtimes.base import Gpus, LoadContext, ModelSource
@@ -388,17 +373,17 @@ _THREADS: Mapping[str, Callable[[int], None]] = {
     "INTER_OP_THREAD_COUNT": torch.set_num_interop_threads,
 }
 _DATATYPE_BY_DTYPE: Mapping[Any, DataType] = {
-    torch.bool: BOOL,
-    torch.uint8: UINT8,
-    torch.uint16: UINT16,
-    torch.uint32: UINT32,
-    torch.uint64: UINT64,
-    torch.int8: INT8,
-    torch.int16: INT16,
-    torch.int32: INT32,
-    torch.int64: INT64,
-    torch.float16: FP16,
-    torch.float32: FP32,
-    torch.float64: FP64,
-    torch.bfloat16: BF16,
+    torch.bool: dtypes.BOOL,
+    torch.uint8: dtypes.UINT8,
+    torch.uint16: dtypes.UINT16,
+    torch.uint32: dtypes.UINT32,
+    torch.uint64: dtypes.UINT64,
+    torch.int8: dtypes.INT8,
+    torch.int16: dtypes.INT16,
+    torch.int32: dtypes.INT32,
+    torch.int64: dtypes.INT64,
+    torch.float16: dtypes.FP16,
+    torch.float32: dtypes.FP32,
+    torch.float64: dtypes.FP64,
+    torch.bfloat16: dtypes.BF16,
 }
