@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 from modelport.engine.engine import Engine
+from modelport.errors import InvalidRequest
 from modelport.server.config import SettingsError
 from modelport.server.http import AccessRecord
 from modelport.server.logs import AccessLog, Logs, configure_logs
 from modelport.server.setting_values import Restriction
 from modelport.server.settings import Settings
+from modelport.wire.multipart import MultipartReader
 
 ACCESS = AccessRecord("10.0.0.7", "", "GET", "/v2", 200, 2, 0.001, "f00-1")
 SERVER = logging.getLogger("modelport.server")
@@ -57,6 +59,15 @@ def configure() -> Iterator[Configure]:
     yield make
     for logs in configured:
         logs.close()
+
+
+def test_bad_bodies_have_no_lines_of_their_own(configure: Configure) -> None:
+    log = configure()
+    with pytest.raises(InvalidRequest, match="cannot be read"):
+        MultipartReader("multipart/form-data; boundary=b").feed(b"--c\r\n")
+    assert log.lines == []
+    log.logs.close()
+    assert logging.getLogger("python_multipart").level == logging.NOTSET
 
 
 def log_everything() -> None:

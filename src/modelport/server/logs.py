@@ -34,6 +34,8 @@ MOST_WAITING = 20_000
 CLOSE_TIMEOUT_S = 5.0
 SHORTEST_SECRET = 8
 """Shorter keys are not taken out of lines: they would be found in everything."""
+MUTED = ("python_multipart",)
+"""Loggers of libraries that have a line for every bad request, and anybody can send those."""
 
 LineEncoder = Callable[[logging.LogRecord], str]
 
@@ -86,6 +88,10 @@ class Logs:
         root.setLevel(self._switches.lowest_of_others)
         # Has a switch of its own.
         access.setLevel(logging.INFO)
+        for name in MUTED:
+            logger = logging.getLogger(name)
+            self._undo.append(partial(logger.setLevel, logger.level))
+            logger.setLevel(logging.CRITICAL)
         logging.captureWarnings(True)
 
     def settings(self) -> dict[str, bool | int | str]:
