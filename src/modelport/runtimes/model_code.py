@@ -101,8 +101,10 @@ class Home:
 
     def forget(self) -> None:
         """Drop the modules; those that still run keep what they have."""
-        for name in [name for name in sys.modules if name.startswith(f"{self.package}.")]:
-            del sys.modules[name]
+        # A copy at once: other models import while this one goes.
+        for name in list(sys.modules):
+            if name.startswith(f"{self.package}."):
+                del sys.modules[name]
         sys.modules.pop(self.package, None)
 
 
