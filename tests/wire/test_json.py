@@ -155,7 +155,5 @@ def test_depth_is_the_same_in_pieces_of_any_size(
 def test_text_that_is_read_in_one_go_has_a_bound() -> None:
     json.check_size(10, None)
     json.check_size(10, 10)
-    with pytest.raises(
-        TooLarge, match=r"has 11 bytes, and 10 is the most here \(--max-json-size\)"
-    ):
+    with pytest.raises(TooLarge, match=r"has 11 bytes, and 10 is the most .*\(--max-json-size\)"):
         json.check_size(11, 10)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from modelport import dtypes
 from modelport.dtypes import DATATYPE_BY_NAME, DataType
-from modelport.errors import InvalidRequest
+from modelport.errors import InvalidRequest, TooLarge
 from modelport.wire import v2_values
 from modelport.wire.v2_values import MAX_DIMENSIONS, array_of, decode_values, encode_values
 
@@ -315,7 +315,7 @@ def test_many_numbers_are_not_read_in_one_go(monkeypatch: pytest.MonkeyPatch) ->
         ("[" + "1," * 50 + "-1]", (51,)),
         ("[" + "1," * 50 + "null]", (51,)),
         ("[" + "1," * 50 + "1]", (52,)),
-        ('"' + "1," * 50 + '"', (51,)),
+        ('"' + "1," * 50 + '"', (1,)),
         ("[" + "[1,1],[]," * 20 + "[1]]", (41,)),
         ("[" + "[]," * 50 + "[1]]", (1,)),
     ],
@@ -333,3 +333,44 @@ def test_what_is_wrong_is_told_the_same_in_pieces(
     for piece_bytes in range(1, 30):
         monkeypatch.setattr(v2_values, "PIECE_BYTES", piece_bytes)
         assert told() == whole
+
+
+STRINGS = ['"a"', '""', '","', '"\\","', '"\\\\"', '"[é]"', '"' + "x" * 100 + '"', '",\\",\\""']
+
+
+@pytest.mark.parametrize("gap", ["", " ", "\n\t"])
+def test_many_strings_are_read_in_pieces_wherever_these_end(
+    monkeypatch: pytest.MonkeyPatch, gap: str
+) -> None:
+    for strings in (STRINGS, STRINGS[:2], STRINGS[3:]):
+        text = f"[{gap}" + f"{gap},{gap}".join(strings * 5) + f"{gap}]"
+        shape = (len(strings) * 5,)
+        whole = decode(text, dtypes.BYTES, *shape)
+        for piece_bytes in range(1, 60):
+            with monkeypatch.context() as patched:
+                patched.setattr(v2_values, "PIECE_BYTES", piece_bytes)
+                assert decode(text, dtypes.BYTES, *shape).tolist() == whole.tolist()
+
+
+@pytest.mark.parametrize("text", ['"' + "a" * 99 + '"', '[["a"],' + '["b"],' * 20 + '["c"]]'])
+def test_strings_that_are_no_flat_list_take_the_exact_way(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    def told() -> str:
+        try:
+            return str(decode(text, dtypes.BYTES, 1 if text[0] == '"' else 22).tolist())
+        except InvalidRequest as exc:
+            return exc.text
+
+    whole = told()
+    monkeypatch.setattr(v2_values, "PIECE_BYTES", 10)
+    assert told() == whole
+
+
+def test_exact_way_is_for_texts_of_bounded_length() -> None:
+    raw = msgspec.Raw(b"[1.0,NaN]")
+    assert math.isnan(decode_values(raw, dtypes.FP32, (2,), "I", 9)[1])
+    with pytest.raises(TooLarge, match="9 bytes, and 8 is the most that is read in one go"):
+        decode_values(raw, dtypes.FP32, (2,), "I", 8)
+    plain = msgspec.Raw(b"[1.0,2.0]")
+    assert decode_values(plain, dtypes.FP32, (2,), "I", 8).tolist() == [1, 2]

@@ -132,6 +132,7 @@ class Server:
             codec=CodecOptions(
                 is_strict=settings.strict_triton,
                 max_json_bytes=settings.http_max_input_size,
+                max_exact_bytes=settings.max_json_size,
                 max_json_depth=settings.max_json_depth,
             ),
             max_body_bytes=settings.http_max_input_size,

@@ -489,8 +489,9 @@ class Settings(Record):
         16 * 1024 * 1024,
         Group.LIMITS,
         values.SIZE,
-        "Most bytes of JSON that is read in one go: arguments of services, and instances of V1."
-        " Numbers of V2 are read in pieces and have no such limit",
+        "Most bytes of JSON that is read in one go: arguments of services, instances of V1, and"
+        " V2 with NaN or with what is wrong. Plain values of V2 are read in pieces, without this"
+        " limit",
     )
     max_json_depth: int = _setting(
         100, Group.LIMITS, values.DEPTH, "Deepest nesting of a JSON body, at most 500"

@@ -83,8 +83,9 @@ def check_size(size: int, most: int | None) -> None:
     """
     if most is not None and size > most:
         raise TooLarge(
-            f"the JSON has {size} bytes, and {most} is the most here (--max-json-size). Send large "
-            "arrays as binary data to /v2/models/NAME/infer, or large data as files."
+            f"the JSON has {size} bytes, and {most} is the most that is read in one go "
+            "(--max-json-size). Send large arrays as binary data to /v2/models/NAME/infer, or as "
+            "plain numbers without NaN; or large data as files."
         )
 
 

@@ -5,7 +5,8 @@ again and walked member by member for the text that existing clients know. Bare 
 way too, and comes through it.
 """
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -27,6 +28,7 @@ __all__ = [
     "parse_tensors",
 ]
 
+T = TypeVar("T")
 Parameters = dict[str, Any]
 Dimension = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
@@ -63,21 +65,78 @@ class Document(msgspec.Struct, gc=False):
     parameters: Parameters | UnsetType = UNSET
 
 
+class _LongInput(msgspec.Struct, gc=False):
+    """One of ``inputs`` of a long text: all that could be long is still text."""
+
+    name: str
+    datatype: str
+    shape: msgspec.Raw
+    parameters: msgspec.Raw | UnsetType = UNSET
+    data: msgspec.Raw | UnsetType = UNSET
+
+
+class _LongDocument(msgspec.Struct, gc=False):
+    inputs: list[_LongInput]
+    id: str = ""
+    outputs: msgspec.Raw | UnsetType = UNSET
+    parameters: msgspec.Raw | UnsetType = UNSET
+
+
 _decode = msgspec.json.Decoder(Document).decode
+_decode_long = msgspec.json.Decoder(_LongDocument).decode
+_decode_shape = msgspec.json.Decoder(tuple[Dimension, ...]).decode
+_decode_parameters = msgspec.json.Decoder(Parameters).decode
+_decode_outputs = msgspec.json.Decoder(list[Output]).decode
+
+LONG_BYTES = 1 << 20
+"""From here on a document is looked at member by member: only its values may be very long."""
 
 
-def decode_document(text: bytes | bytearray, most_depth: int = json.MAX_DEPTH) -> Document:
+def decode_document(
+    text: bytes | bytearray, most_depth: int = json.MAX_DEPTH, most_exact: int | None = None
+) -> Document:
     """Read the JSON of an inference request.
+
+    Args:
+        text: The JSON.
+        most_depth: Levels of it.
+        most_exact: Bytes of a text that may be parsed again, with everybody else waiting, because
+            the fast way does not take it; ``None`` for any number.
 
     Raises:
         InvalidRequest: If it is malformed, nested too deeply, or a member is missing or of the
             wrong type.
+        TooLarge: If the text would have to be parsed again, and is longer than ``most_exact``.
     """
     json.check_depth(text, most_depth)
     try:
-        return _decode(text)
+        return _decode(text) if len(text) < LONG_BYTES else _long_document(text, most_exact)
     except (msgspec.DecodeError, UnicodeDecodeError):
+        json.check_size(len(text), most_exact)
         return _document(json.decode(text, most_depth))
+
+
+def _long_document(text: bytes | bytearray, most_exact: int | None) -> Document:
+    document = _decode_long(text)
+
+    def read(raw: msgspec.Raw | UnsetType, decode: Callable[[msgspec.Raw], T]) -> T | UnsetType:
+        if raw is UNSET:
+            return UNSET
+        json.check_size(len(raw), most_exact)
+        return decode(raw)
+
+    inputs = []
+    for each in document.inputs:
+        json.check_size(len(each.shape), most_exact)
+        shape = _decode_shape(each.shape)
+        parameters = read(each.parameters, _decode_parameters)
+        inputs.append(Input(each.name, each.datatype, shape, parameters, each.data))
+    return Document(
+        inputs,
+        document.id,
+        read(document.outputs, _decode_outputs),
+        read(document.parameters, _decode_parameters),
+    )
 
 
 def _document(value: Any) -> Document:

@@ -70,6 +70,8 @@ class CodecOptions(Struct, frozen=True, kw_only=True):
     Attributes:
         is_strict: Refuse what Triton refuses although we could: FP16 and BF16 in JSON.
         max_json_bytes: Of the JSON of one request, and of one tensor read from it.
+        max_exact_bytes: Of JSON that only the exact way can read, in one go: NaN, values that are
+            wrong; ``None`` for as many as ``max_json_bytes``.
         max_json_depth: Levels of the JSON of one request.
         is_ovms: Accept what OVMS accepts beyond V2: BYTES without lengths before their elements,
             and binary inputs that do not say their size.
@@ -77,6 +79,7 @@ class CodecOptions(Struct, frozen=True, kw_only=True):
 
     is_strict: bool = False
     max_json_bytes: int = 64 * 2**20
+    max_exact_bytes: int | None = None
     max_json_depth: int = json.MAX_DEPTH
     is_ovms: bool = False
 
@@ -185,7 +188,7 @@ def decode_infer_request(
             one tensor is its ``fault`` instead.
     """
     text = split_body(body, header_length, options)
-    document = decode_document(text, options.max_json_depth)
+    document = decode_document(text, options.max_json_depth, options.max_exact_bytes)
     return bind(document, body, len(text), model, options)
 
 
@@ -324,7 +327,7 @@ def _from_json(
             f"data format for input {part.name}"
         )
     try:
-        array = decode_values(data, datatype, part.shape, part.name)
+        array = decode_values(data, datatype, part.shape, part.name, options.max_exact_bytes)
     except InvalidRequest:
         # That the tensor would be too large is said before what else is wrong with it.
         _check_tensor_size(part, math.prod(part.shape) * datatype.item_bytes, options)

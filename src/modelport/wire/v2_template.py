@@ -48,7 +48,7 @@ class TemplateReader:
         if learned is not None:
             return learned
         text = split_body(body, None, options)
-        document = decode_document(text, options.max_json_depth)
+        document = decode_document(text, options.max_json_depth, options.max_exact_bytes)
         inference = bind(document, body, len(text), model, options)
         self._learn(body, document, inference)
         return inference

@@ -50,7 +50,7 @@ _PREPARED = 64
 """Up to so many values, their ``struct`` is compiled before the first request."""
 
 PIECE_BYTES = 1 << 18
-"""Of the text of numbers that is read at a time: about 2 ms, after which other threads may go on.
+"""Of the text of values that is read at a time: about 2 ms, after which other threads may go on.
 One call for all of 60 MB would have everybody wait for a second, and hold a Python object for each
 number."""
 
@@ -62,7 +62,11 @@ _UNAMBIGUOUS = b"7.0385307e-26"
 
 
 def decode_values(
-    raw: msgspec.Raw | list[Any], datatype: DataType, shape: tuple[int, ...], name: str
+    raw: msgspec.Raw | list[Any],
+    datatype: DataType,
+    shape: tuple[int, ...],
+    name: str,
+    most_exact: int | None = None,
 ) -> Array:
     """Read the values of one tensor, flat or nested in any way.
 
@@ -71,21 +75,25 @@ def decode_values(
         datatype: As announced.
         shape: As announced, no dimension negative.
         name: Of the tensor, for the texts of errors.
+        most_exact: Bytes of a text that may take the exact way, with everybody else waiting;
+            ``None`` for any number.
 
     Raises:
         InvalidRequest: If a value is of the wrong type or out of range, or their number is not
             that of the shape.
+        TooLarge: If the text would have to take the exact way, and is longer than that.
     """
     if isinstance(raw, list):
         return array_of(_flat(raw), datatype, shape, name)
     codec = CODECS[datatype]
-    if len(raw) > 2 * PIECE_BYTES and datatype is not dtypes.BYTES:
+    if len(raw) > 2 * PIECE_BYTES:
         found = _decode_in_pieces(memoryview(raw), codec, datatype, shape, name)
         if found is not None:
             return found
     try:
         values = codec.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
+        exact_json.check_size(len(raw), most_exact)
         values = _decode_nested(raw, codec, datatype, name)
     return _packed(values, codec, datatype, shape, name)
 
@@ -93,24 +101,24 @@ def decode_values(
 def _decode_in_pieces(
     text: memoryview, codec: "_Codec", datatype: DataType, shape: tuple[int, ...], name: str
 ) -> Array | None:
-    """Read many numbers, a piece of the text at a time; ``None`` for the exact way.
+    """Read many values, a piece of the text at a time; ``None`` for the way of the whole.
 
-    The text is well-formed, so it may be cut at any comma, and without its brackets it is a flat
-    list, unless there were empty ones or something else than numbers.
+    The text is well-formed, so without its brackets it is a flat list, unless there were empty
+    ones or something else than values. Strings keep their brackets, and have to be flat.
     """
-    packed = bytearray()
-    count, start, end = 0, 0, len(text)
-    while start < end:
-        piece = bytes(text[start : start + PIECE_BYTES])
-        if start + PIECE_BYTES < end:
-            cut = piece.rfind(b",")
-            if cut < 0:
-                return None
-            piece = piece[:cut]
+    if text[0] != ord("["):
+        return None
+    is_text = datatype is dtypes.BYTES
+    if is_text:
+        text = text[1:-1]
+    packed: list[Any] = []
+    count = start = 0
+    while start < len(text):
+        piece = _next_piece(text, start, b'",' if is_text else b",")
         start += len(piece) + 1
         try:
-            values = codec.decode(b"[" + piece.translate(None, b"[]") + b"]")
-            packed += memoryview(codec.pack(values)).cast("B")
+            values = codec.decode(b"[%b]" % (piece if is_text else piece.translate(None, b"[]")))
+            packed.append(codec.pack(values))
         except (msgspec.DecodeError, OverflowError, FloatingPointError, struct.error):
             return None
         if not values:
@@ -118,7 +126,25 @@ def _decode_in_pieces(
         count += len(values)
     if count != math.prod(shape):
         raise _wrong_count(count, shape, name)
-    return lay_out(packed, datatype, shape, name)
+    if is_text:
+        return lay_out(np.concatenate(packed), datatype, shape, name)
+    return lay_out(bytearray(b"").join(packed), datatype, shape, name)
+
+
+def _next_piece(text: memoryview, start: int, separator: bytes) -> bytes:
+    """Cut a piece off that ends with a value; one that is too long by itself makes it longer.
+
+    A separator inside of a string cuts that in two, which no decoder takes.
+    """
+    size = PIECE_BYTES
+    while True:
+        piece = bytes(text[start : start + size])
+        if start + size >= len(text):
+            return piece
+        cut = piece.rfind(separator)
+        if cut >= 0:
+            return piece[: cut + len(separator) - 1]
+        size *= 2
 
 
 def array_of(values: list[Any], datatype: DataType, shape: tuple[int, ...], name: str) -> Array:
