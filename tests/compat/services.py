@@ -1,6 +1,7 @@
 """A service with one endpoint of every kind that BentoML's clients know."""
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from http import HTTPStatus
@@ -28,7 +29,10 @@ class Teapot(bentoml.exceptions.BentoMLException):
     error_code = HTTPStatus.IM_A_TEAPOT
 
 
-@bentoml.service(name="probe", traffic={"timeout": 5})
+WORKERS = int(os.environ.get("PROBE_WORKERS", "1"))
+
+
+@bentoml.service(name="probe", traffic={"timeout": 5}, workers=WORKERS)
 class Probe:
     """Every kind of endpoint."""
 

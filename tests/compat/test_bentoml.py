@@ -16,9 +16,10 @@ CHECKS = sorted((HERE / "bentoml_client").glob("check_*.py"))
 pytestmark = [pytest.mark.compat, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def service_server() -> Iterator[Served]:
-    with serving(f"{HERE / 'services.py'}:Probe") as served:
+@pytest.fixture(scope="module", params=[1, 2], ids=["in_the_server", "in_workers"])
+def service_server(request: pytest.FixtureRequest) -> Iterator[Served]:
+    environment = {"PROBE_WORKERS": str(request.param)}
+    with serving(f"{HERE / 'services.py'}:Probe", environment=environment) as served:
         yield served
 
 

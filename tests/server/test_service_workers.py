@@ -22,12 +22,13 @@ from modelport.wire.proto import grpc_service_pb2 as pb
 from tests.served import Served, serving
 
 FILE = Path(__file__).parent / "workers_sample.py"
+OPTIONS = ("--task-cancel-grace-secs=0.5", "--access-log")
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     data = tmp_path_factory.mktemp("data")
-    with serving(str(FILE), f"--data-dir={data}", "--task-cancel-grace-secs=0.5") as running:
+    with serving(str(FILE), f"--data-dir={data}", *OPTIONS) as running:
         yield running
         wait_for(lambda: is_whole(running))
         spool = [each for each in (data / "spool").rglob("*") if each.name.startswith("call-")]
@@ -275,6 +276,22 @@ def test_v2_reaches_the_workers(served: Served) -> None:
 def test_mounted_applications_run_in_the_server(served: Served) -> None:
     said = call(served, "/web", method="GET")[2]
     assert said == f"{served.process.pid} 0".encode()
+
+
+def test_labels_are_in_the_metrics_and_paths_may_stay_out_of_the_access_log(
+    served: Served,
+) -> None:
+    page = call(served, "/metrics", method="GET")[2].decode()
+    labels = 'service_name="Many",label_team="many",label_cost_centre="7"'
+    assert f"modelport_service_labels{{{labels}}} 1" in page
+    call(served, "/hello")
+    wait_for(lambda: any("/hello" in line and "200" in line for line in served.lines))
+    assert not any("GET /readyz" in line and " 200" in line for line in served.lines)
+
+
+def test_options_without_effect_are_named_in_the_log(served: Served) -> None:
+    idle = "resources.cpu, resources.memory, traffic.concurrency, traffic.external_queue"
+    assert any(f"Many: {idle} change nothing here" in line for line in served.lines)
 
 
 # Tasks.

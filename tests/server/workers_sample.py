@@ -40,7 +40,14 @@ class Inner:
 
 
 @bentoml.asgi_app(application, path="/web")
-@bentoml.service(workers=2, traffic={"timeout": 20}, envs=[{"name": "SAMPLE", "value": "set"}])
+@bentoml.service(
+    workers=2,
+    traffic={"timeout": 20, "external_queue": True, "concurrency": 4},
+    envs=[{"name": "SAMPLE", "value": "set"}],
+    resources={"cpu": "2", "memory": "1Gi"},
+    labels={"team": "many", "cost-centre": "7"},
+    logging={"access": {"skip_paths": ["/readyz"]}},
+)
 class Many:
     inner = bentoml.depends(Inner)
 

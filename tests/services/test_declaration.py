@@ -1,4 +1,6 @@
 import asyncio
+import os
+import re
 from typing import Any, cast
 
 import pytest
@@ -119,3 +121,25 @@ def test_another_server_is_not_asked_before_it_is_called() -> None:
     proxy = Outer().other
     assert proxy.to_sync is proxy
     assert not asyncio.run(proxy.is_ready(1))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"workers": 0}, "workers is 0"),
+        ({"workers": "many"}, "workers is 'many'"),
+        ({"workers": 1.5}, "workers is 1.5"),
+        ({"workers": True}, "workers is True"),
+        ({"resources": {"gpu": 1.5}}, "gpu is 1.5"),
+        ({"resources": {"gpu": -1}}, "gpu is -1"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(text)):
+        service(**options)(type("Odd", (), {}))
+
+
+def test_the_number_of_workers_may_follow_the_processors() -> None:
+    many: Service[Any] = service(workers="cpu_count")(type("Many", (), {}))
+    assert many.options.worker_count == len(os.sched_getaffinity(0))
+    assert service(type("One", (), {})).options.worker_count == 1

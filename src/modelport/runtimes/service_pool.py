@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -57,13 +57,27 @@ class ServiceSetup:
         at: Its position among the services of the target.
         threads: Synchronous calls that may run at once in one worker; ``None`` for no such bound.
         streams: Generators of one endpoint that may make items at a time.
+        environment: Of its own, beside the server's.
     """
 
     def __init__(
-        self, name: str, target: str, at: int, *, threads: int | None, streams: int
+        self,
+        name: str,
+        target: str,
+        at: int,
+        *,
+        threads: int | None,
+        streams: int,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
-        self._said = {"target": target, "at": at, "threads": threads, "streams": streams}
+        self._said = {
+            "target": target,
+            "at": at,
+            "threads": threads,
+            "streams": streams,
+            "environment": dict(environment or {}),
+        }
 
     def context(self, worker: int, host: Host) -> LoadContext:
         """Give what a worker is brought up with."""

@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 import json
+import os
 import threading
 import time
 from collections.abc import Awaitable, Sequence
@@ -38,7 +39,7 @@ CHECKS = ("__is_ready__", "__is_alive__")
 SAID = "said"
 SETUP = "service"
 """The parameter of the configuration that says what to bring up, as JSON: ``target``, the position
-``at`` of the service in it, ``worker``, ``threads`` and ``streams``."""
+``at`` of the service in it, ``worker``, ``threads``, ``streams`` and ``environment``."""
 
 REPORT_EVERY_S = 0.1
 """Between two reports of a task's progress that are told to the server."""
@@ -63,6 +64,8 @@ class ServiceWorker:
     def load(self, context: LoadContext) -> None:
         """Import the service, make its object and those that it depends on, and run their hooks."""
         setup = json.loads(context.config.parameters[SETUP].string_value)
+        # Before anything is imported that looks at it.
+        os.environ.update(setup["environment"])
         service = import_services(setup["target"])[setup["at"]]
         lives: dict[int, LiveService] = {}
         try:

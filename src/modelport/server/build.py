@@ -106,11 +106,12 @@ class Server:
         self.traces = Traces(start.settings, start.file, keep, self.clock)
         self.engine.trace(self.traces)
         self.repository = _repository(settings, self.engine)
-        self._access_log = AccessLog() if settings.access_log else None
         self._meters: list[Meter] = []
         self.services: Services | None
         self._spool: Spool | None
         self.services, self._spool = _services(settings)
+        quiet = self.services.quiet_paths() if self.services is not None else frozenset()
+        self._access_log = AccessLog(quiet) if settings.access_log else None
         self._webhooks = _webhooks(settings)
         self.tasks = _tasks(settings, self.services, self._webhooks)
         service_cors = self.services.cors() if self.services is not None else ()
@@ -243,9 +244,12 @@ class Server:
         families = self.engine.custom_metrics.families()
         if not self._meters:
             return families
-        from modelport.protocols.bentoml import families_of, family_of_tasks
+        from modelport.protocols.bentoml import families_of, family_of_labels, family_of_tasks
 
         families = [*families, *families_of(self._meters, self._batches_of)]
+        labelled = self.services.labels() if self.services is not None else {}
+        if labelled:
+            families.append(family_of_labels(labelled))
         return families if self.tasks is None else [*families, family_of_tasks(self.tasks.counts())]
 
     def _batches_of(self, model: str) -> Mapping[int, int]:

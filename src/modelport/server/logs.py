@@ -41,13 +41,20 @@ LineEncoder = Callable[[logging.LogRecord], str]
 
 
 class AccessLog:
-    """One line per request, through the logger ``modelport.access``."""
+    """One line per request, through the logger ``modelport.access``.
 
-    def __init__(self) -> None:
+    Args:
+        quiet_paths: Of requests that are not logged.
+    """
+
+    def __init__(self, quiet_paths: frozenset[str] = frozenset()) -> None:
         self._logger = logging.getLogger(ACCESS_LOGGER)
+        self._quiet_paths = quiet_paths
 
     def record(self, access: AccessRecord) -> None:
         """Log one request."""
+        if self._quiet_paths and access.target.partition("?")[0] in self._quiet_paths:
+            return
         if self._logger.isEnabledFor(logging.INFO):
             self._logger.handle(AccessLine(access))
 

@@ -8,6 +8,7 @@ each with objects of its own of what it depends on; here it has one only for wha
 import asyncio
 import json
 import logging
+import os
 import sys
 import threading
 import time
@@ -21,10 +22,12 @@ from modelport.errors import LoadFailed
 from modelport.protocols.base import Exchange, Route
 from modelport.protocols.bentoml import ServedEndpoint
 from modelport.repository.loading import ConcurrencyLimit, ModelVersion
+from modelport.runtimes.nvidia import count_gpus
 from modelport.runtimes.service import ServiceRuntime
 from modelport.server.asgi import MountedApp, answer_by
 from modelport.server.cors import ServiceCors
 from modelport.server.fetching import Fetcher
+from modelport.server.service_gpus import GpuShares
 from modelport.server.uploads import Spool
 from modelport.services.context import Context, RequestView
 from modelport.services.declaration import Service
@@ -267,10 +270,11 @@ class Services:
         self, targets: Sequence[str], *, spool: Spool, fetcher: Fetcher, task_grace_s: float
     ) -> None:
         served: dict[int, RunningService] = {}
+        gpus = GpuShares(count_gpus())
         for target in targets:
             for at, service in enumerate(import_services(target)):
                 if id(service) not in served:
-                    workers = _workers(service, target, at, task_grace_s)
+                    workers = _workers(service, target, at, task_grace_s, gpus)
                     served[id(service)] = RunningService(
                         service, spool=spool, fetcher=fetcher, workers=workers
                     )
@@ -308,6 +312,9 @@ class Services:
         """
         lives: dict[int, LiveService] = {}
         for running in self._order:
+            idle = running.service.options.without_effect
+            if idle:
+                log.info("service %s: %s change nothing here", running.name, ", ".join(idle))
             self._opened.append(running)
             await call_on_thread(running.live.deploy)
             if id(running.service) in self._here:
@@ -333,6 +340,24 @@ class Services:
         """Where services say that they want to be found."""
         wanted = [each.service.options.http.get("port") for each in self.served]
         return [int(port) for port in dict.fromkeys(wanted) if port]
+
+    def labels(self) -> dict[str, dict[str, str]]:
+        """Give the labels of those services that have any, by their names."""
+        return {
+            each.name: {str(key): str(value) for key, value in labels.items()}
+            for each in self.served
+            if (labels := each.service.options.labels)
+        }
+
+    def quiet_paths(self) -> frozenset[str]:
+        """Give what services want to be left out of the access log."""
+        quiet: set[str] = set()
+        for each in self.served:
+            is_quiet, paths = each.service.options.quiet_access
+            quiet.update(paths)
+            if is_quiet:
+                quiet.update(at.route for at in each.endpoints)
+        return frozenset(quiet)
 
     def cors(self) -> list[ServiceCors]:
         """Give what services have declared of the pages that may call them."""
@@ -381,7 +406,7 @@ def _batches_of(method: Endpoint, threads: int | None) -> int:
 
 
 def _workers(
-    service: Service[Any], target: str, at: int, task_grace_s: float
+    service: Service[Any], target: str, at: int, task_grace_s: float, gpus: GpuShares
 ) -> "ServiceWorkers | None":
     """Make the workers that a service wants, none of them started yet."""
     count = service.options.worker_count
@@ -394,6 +419,28 @@ def _workers(
 
     threads = service.options.threads
     setup = ServiceSetup(
-        service.name, target, at, threads=threads, streams=threads or DEFAULT_THREADS
+        service.name,
+        target,
+        at,
+        threads=threads,
+        streams=threads or DEFAULT_THREADS,
+        environment=_devices(service, gpus),
     )
     return ServiceWorkers(setup, count, grace_s=task_grace_s)
+
+
+def _devices(service: Service[Any], gpus: GpuShares) -> dict[str, str]:
+    """Give the workers of a service the GPUs that it asks for, unless the operator has chosen."""
+    share = service.options.gpus
+    if not share or "CUDA_VISIBLE_DEVICES" in os.environ:
+        return {}
+    taken = gpus.take(share)
+    if not taken:
+        log.warning(
+            "service %s asks for gpu=%g, and there is not so much left; its workers see all there "
+            "are",
+            service.name,
+            share,
+        )
+        return {}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, taken))}

@@ -115,6 +115,28 @@ class ServiceOptions:
         return int(self.workers)
 
     @property
+    def gpus(self) -> float:
+        """How many it needs; a part of one is shared. 0 for none."""
+        return float(self.resources.get("gpu") or 0)
+
+    @property
+    def without_effect(self) -> list[str]:
+        """Options that were given and concern BentoML's cloud, packaging or supervisor alone."""
+        given = [
+            f"{group}.{key}"
+            for group, known in _ACTED_ON.items()
+            for key in getattr(self, group)
+            if key not in known
+        ]
+        return sorted([*given, *self.others])
+
+    @property
+    def quiet_access(self) -> tuple[bool, tuple[str, ...]]:
+        """Whether its calls stay out of the access log, and further paths that do."""
+        access: Mapping[str, Any] = self.logging.get("access") or {}
+        return not access.get("enabled", True), tuple(access.get("skip_paths", ()))
+
+    @property
     def timeout_s(self) -> float:
         """How long a call may take; 60 s as everybody's proxies expect."""
         return float(self.traffic.get("timeout") or 60.0)
@@ -242,8 +264,9 @@ def service(
             or ``"cpu_count"`` for one per processor; ``threads``, how many synchronous calls may
             run at once in each (by default as many as come, up to 64); ``traffic``: ``timeout``
             in seconds (60) and ``max_concurrency``, above which callers are told to come again
-            (429); ``resources``, ``http``, ``envs``, ``labels``, ``logging``, ``metrics``. Other
-            options of BentoML are accepted and change nothing.
+            (429); ``resources``: ``gpu``, how many its workers see; ``http``, ``envs``,
+            ``metrics``; ``labels``, shown in the metrics; ``logging``, what of its calls is in
+            the access log. Other options of BentoML are accepted and change nothing.
 
     Raises:
         TypeError: If an option is unknown, or what is decorated is no class.
@@ -439,9 +462,15 @@ def _options(
         if value is not None and (isinstance(value, bool) or value <= 0):
             raise ValueError(f"@service: traffic {key} is {value!r}; it has to be above 0")
     workers = own.get("workers", 1)
-    if workers != "cpu_count" and (not isinstance(workers, int) or workers < 1):
+    is_count = isinstance(workers, int) and not isinstance(workers, bool) and workers >= 1
+    if workers != "cpu_count" and not is_count:
         raise ValueError(
             f"@service: workers is {workers!r}; it has to be at least 1, or 'cpu_count'"
+        )
+    gpus = own.get("resources", {}).get("gpu") or 0
+    if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
+        raise ValueError(
+            f"@service: resources gpu is {gpus!r}; it has to be a whole number, or a part of one"
         )
     threads = own.get("threads")
     if threads is not None and threads < 1:
@@ -501,6 +530,13 @@ _API_OPTIONS = frozenset(
     }
 )
 _TASK_OPTIONS = _API_OPTIONS | {"idempotent", "retry"}
+_ACTED_ON = {
+    "traffic": frozenset({"max_concurrency", "timeout"}),
+    "resources": frozenset({"gpu"}),
+    "http": frozenset({"cors", "port"}),
+    "logging": frozenset({"access"}),
+    "metrics": frozenset({"enabled"}),
+}
 _OWN_OPTIONS = frozenset(
     {"envs", "http", "labels", "logging", "metrics", "resources", "threads", "traffic", "workers"}
 )

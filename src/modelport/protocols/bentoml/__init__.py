@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from modelport.protocols.base import Access, Body, Route
 from modelport.protocols.bentoml.call import EndpointHandler
-from modelport.protocols.bentoml.meter import Meter, families_of, family_of_tasks
+from modelport.protocols.bentoml.meter import Meter, families_of, family_of_labels, family_of_tasks
 from modelport.protocols.bentoml.models import ModelHandler
 from modelport.protocols.bentoml.ports import (
     EnginePort,
@@ -26,6 +26,7 @@ __all__ = [
     "TaskQueue",
     "encode_error",
     "families_of",
+    "family_of_labels",
     "family_of_tasks",
     "routes",
 ]

@@ -3,6 +3,7 @@
 Labels come from what was declared: the template of a route and never the path of a request.
 """
 
+import re
 import time
 from bisect import bisect_left
 from collections import Counter
@@ -11,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from modelport.custom_metrics import Labels, MetricFamily, Observations
 from modelport.stores.base import TaskState
 
-__all__ = ["BUCKETS_S", "Meter", "families_of", "family_of_tasks"]
+__all__ = ["BUCKETS_S", "Meter", "families_of", "family_of_labels", "family_of_tasks"]
 
 BUCKETS_S = (
     *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
@@ -129,6 +130,22 @@ def _sizes(meter: Meter, batches: Mapping[int, int]) -> Observations:
     return Observations(bounds, counts, float(sum(rows * n for rows, n in batches.items())))
 
 
+def family_of_labels(labels_by_service: Mapping[str, Mapping[str, str]]) -> MetricFamily:
+    """Give the labels that services declare, in the way in which Kubernetes shows its own.
+
+    >>> family_of_labels({"S": {"team": "a", "cost-centre": "7"}}).values
+    {(('service_name', 'S'), ('label_team', 'a'), ('label_cost_centre', '7')): 1}
+    """
+    family = MetricFamily(
+        "modelport_service_labels", "gauge", "Always 1; the labels are those that services declare"
+    )
+    for service, labels in labels_by_service.items():
+        # Two that are the same by now are one.
+        shown = {f"label_{_NO_LABEL.sub('_', key)}": value for key, value in labels.items()}
+        family.values[(("service_name", service), *shown.items())] = 1
+    return family
+
+
 def family_of_tasks(counts: Mapping[tuple[str, TaskState], int]) -> MetricFamily:
     """Give the family of tasks, by task and state; all states of a task that has any."""
     family = MetricFamily(
@@ -139,3 +156,6 @@ def family_of_tasks(counts: Mapping[tuple[str, TaskState], int]) -> MetricFamily
             labels = (("state", str(state)), ("task", task))
             family.values[labels] = counts.get((task, state), 0)
     return family
+
+
+_NO_LABEL = re.compile(r"[^a-zA-Z0-9_]")
