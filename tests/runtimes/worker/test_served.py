@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import threading
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.runtimes.worker.conftest import CONFIG, PROCESS, Bench
+from tests.runtimes.worker.test_leaks import children_of
 from tests.served import Served, serving
 
 pytestmark = pytest.mark.slow
@@ -100,6 +102,50 @@ def test_a_killed_worker_costs_its_own_requests_and_is_soon_back(served: Served)
     assert back - killed < 5
     assert set(os.listdir("/dev/shm")) <= before
     assert pid_of(served, "m") != pid
+
+
+DOUBLES = """
+def execute(self, requests):
+    return [y(x_of(request) * 2) for request in requests]
+"""
+
+
+def test_whoever_is_killed_no_answer_is_wrong_and_nothing_is_left(bench: Bench) -> None:
+    """Workers die at random moments, also while they come up, for ``MODELPORT_CHAOS_S``."""
+    seconds = float(os.environ.get("MODELPORT_CHAOS_S", "2"))
+    chance = random.Random(1)
+    before = set(os.listdir("/dev/shm"))
+    bench.write("m", DOUBLES, CONFIG + PROCESS + "instance_group [ { kind: KIND_CPU count: 2 } ]")
+    bench.write("n", DOUBLES)
+    bench.write("calm", DOUBLES, CONFIG)
+    with serving(str(bench.directory)) as server:
+        assert ask(server, "m", 1)[0] == 200
+        descriptors = len(os.listdir(f"/proc/{server.process.pid}/fd"))
+        with (
+            Load(server, "m", 1.25, 3) as own,
+            Load(server, "n", 1.25, 2) as others,
+            Load(server, "calm", 1.25, 1) as calm,
+        ):
+            ends = time.monotonic() + seconds
+            while time.monotonic() < ends:
+                time.sleep(chance.random() * 0.4)
+                if workers := children_of(server.process.pid):
+                    os.kill(chance.choice(workers), signal.SIGKILL)
+        assert {status for _, status, _ in calm.answers} == {200}
+        for _, status, text in (*own.answers, *others.answers):
+            if status == 200:
+                assert json.loads(text)["outputs"][0]["data"] == [2.5]
+            else:
+                assert (status, "worker process" in text) == (503, True), text
+        limit = time.monotonic() + 40
+        while any(ask(server, model, 1)[0] != 200 for model in "mn"):
+            assert time.monotonic() < limit
+            time.sleep(0.05)
+        while len(children_of(server.process.pid)) < 3:
+            assert time.monotonic() < limit
+            time.sleep(0.05)
+        assert len(os.listdir(f"/proc/{server.process.pid}/fd")) <= descriptors + 4
+    assert set(os.listdir("/dev/shm")) <= before
 
 
 def test_an_interrupt_ends_busy_workers_and_tells_who_waits(served: Served) -> None:
