@@ -66,7 +66,7 @@ def import_time(plan: Plan) -> Iterator[Row]:
     # The first one leaves compiled modules.
     plan.tell_figures("C2, import", found_ms[1:], "ms")
     median_ms = statistics.median(found_ms[1:])
-    yield value("C2", "import modelport.client.bentoml", "ms", median_ms, at_most(40))
+    yield value("C2", "import of SyncHTTPClient", "ms", median_ms, at_most(40))
 
 
 def _measured(server: Server, caller: str, seconds: int) -> dict[str, float]:

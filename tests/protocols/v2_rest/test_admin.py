@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import threading
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from modelport.testing.memory import (
     MemoryRow,
     MemoryServer,
 )
+from modelport.wire import v2_admin
 
 
 def server(**engine: Any) -> MemoryServer:
@@ -162,6 +164,26 @@ def test_a_load_is_answered_when_it_is_done() -> None:
         ("load", "a", "{}", {"1/model.py": b"code"}),
         ("load", "b", None, None),
     ]
+
+
+def test_a_large_load_is_read_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[threading.Thread] = []
+    decode = v2_admin.decode_load_request
+
+    def noted(*args: Any) -> v2_admin.LoadRequest:
+        threads.append(threading.current_thread())
+        return decode(*args)
+
+    monkeypatch.setattr(v2_admin, "decode_load_request", noted)
+    served = server()
+    large = {"file:1/model.py": base64.b64encode(bytes(2**20)).decode(), "config": "{}"}
+    exchange = later(served, "/v2/repository/models/a/load", {"parameters": large})
+    assert (exchange.status, exchange.answer) == (200, b"")
+    assert served.engine.calls == [("load", "a", "{}", {"1/model.py": bytes(2**20)})]
+    bad = later(served, "/v2/repository/models/a/load", {"parameters": {**large, "x": 1}})
+    assert bad.status == 400
+    assert len(served.engine.calls) == 1
+    assert threading.main_thread() not in threads
 
 
 def test_a_failed_load_says_why() -> None:
