@@ -18,7 +18,7 @@ from modelport.engine.admission import Admission
 from modelport.engine.batcher import BatchPolicy, Wait
 from modelport.engine.executor import SLOW_NS, Completions, Placement, Ran, failure_of
 from modelport.engine.instances import Instance, Instances
-from modelport.engine.job import Job, Times
+from modelport.engine.job import NOBODY, Job, Times
 from modelport.engine.priority_queue import queue_of
 from modelport.engine.queue_policy import QueuePolicies
 from modelport.engine.reshape import Reshaping
@@ -568,7 +568,7 @@ class Deployment:
 
     def _push(self, job: Job, response: Response, final: bool) -> bool:
         try:
-            return job.sink.push(response, final)
+            keeps_up = job.sink.push(response, final)
         except Exception:
             # A bug in us, and not one that the others in the batch should pay for.
             log.exception("a response of model '%s' could not be handed on", self.name)
@@ -578,18 +578,23 @@ class Deployment:
             else:
                 self._fail(job, error)
             return True
+        if final:
+            job.sink = NOBODY
+        return keeps_up
 
     def _end(self, job: Job) -> None:
         try:
             job.sink.end()
         except Exception:
             log.exception("the end of a stream of model '%s' could not be handed on", self.name)
+        job.sink = NOBODY
 
     def _tell(self, job: Job, error: ModelportError) -> None:
         try:
             job.sink.fail(error)
         except Exception:
             log.exception("an error of model '%s' could not be handed on", self.name)
+        job.sink = NOBODY
 
     def _fail(self, job: Job, error: ModelportError, reason: str = "") -> None:
         """Close a request with an error that its caller hears."""
@@ -639,6 +644,7 @@ class Deployment:
             self._record_stream_end(job, "cancel")
         self._close(job)
         job.is_cancelled = True
+        job.sink = NOBODY
         if self._ordered is not None:
             self._flush_ordered()
 

@@ -22,7 +22,15 @@ from modelport.stats import InstanceStatistics
 if TYPE_CHECKING:
     from modelport.engine.executor import Completions
 
-__all__ = ["MAX_UNREAD_BYTES", "MAX_UNREAD_ITEMS", "OVERRUN_FACTOR", "Job", "Owner", "Times"]
+__all__ = [
+    "MAX_UNREAD_BYTES",
+    "MAX_UNREAD_ITEMS",
+    "NOBODY",
+    "OVERRUN_FACTOR",
+    "Job",
+    "Owner",
+    "Times",
+]
 
 Times = tuple[int, int, int, InstanceStatistics | None]
 """How long an execution took to put inputs together, compute and take outputs apart, in
@@ -60,6 +68,24 @@ class Owner(Protocol):
     ) -> None:
         """A model gave a response through its sender; on the event loop."""
         ...
+
+
+class _Nobody:
+    """Hears nothing."""
+
+    def push(self, response: Response, final: bool) -> bool:
+        return False
+
+    def end(self) -> None:
+        pass
+
+    def fail(self, error: ModelportError) -> None:
+        pass
+
+
+NOBODY: Sink = _Nobody()
+"""The sink of a request that is over. Sinks know their tickets; a job that still knew its sink would
+lie in a circle with all that the request was, until the garbage collector holds everybody up."""
 
 
 class Job:

@@ -482,7 +482,7 @@ class GrpcCall(Answering):
         if self._receiver is not None:
             self._receiver = None
             self._waiting = None
-        self.on_cancel = self.on_writable = None
+        self.on_cancel = self.on_writable = self.on_drain = None
 
     def _record(self, status: int) -> None:
         server = self._connection.server

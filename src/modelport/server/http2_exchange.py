@@ -150,8 +150,8 @@ class Http2Exchange(Answering, Asked):
 
     def receive_reset(self, code: int) -> None:
         """The client does not want the answer any more."""
+        on_disconnect = self.on_disconnect
         self._release()
-        on_disconnect, self.on_disconnect = self.on_disconnect, None
         if on_disconnect is not None and not self.is_answered:
             self.is_answered = True
             on_disconnect()
@@ -256,6 +256,8 @@ class Http2Exchange(Answering, Asked):
             self._connection.wake()
 
     def _release(self) -> None:
+        """Forget what only mattered before the answer."""
+        self.on_disconnect = self.on_writable = None
         reserved_bytes, self.reserved_bytes = self.reserved_bytes, 0
         if reserved_bytes:
             self._connection.keep_reserved(reserved_bytes)

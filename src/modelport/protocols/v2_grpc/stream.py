@@ -97,8 +97,8 @@ class InferStream:
 
     def _take_late(self, size: int, read: tuple[Message, Request | ModelportError]) -> None:
         self._is_reading_on_thread = False
-        self._call.on_cancel = self._cancel
         if not self._is_over:
+            self._call.on_cancel = self._cancel
             self._take(read[0], size, read[1])
             self._go_on()
 

@@ -95,10 +95,10 @@ class _Sink:
 
     def submitted(self, ticket: Ticket) -> None:
         """Learn the ticket. By then, all may be over."""
-        self._ticket = ticket
         if self.is_over:
             ticket.cancel()
         else:
+            self._ticket = ticket
             self._exchange.on_disconnect = ticket.cancel
             self._exchange.on_writable = ticket.resume
 

@@ -136,11 +136,9 @@ class Connection(asyncio.Protocol):
         self._held.clear()
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            exchange.is_over = True
             if exchange.reserved_bytes:
                 server.pressure.release(exchange.reserved_bytes)
-            if exchange.on_disconnect is not None:
-                exchange.on_disconnect()
+            exchange.lose()
 
     def eof_received(self) -> bool:
         """The client will send no more; it may still want its answer."""
@@ -411,9 +409,7 @@ class Connection(asyncio.Protocol):
         """Have a handler that waits for the rest of a body know that it will not come."""
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            exchange.is_over = True
-            if exchange.on_disconnect is not None:
-                exchange.on_disconnect()
+            exchange.lose()
 
     def _handle(self, bound: Bound, body: Buffer) -> None:
         self._since_ns = now_ns = self._now_ns()
@@ -531,6 +527,10 @@ class Connection(asyncio.Protocol):
     def finished(self, exchange: HttpExchange, *, close: bool) -> None:
         """An exchange is over: close, or go on with what the client sent meanwhile."""
         self._exchange = None
+        if exchange.on_disconnect is not None:
+            # They lead back to the exchange, and a circle has to wait for the garbage collector:
+            # 2 ms each time, for everybody.
+            exchange.on_disconnect = exchange.on_writable = None
         if exchange.is_coming:
             self._drop_rest()
             return

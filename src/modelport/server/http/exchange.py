@@ -154,6 +154,14 @@ class HttpExchange(Asked):
         if bound.principal:
             self.principal = bound.principal
 
+    def lose(self) -> None:
+        """The client has left."""
+        self.is_over = True
+        on_disconnect, self.on_disconnect = self.on_disconnect, None
+        self.on_writable = None
+        if on_disconnect is not None:
+            on_disconnect()
+
     def receive(self, receiver: BodyReceiver) -> None:
         """Have the body given on, now or as it comes."""
         self.receiver = receiver
