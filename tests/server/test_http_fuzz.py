@@ -8,7 +8,7 @@ import pytest
 
 from fuzz import http_server as fuzz
 from modelport.server.http import Connection
-from modelport.wire import http as wire
+from modelport.wire import chunked
 
 
 def test_seeds_are_understood() -> None:
@@ -34,7 +34,7 @@ def test_what_is_lost_between_pieces_is_noticed(monkeypatch: pytest.MonkeyPatch)
 def test_a_body_that_llhttp_reads_differently_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     body = b"\0POST /a" + fuzz.CHUNKED + b"\r\n 5\r\nhello\r\n0\r\n\r\n"
     assert not _breaks([body])
-    monkeypatch.setattr(wire, "_SIZE_LINE", re.compile(rb"\s*([0-9A-Fa-f]+)\r\n"))
+    monkeypatch.setattr(chunked, "_SIZE_LINE", re.compile(rb"\s*([0-9A-Fa-f]+)\r\n"))
     assert _breaks([body])
 
 

@@ -84,8 +84,11 @@ class _Nobody:
 
 
 NOBODY: Sink = _Nobody()
-"""The sink of a request that is over. Sinks know their tickets; a job that still knew its sink would
-lie in a circle with all that the request was, until the garbage collector holds everybody up."""
+"""The sink of a request that is over.
+
+Sinks know their tickets. A job that still knew its sink would lie in a circle with all that the
+request was made of, until the garbage collector comes and holds everybody up.
+"""
 
 
 class Job:
