@@ -90,9 +90,6 @@ WORDS = (
 LONGEST_TEXT = 20_000
 LONGEST_S = 2.0
 
-# The parser writes a line about every body that it refuses.
-logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
-
 Shown = list[tuple[PartBegun, bytes]]
 
 
@@ -270,4 +267,6 @@ def _headers(text: str) -> None:
 
 
 if __name__ == "__main__":
+    # The parser writes a line about every body that it refuses.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     harness.main(check, mutations)

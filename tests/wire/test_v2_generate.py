@@ -160,6 +160,26 @@ def test_a_response_is_one_flat_object() -> None:
     )
 
 
+def test_without_parameters_it_reads_the_same() -> None:
+    outputs = [
+        Tensor("text_output", dtypes.BYTES, np.array([[b"a"]], object)),
+        Tensor("n", dtypes.INT64, np.array([1, 2])),
+    ]
+    assert b"".join(encode_generate_response(Response(outputs), "m", "1", "7")) == (
+        b'{"id":"7","model_name":"m","model_version":"1","text_output":"a","n":[1,2]}'
+    )
+    assert b"".join(encode_generate_response(Response([]), "m", "1")) == (
+        b'{"model_name":"m","model_version":"1"}'
+    )
+
+
+def test_an_output_named_like_a_fixed_member_stands_for_it_once() -> None:
+    outputs = [Tensor("model_name", dtypes.INT64, np.array([1]))]
+    assert b"".join(encode_generate_response(Response(outputs), "m", "1")) == (
+        b'{"model_name":1,"model_version":"1"}'
+    )
+
+
 def test_an_event_is_one_line() -> None:
     response = Response([Tensor("t", dtypes.BYTES, np.array([b"a\r\nb"], object))])
     event = encode_event(encode_generate_response(response, "m", "1"))

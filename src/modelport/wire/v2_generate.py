@@ -9,6 +9,7 @@ Source: Triton's generate extension; Open Inference Protocol, "Generate".
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -75,6 +76,36 @@ def encode_generate_response(
     Raises:
         InvalidRequest: If an output cannot be said in JSON.
     """
+    if response.parameters or any(tensor.name in _FIXED for tensor in response.outputs):
+        return _encode_members(response, model, version, id)
+    start = b'"id":%b,' % json.encode(id) if id else b""
+    pieces: list[Buffer] = [b"{%b%b" % (start, _names(model, version))]
+    for tensor in response.outputs:
+        pieces += (_key(tensor.name), _value(tensor))
+    pieces.append(b"}")
+    return pieces
+
+
+_FIXED = frozenset({"id", "model_name", "model_version"})
+
+
+@lru_cache(256)
+def _names(model: str, version: str) -> bytes:
+    return b'"model_name":%b,"model_version":%b' % (orjson.dumps(model), orjson.dumps(version))
+
+
+@lru_cache(1024)
+def _key(name: str) -> bytes:
+    return b",%b:" % orjson.dumps(name)
+
+
+def _value(tensor: Tensor) -> bytes:
+    values = encode_values(tensor.array, tensor.datatype, tensor.name)
+    return values[1:-1] if tensor.array.size == 1 else values
+
+
+def _encode_members(response: Response, model: str, version: str, id: str) -> list[Buffer]:
+    """Write one whose parameters or outputs may be named like what stands before them."""
     members: dict[str, bytes] = {}
     if id:
         members["id"] = json.encode(id)
@@ -83,8 +114,7 @@ def encode_generate_response(
     for key, value in response.parameters.items():
         members[key] = json.encode(value)
     for tensor in response.outputs:
-        values = encode_values(tensor.array, tensor.datatype, tensor.name)
-        members[tensor.name] = values[1:-1] if tensor.array.size == 1 else values
+        members[tensor.name] = _value(tensor)
     pieces: list[Buffer] = []
     before = b"{"
     for key, text in members.items():
@@ -96,7 +126,7 @@ def encode_generate_response(
 
 def encode_event(pieces: Sequence[Buffer]) -> bytes:
     """Wrap one object as a server-sent event. Its JSON has no line breaks."""
-    return b"data: " + b"".join(pieces) + b"\n\n"
+    return b"data: %b\n\n" % b"".join(pieces)
 
 
 def _bound(parameters: Mapping[str, Any], request: Request) -> Mapping[str, ParameterValue]:
