@@ -16,13 +16,15 @@ def begin(number: int, frame: FrameType | None) -> None:
     gc.collect()
     gc.garbage.clear()
     gc.set_debug(gc.DEBUG_SAVEALL)
-    print("begun", flush=True)
+    print("begun\n", end="", flush=True)
 
 
 def tell(number: int, frame: FrameType | None) -> None:
     gc.collect()
     ours = (type(each) for each in gc.garbage if type(each).__module__.startswith("modelport"))
-    print("garbage:", *Counter(each.__name__ for each in ours), "end", flush=True)
+    names = " ".join(Counter(each.__name__ for each in ours))
+    # In one piece: the log is written by a thread of its own.
+    print(f"garbage: {names} end\n", end="", flush=True)
 
 
 signal.signal(signal.SIGUSR1, begin)

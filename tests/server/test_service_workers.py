@@ -310,7 +310,7 @@ def status(served: Served, path: str, task_id: str) -> dict[str, Any]:
 
 
 def test_a_task_reports_its_progress_and_ends(served: Served) -> None:
-    task_id = submit(served, "/steps", {"n": 12})
+    task_id = submit(served, "/steps", {"n": 50})
     seen: list[Any] = []
 
     def is_over() -> bool:
@@ -320,7 +320,7 @@ def test_a_task_reports_its_progress_and_ends(served: Served) -> None:
 
     wait_for(is_over)
     assert any(seen), "no progress was seen"
-    assert call(served, f"/steps/get?task_id={task_id}", method="GET")[2] == b"12 steps"
+    assert call(served, f"/steps/get?task_id={task_id}", method="GET")[2] == b"50 steps"
 
 
 def test_a_cancelled_task_that_reports_stops_and_its_worker_lives(served: Served) -> None:

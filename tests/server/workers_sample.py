@@ -54,7 +54,7 @@ class Many:
     @bentoml.on_deployment
     @staticmethod
     def deploy() -> None:
-        print(f"deployed {os.getpid()}", flush=True)
+        print(f"deployed {os.getpid()}\n", end="", flush=True)
 
     def __init__(self) -> None:
         self.pid = os.getpid()
@@ -65,11 +65,11 @@ class Many:
     @bentoml.on_startup
     async def begin(self) -> None:
         self.lock = asyncio.Lock()
-        print(f"began {server_context.worker_index}", flush=True)
+        print(f"began {server_context.worker_index}\n", end="", flush=True)
 
     @bentoml.on_shutdown
     def finish(self) -> None:
-        print(f"ended {server_context.worker_index}", flush=True)
+        print(f"ended {server_context.worker_index}\n", end="", flush=True)
 
     def __is_ready__(self) -> bool:
         return self.is_fine
@@ -131,7 +131,7 @@ class Many:
                 yield "x" * 1000
                 await asyncio.sleep(0.001)
         finally:
-            print("forever was left", flush=True)
+            print("forever was left\n", end="", flush=True)
 
     @bentoml.api
     def breaks(self, n: int) -> Iterator[dict[str, int]]:
@@ -193,7 +193,7 @@ class Many:
 
     @bentoml.task
     def stubborn(self, seconds: float) -> str:
-        print("stubborn began", flush=True)
+        print("stubborn began\n", end="", flush=True)
         threading.Event().wait(seconds)
         return "done"
 
