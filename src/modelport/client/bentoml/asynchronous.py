@@ -9,13 +9,11 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapp
 from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
 from modelport.client.bentoml.calls import (
-    UNUSABLE,
     Client,
     Reply,
     check_patience,
     context_of,
     proxies_of,
-    unusable,
 )
 from modelport.client.bentoml.methods import method
 from modelport.client.bentoml.tasks import (
@@ -32,7 +30,7 @@ from modelport.client.bentoml.tasks import (
 )
 from modelport.client.dialects.bentoml import unreachable
 from modelport.client.flows import Flow, Pause, Response, Retries, TransportFailed
-from modelport.client.results import FileResult, items_of
+from modelport.client.results import items_of
 from modelport.client.transports.asynchronous import AsyncClient, AsyncStream
 from modelport.client.transports.common import MOST_BYTES
 from modelport.client.values import bind
@@ -189,23 +187,11 @@ class AsyncHTTPClient(Client):
         stream = cast("AsyncStream | None", response.stream)
         if stream is None:
             return self._result(endpoint, response)
-        result: FileResult | None = None
-        try:
-            result = self._file_result(endpoint, response)
+        with contextlib.closing(stream), self._receiving(endpoint, response) as result:
             async with contextlib.aclosing(stream.pieces()) as pieces:
                 async for data in pieces:
                     await asyncio.to_thread(result.feed, data)
             return result.end()
-        except BaseException as exc:
-            if result is not None:
-                result.drop()
-            if isinstance(exc, TransportFailed):
-                raise unreachable(exc) from exc
-            if isinstance(exc, UNUSABLE):
-                raise unusable(endpoint, exc) from exc
-            raise
-        finally:
-            stream.close()
 
     async def _items(self, endpoint: EndpointSchema, flow: Flow[Response]) -> AsyncGenerator[Any]:
         response = await self._run(flow)

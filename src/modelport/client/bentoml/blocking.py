@@ -1,18 +1,17 @@
 """The client that waits for each answer."""
 
+import contextlib
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
 from modelport.client.bentoml.calls import (
-    UNUSABLE,
     Client,
     Reply,
     check_patience,
     context_of,
     proxies_of,
-    unusable,
 )
 from modelport.client.bentoml.methods import method
 from modelport.client.bentoml.tasks import (
@@ -29,7 +28,7 @@ from modelport.client.bentoml.tasks import (
 )
 from modelport.client.dialects.bentoml import unreachable
 from modelport.client.flows import Ask, Flow, Pause, Response, Retries, TransportFailed
-from modelport.client.results import FileResult, items_of
+from modelport.client.results import items_of
 from modelport.client.transports.blocking import BlockingStream
 from modelport.client.transports.blocking import Client as Transport
 from modelport.client.transports.common import MOST_BYTES
@@ -203,22 +202,10 @@ class SyncHTTPClient(Client):
         stream = cast("BlockingStream | None", response.stream)
         if stream is None:
             return self._result(endpoint, response)
-        result: FileResult | None = None
-        try:
-            result = self._file_result(endpoint, response)
+        with contextlib.closing(stream), self._receiving(endpoint, response) as result:
             for data in stream:
                 result.feed(data)
             return result.end()
-        except BaseException as exc:
-            if result is not None:
-                result.drop()
-            if isinstance(exc, TransportFailed):
-                raise unreachable(exc) from exc
-            if isinstance(exc, UNUSABLE):
-                raise unusable(endpoint, exc) from exc
-            raise
-        finally:
-            stream.close()
 
     def _items(self, endpoint: EndpointSchema, flow: Flow[Response]) -> Iterator[Any]:
         response = self._run(flow)

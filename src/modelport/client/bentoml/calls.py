@@ -1,5 +1,6 @@
 """What both clients have in common: all of a call that is not waiting."""
 
+import contextlib
 import json
 import keyword
 import ssl
@@ -11,8 +12,14 @@ from typing import Any, Literal, Self
 from urllib.parse import urlencode
 
 from modelport.client.bentoml.tasks import as_submission
-from modelport.client.dialects.bentoml import Dialect, encode_form, encode_json, failure
-from modelport.client.flows import Flow, Response, Retries, followed
+from modelport.client.dialects.bentoml import (
+    Dialect,
+    encode_form,
+    encode_json,
+    failure,
+    unreachable,
+)
+from modelport.client.flows import Flow, Response, Retries, TransportFailed, followed
 from modelport.client.results import FileResult, has_files, result_of
 from modelport.client.transports.address import Proxies
 from modelport.client.transports.common import MOST_BYTES
@@ -22,13 +29,11 @@ from modelport.exceptions import BentoMLException, NotFound
 from modelport.wire.bentoml import EndpointSchema, Parameter
 
 __all__ = [
-    "UNUSABLE",
     "Client",
     "Reply",
     "check_patience",
     "context_of",
     "proxies_of",
-    "unusable",
 ]
 
 
@@ -129,14 +134,33 @@ class Client:
         try:
             if not has_files(endpoint.output, response.headers):
                 return result_of(endpoint.output, response.headers, response.body)
-            result = self._file_result(endpoint, response)
-            result.feed(response.body)
-            return result.end()
         except UNUSABLE as exc:
             raise unusable(endpoint, exc) from exc
+        with self._receiving(endpoint, response) as result:
+            result.feed(response.body)
+            return result.end()
 
-    def _file_result(self, endpoint: EndpointSchema, response: Response) -> FileResult:
-        return FileResult(endpoint.output, response.headers, self._files, self._max_response_bytes)
+    @contextlib.contextmanager
+    def _receiving(self, endpoint: EndpointSchema, response: Response) -> Iterator[FileResult]:
+        """Where the pieces of a result with files go; if it does not come whole, nothing stays.
+
+        Raises:
+            BentoMLException: If it breaks off, or is not what the schema says.
+        """
+        result: FileResult | None = None
+        try:
+            result = FileResult(
+                endpoint.output, response.headers, self._files, self._max_response_bytes
+            )
+            yield result
+        except BaseException as exc:
+            if result is not None:
+                result.drop()
+            if isinstance(exc, TransportFailed):
+                raise unreachable(exc) from exc
+            if isinstance(exc, UNUSABLE):
+                raise unusable(endpoint, exc) from exc
+            raise
 
     def _files(self) -> Path:
         if self._folder is None:
