@@ -20,7 +20,7 @@ from modelport.engine.deployment import Deployment, EngineOptions
 from modelport.engine.executor import Completions
 from modelport.errors import ModelportError
 from modelport.messages import Request, Response, Tensors
-from modelport.repository.repository import ModelVersion
+from modelport.repository.loading import ModelVersion
 from modelport.runtimes.base import Batch, LoadContext, ModelSource, Outcome, Work
 from modelport.specs import (
     DynamicBatching,

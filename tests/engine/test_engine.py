@@ -12,7 +12,7 @@ from modelport.engine import engine as engine_module
 from modelport.engine.engine import Engine, EngineOptions
 from modelport.errors import InvalidRequest, ModelportError, NotFound, Unavailable
 from modelport.repository.lifecycle import Phase
-from modelport.repository.repository import IndexRow
+from modelport.repository.model import IndexRow
 from modelport.runtimes.base import Batch, Outcome
 from modelport.specs import Execution
 

@@ -22,7 +22,7 @@ from modelport.errors import (
     Unavailable,
 )
 from modelport.messages import Request, Response, Tensors
-from modelport.repository.repository import ModelVersion
+from modelport.repository.loading import ModelVersion
 from modelport.runtimes.base import Batch, Outcome
 from modelport.specs import (
     EnsembleScheduling,

@@ -14,7 +14,8 @@ from modelport.engine.engine import Engine, EngineOptions
 from modelport.engine.executor import call_on_thread
 from modelport.errors import ModelportError
 from modelport.messages import Request, Response, Tensors
-from modelport.repository.repository import Repository, RepositoryOptions
+from modelport.repository.options import RepositoryOptions
+from modelport.repository.repository import Repository
 from modelport.repository.sources import RepositorySource
 from modelport.tensors import Tensor
 

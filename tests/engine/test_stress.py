@@ -20,7 +20,7 @@ from modelport.engine.executor import new_event_loop
 from modelport.engine.pipeline import Served
 from modelport.errors import ModelportError, Overloaded, TimedOut
 from modelport.messages import Request, Tensors
-from modelport.repository.repository import ModelVersion
+from modelport.repository.loading import ModelVersion
 from modelport.runtimes.base import Batch, Outcome
 from modelport.specs import (
     CacheControl,

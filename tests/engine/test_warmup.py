@@ -11,7 +11,7 @@ from modelport.dtypes import FP32
 from modelport.engine.deployment import Deployment
 from modelport.engine.engine import Engine, EngineOptions
 from modelport.errors import LoadFailed, ModelFailed
-from modelport.repository.repository import ModelVersion
+from modelport.repository.loading import ModelVersion
 from modelport.repository.warmup import Sample
 from modelport.runtimes.base import Batch, Outcome
 from modelport.specs import (

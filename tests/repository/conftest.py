@@ -16,7 +16,8 @@ import pytest
 
 from modelport.errors import LoadFailed
 from modelport.repository.loading import Choice, LoadOptions, ModelVersion, bring_up
-from modelport.repository.repository import ControlMode, Repository, RepositoryOptions
+from modelport.repository.options import ControlMode, RepositoryOptions
+from modelport.repository.repository import Repository
 from modelport.repository.sources import OvmsSource, RepositorySource
 from modelport.runtimes.base import Batch, LoadContext, ModelSource, Outcome
 from modelport.specs import ModelConfig, ModelInput, ModelOutput

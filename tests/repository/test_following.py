@@ -9,7 +9,8 @@ import pytest
 
 from modelport.errors import LoadFailed, Unavailable
 from modelport.repository.lifecycle import Phase
-from modelport.repository.repository import ControlMode, Repository
+from modelport.repository.options import ControlMode
+from modelport.repository.repository import Repository
 
 Run = Callable[[Any], Any]
 Bench = Any
@@ -24,8 +25,8 @@ async def until(fact: Callable[[], bool]) -> None:
 
 async def looks(bench: Bench, count: int) -> None:
     """Wait until the disk has been looked at so many times more."""
-    wanted = bench.calls.count("_look") + count
-    await until(lambda: bench.calls.count("_look") >= wanted)
+    wanted = bench.calls.count("look_at") + count
+    await until(lambda: bench.calls.count("look_at") >= wanted)
 
 
 def polled(bench: Bench, run: Run, use: Callable[[Repository], Any]) -> None:
@@ -68,7 +69,7 @@ def test_what_is_still_being_copied_is_not_loaded(bench: Bench, run: Run) -> Non
     sizes: list[int] = []
 
     async def growing(function: Callable[..., Any], *arguments: Any) -> Any:
-        if function.__name__ == "_look" and sizes:
+        if function.__name__ == "look_at" and sizes:
             bench.write("m/1/model.fake", '{"inputs": ' + " " * sizes.pop())
         return await run_blocking(function, *arguments)
 

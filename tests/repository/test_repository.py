@@ -7,7 +7,9 @@ import pytest
 
 from modelport.errors import InvalidRequest, LoadFailed, Unavailable
 from modelport.repository.lifecycle import Phase
-from modelport.repository.repository import ControlMode, IndexRow, Repository
+from modelport.repository.model import IndexRow
+from modelport.repository.options import ControlMode
+from modelport.repository.repository import Repository
 
 Run = Callable[[Any], Any]
 Bench = Any

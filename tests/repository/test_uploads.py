@@ -11,7 +11,8 @@ import pytest
 from modelport.errors import InvalidRequest, LoadFailed, PollFailed
 from modelport.repository.lifecycle import Phase
 from modelport.repository.loading import Choice, LoadOptions
-from modelport.repository.repository import ControlMode, Repository, RepositoryOptions
+from modelport.repository.options import ControlMode, RepositoryOptions
+from modelport.repository.repository import Repository
 from modelport.repository.sources import RepositorySource
 from modelport.repository.uploads import Upload, check_paths
 from tests.repository.conftest import choose_fake

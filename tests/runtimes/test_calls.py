@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from modelport.errors import InvalidRequest, ModelFailed
-from modelport.repository.repository import ControlMode
+from modelport.repository.options import ControlMode
 from tests.runtimes.worker.conftest import CONFIG, DECOUPLED, PROCESS, Bench, bench
 
 __all__ = ["bench"]

@@ -13,7 +13,7 @@ from modelport.engine.executor import Completions
 from modelport.engine.pipeline import Pipeline, Served
 from modelport.errors import LoadFailed, ModelportError
 from modelport.messages import Request, Response, Sink, Ticket
-from modelport.repository.repository import ModelVersion
+from modelport.repository.loading import ModelVersion
 from modelport.specs import CacheControl, ModelConfig
 from modelport.stats import ModelStatistics
 

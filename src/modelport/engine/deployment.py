@@ -35,7 +35,7 @@ from modelport.errors import (
     Unavailable,
 )
 from modelport.messages import Arguments, Request, Response, Sink, Ticket
-from modelport.repository.repository import ModelVersion
+from modelport.repository.loading import ModelVersion
 from modelport.runtimes.base import Batch, Outcome, RemoteRuntime, as_model_failure
 from modelport.specs import Execution, ModelConfig
 from modelport.stats import InstanceStatistics, ModelStatistics

@@ -19,7 +19,8 @@ from modelport.engine.tracing import Entrance, Traces
 from modelport.errors import InvalidRequest, NotFound, Unavailable
 from modelport.messages import Request, Sink, Ticket
 from modelport.repository.lifecycle import Phase
-from modelport.repository.repository import IndexRow, ModelVersion
+from modelport.repository.loading import ModelVersion
+from modelport.repository.model import IndexRow
 from modelport.runtimes.base import RemoteRuntime
 
 if TYPE_CHECKING:

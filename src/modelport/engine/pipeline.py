@@ -30,7 +30,7 @@ from modelport.errors import (
     Unavailable,
 )
 from modelport.messages import Request, Response, Sink, Tensors, Ticket
-from modelport.repository.repository import ModelVersion
+from modelport.repository.loading import ModelVersion
 from modelport.stats import ModelStatistics
 from modelport.tensors import Tensor
 

@@ -28,7 +28,7 @@ from modelport.errors import (
     Unavailable,
 )
 from modelport.messages import Request, Response, Sink, Tensors, Ticket
-from modelport.repository.repository import ModelVersion
+from modelport.repository.loading import ModelVersion
 from modelport.runtimes.base import Batch
 from modelport.stats import InstanceStatistics, ModelStatistics
 from modelport.tensors import Tensor

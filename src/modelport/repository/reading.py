@@ -5,14 +5,14 @@ Blocking, and without any framework: what the model files hold is :mod:`.loading
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from msgspec import Struct, field
 
-from modelport.errors import LoadFailed
+from modelport.errors import LoadFailed, ModelportError, PollFailed
 from modelport.repository.ensembles import is_ensemble
 from modelport.repository.layout import (
     Signature,
@@ -30,7 +30,11 @@ from modelport.runtimes.registry import runtime_for_files
 from modelport.specs import ModelConfig
 from modelport.wire import model_config
 
-__all__ = ["Override", "Reading", "read_model"]
+__all__ = ["NotThere", "Override", "Reading", "expect_reading", "read_model", "read_models"]
+
+
+class NotThere(PollFailed):
+    """No source has a model of this name."""
 
 
 class Override(Struct, frozen=True, eq=False):
@@ -141,6 +145,38 @@ def read_model(
         upload,
         written,
     )
+
+
+def read_models(
+    sources: Sequence[Source], override_by_name: Mapping[str, Override | None], config_name: str
+) -> dict[str, Reading | ModelportError | None]:
+    """Read several models; what cannot be read is told in its place."""
+    read: dict[str, Reading | ModelportError | None] = {}
+    for name, override in override_by_name.items():
+        try:
+            read[name] = read_model(sources, name, config_name=config_name, override=override)
+        except ModelportError as exc:
+            read[name] = exc
+        except OSError as exc:
+            read[name] = LoadFailed(f"the model directory cannot be read: {exc.strerror}")
+    return read
+
+
+def expect_reading(name: str, reading: Reading | ModelportError | None) -> Reading:
+    """Give a reading on, or raise what there is instead of one.
+
+    Raises:
+        NotThere: No source had the model.
+        PollFailed: It could not be read.
+    """
+    text = f"failed to load '{name}', failed to poll from model repository"
+    match reading:
+        case Reading():
+            return reading
+        case None:
+            raise NotThere(f"{text}; there is no model directory of this name")
+        case _:
+            raise PollFailed(f"{text}; {reading.text}") from reading
 
 
 def _operator_config(place: Place, config_name: str) -> ModelConfig:

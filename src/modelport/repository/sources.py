@@ -8,7 +8,7 @@ look alike: a source lists names, and places a name.
 import contextlib
 import importlib.util
 import re
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -34,6 +34,9 @@ __all__ = [
     "Place",
     "RepositorySource",
     "Source",
+    "has_model",
+    "list_names",
+    "look_at",
     "recognise",
 ]
 
@@ -211,6 +214,29 @@ class OvmsSource:
         return {
             model.name: Place(self._path.parent / model.base_path, model.config) for model in models
         }
+
+
+def list_names(sources: Sequence[Source]) -> list[str]:
+    """Name the models of all of them."""
+    return sorted({name for source in sources for name in source.names()})
+
+
+def has_model(sources: Sequence[Source], name: str) -> bool:
+    """Whether any of them has a model of this name now."""
+    return any(source.find(name) is not None for source in sources)
+
+
+def look_at(sources: Sequence[Source]) -> dict[str, object]:
+    """Stamp the models of all of them; see ``Source.stamps``.
+
+    Raises:
+        OSError: If nobody can tell what is there.
+    """
+    stamps: dict[str, list[object]] = {}
+    for source in sources:
+        for name, stamp in source.stamps().items():
+            stamps.setdefault(name, []).append(stamp)
+    return dict(stamps)
 
 
 def recognise(target: str) -> Source:

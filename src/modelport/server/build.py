@@ -28,12 +28,8 @@ from modelport.engine.tracing import Traces
 from modelport.errors import LoadFailed, ModelportError
 from modelport.protocols import v2_rest
 from modelport.protocols.base import Route
-from modelport.repository.repository import (
-    ControlMode,
-    LoadOptions,
-    Repository,
-    RepositoryOptions,
-)
+from modelport.repository.options import ControlMode, LoadOptions, RepositoryOptions
+from modelport.repository.repository import Repository
 from modelport.repository.sources import recognise
 from modelport.server import process
 from modelport.server.access import AccessDoor

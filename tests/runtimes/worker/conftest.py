@@ -15,7 +15,8 @@ from modelport.engine.engine import Engine, EngineOptions
 from modelport.engine.executor import call_on_thread
 from modelport.errors import ModelportError
 from modelport.messages import ParameterValue, Request, Response, Tensors, Ticket
-from modelport.repository.repository import ControlMode, LoadOptions, Repository, RepositoryOptions
+from modelport.repository.options import ControlMode, LoadOptions, RepositoryOptions
+from modelport.repository.repository import Repository
 from modelport.repository.sources import recognise
 from modelport.runtimes.worker.stand_in import WorkerRuntime
 from modelport.tensors import Array, Tensor

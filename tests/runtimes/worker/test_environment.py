@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from modelport.errors import LoadFailed
-from modelport.repository.repository import ControlMode
+from modelport.repository.options import ControlMode
 from modelport.runtimes.base import ModelSource
 from modelport.runtimes.worker.environment import interpreter_of
 from modelport.specs import ENVIRONMENT, ModelConfig, Parameter

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modelport.repository.repository import ControlMode
+from modelport.repository.options import ControlMode
 from tests.runtimes.worker.conftest import CONFIG, PROCESS, Bench, until
 from tests.served import clean_environment
 
