@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from modelport.dtypes import FP32
-from modelport.engine.deployment import Deployment, EngineOptions
+from modelport.engine.deployment import Deployment
 from modelport.engine.executor import Completions
+from modelport.engine.options import EngineOptions
 from modelport.errors import ModelportError
 from modelport.messages import Request, Response, Tensors
 from modelport.repository.loading import ModelVersion

@@ -5,8 +5,9 @@ import pytest
 
 from modelport.engine.cache import ResponseCache
 from modelport.engine.caching import CachingDeployment, wants_cache
-from modelport.engine.deployment import Deployment, EngineOptions
+from modelport.engine.deployment import Deployment
 from modelport.engine.engine import Engine
+from modelport.engine.options import EngineOptions
 from modelport.errors import LoadFailed, ModelportError
 from modelport.runtimes.base import Batch, Outcome
 from modelport.specs import (

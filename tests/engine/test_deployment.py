@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from modelport.dtypes import FP32
-from modelport.engine.deployment import EngineOptions
+from modelport.engine.options import EngineOptions
 from modelport.errors import (
     InvalidInference,
     InvalidRequest,

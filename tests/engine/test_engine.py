@@ -104,7 +104,7 @@ def test_version_0_is_the_default_one_under_ovms_and_nowhere_else(bench: Bench) 
         shop.serve("m", 1)
         shop.serve("m", 3)
         assert isinstance(refusal(shop.engine, "m", "0"), NotFound)
-        shop.engine.options.is_ovms = True
+        shop.engine.options = EngineOptions(is_ovms=True)
         shop.serve("m", 2)
         assert shop.engine.resolve("m", "0").version == 3
         await shop.close()

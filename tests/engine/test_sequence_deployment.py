@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from modelport.dtypes import FP32
-from modelport.engine.deployment import EngineOptions
+from modelport.engine.options import EngineOptions
 from modelport.engine.sequence_deployment import SequenceDeployment
 from modelport.errors import Cancelled, InvalidRequest, ModelFailed, Overloaded
 from modelport.messages import Response

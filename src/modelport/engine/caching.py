@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from modelport.clock import Clock
 from modelport.engine.cache import ResponseCache, digest
-from modelport.engine.deployment import Deployment, EngineOptions
+from modelport.engine.deployment import Deployment
 from modelport.engine.executor import Completions
+from modelport.engine.options import EngineOptions
 from modelport.engine.pipeline import Pipeline, Served
 from modelport.errors import LoadFailed, ModelportError
 from modelport.messages import Request, Response, Sink, Ticket

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, cast
 
 from modelport.clock import Clock, SystemClock
 from modelport.custom_metrics import CustomMetrics
-from modelport.engine.deployment import Deployment, EngineOptions
+from modelport.engine.deployment import Deployment
 from modelport.engine.executor import Completions, call_on_thread
 from modelport.engine.host import EngineHost
+from modelport.engine.options import EngineOptions
 from modelport.engine.pipeline import Pipeline, Served
 from modelport.engine.tracing import Entrance, Traces
 from modelport.errors import InvalidRequest, NotFound, Unavailable

@@ -13,10 +13,11 @@ from typing import Any, cast
 
 from modelport.clock import Clock
 from modelport.engine.batcher import BatchPolicy, Wait
-from modelport.engine.deployment import Deployment, EngineOptions
+from modelport.engine.deployment import Deployment
 from modelport.engine.executor import SLOW_NS, Completions, Ran
 from modelport.engine.instances import Instance
 from modelport.engine.job import Job, Times
+from modelport.engine.options import EngineOptions
 from modelport.engine.queue import JobQueue
 from modelport.engine.sequence_tensors import Controls, Memory, States, blank
 from modelport.engine.sequencer import Sequence, SequencePolicy, Sequencer
@@ -175,7 +176,7 @@ class SequenceDeployment(Deployment):
         while self._waiting and self._free:
             now_ns = self._now_ns()
             if now_ns >= pause_ns:
-                self._wake_at(now_ns)
+                self._wake.set(now_ns)
                 return
             due_ns = 0
             has_started = False
@@ -188,7 +189,7 @@ class SequenceDeployment(Deployment):
                     has_started = True
             if not has_started:
                 if due_ns:
-                    self._wake_at(due_ns)
+                    self._wake.set(due_ns)
                 return
 
     def _execute(self, instance: Instance, steps: "list[_SequenceJob | None]", now_ns: int) -> None:
