@@ -462,6 +462,37 @@ def test_an_idle_connection_is_ended_gracefully(stack: ExitStack) -> None:
     world.server.close()
 
 
+def test_a_connection_whose_calls_are_answered_at_once_is_not_idle(stack: ExitStack) -> None:
+    """Whenever somebody looks, none of its streams is open."""
+    world = World(http=HttpOptions(idle_timeout_s=10.0))
+    stack.enter_context(turning(world.loop))
+    client = world.client()
+    world.server.open()
+    for _ in range(30):
+        stream_id = client.call("Echo", b"a")
+        assert stream_id in client.ended
+        world.loop.advance(1)
+        client.talk()
+    assert client.goodbyes == []
+    world.loop.advance(12)
+    client.talk()
+    assert client.goodbyes
+    world.server.close()
+
+
+def test_a_client_may_ask_whether_we_live_after_each_call(client: Client) -> None:
+    """Also when all its calls fail, which brings no data."""
+    for _ in range(10):
+        client.call("Unknown", b"")
+        client.peer.ping(b"keepaliv")
+        client.talk()
+    assert client.goodbyes == []
+    for _ in range(4):
+        client.peer.ping(b"keepaliv")
+        client.talk()
+    assert client.goodbyes[-1][1] == ErrorCode.ENHANCE_YOUR_CALM
+
+
 def test_draining_finishes_what_has_come(client: Client) -> None:
     stream_id = client.call("Later", b"")
     client.world.server.drain()

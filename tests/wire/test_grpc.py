@@ -131,6 +131,12 @@ def test_texts_are_percent_encoded() -> None:
     assert ended["grpc-message"] == "100 %25 %C3%BC%0D%0A~"
 
 
+def test_half_a_surrogate_pair_is_replaced() -> None:
+    """Python makes them of file names; a model's error may quote one."""
+    ended = fields(encode_end(13, "no a\udcff.bin", is_alone=True))
+    assert decode_status(ended) == (13, "no a?.bin")
+
+
 @given(st.text())
 def test_any_text_comes_back(text: str) -> None:
     text = text.encode("utf-8", "replace").decode()

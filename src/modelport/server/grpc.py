@@ -456,12 +456,13 @@ class GrpcCall(Answering):
         """End the call."""
         if self.is_finished or self.is_over:
             return
-        self.is_finished = True
         is_started = self._is_started
         if is_started and not status and not trailers:
             block = OK_TRAILERS
         else:
+            # Before it counts as finished: a failure here must not leave the caller waiting.
             block = encode_end(status, text, trailers, is_alone=not is_started)
+        self.is_finished = True
         self._connection.endpoint.send_block(self, block, is_end=True)
         self._record(status)
         self._let_go()

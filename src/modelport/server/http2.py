@@ -210,11 +210,12 @@ class Http2Connection(asyncio.Protocol):
         now_ns = server.clock.now_ns()
         self._begun_ns = self._heard_ns = self._left_ns = now_ns
         self._active_ns = now_ns
+        self._last_stream_seen = 0
         self._pinged_ns = 0
         self._pings_without_data = 0
         self._ping_seen_ns = 0
         self._ping_strikes = 0
-        self._data_frames_at_ping = 0
+        self._done_at_ping = (0, 0)
         self._age_ns = _age_ns(shared.options)
 
     def __repr__(self) -> str:
@@ -314,7 +315,7 @@ class Http2Connection(asyncio.Protocol):
                     self._fall_behind()
                     break
         except Http2Broken as exc:
-            log.debug("the connection of %s is over: %s", self.peer, exc)
+            log.info("the connection of %s is over: %s", self.peer, exc)
             self._is_closing = True
         finally:
             self._is_feeding = False
@@ -510,10 +511,11 @@ class Http2Connection(asyncio.Protocol):
         """The client asks whether we live: not more often than it may."""
         options = self._options
         now_ns = self.server.clock.now_ns()
-        frames = self.endpoint.data_frames_sent
-        if frames != self._data_frames_at_ping:
-            # After data anybody may ask; that is how clients measure the path.
-            self._data_frames_at_ping = frames
+        done = (self.endpoint.data_frames_sent, self.endpoint.last_stream_id)
+        if done != self._done_at_ping:
+            # After data anybody may ask; that is how clients measure the path. And after a call:
+            # gRPC's own servers count the fields of an answer as data, which an error has alone.
+            self._done_at_ping = done
             self._ping_strikes = 0
             self._ping_seen_ns = 0
             return
@@ -559,7 +561,9 @@ class Http2Connection(asyncio.Protocol):
         if not endpoint.is_between_frames and heard_s > http.body_timeout_s:
             self._break(ErrorCode.PROTOCOL_ERROR, "a frame did not come whole in time")
             return
-        if endpoint.streams:
+        if endpoint.streams or endpoint.last_stream_id != self._last_stream_seen:
+            # Calls that are answered at once are over before anybody looks.
+            self._last_stream_seen = endpoint.last_stream_id
             self._active_ns = now_ns
             for stream in list(endpoint.streams.values()):
                 cast(Answering, stream).check_time(now_ns)

@@ -239,8 +239,9 @@ def encode_end(
     fields = [*_ALONE] if is_alone else []
     fields.append(("grpc-status", str(int(status))))
     if text:
-        # Percent-encoded: what is no printable ASCII, and the percent sign.
-        fields.append(("grpc-message", quote(text, safe=_PLAIN)))
+        # Percent-encoded: what is no printable ASCII, and the percent sign. Texts of models may
+        # hold halves of surrogate pairs, which no client could decode.
+        fields.append(("grpc-message", quote(text, safe=_PLAIN, errors="replace")))
     fields += [(name.lower(), value) for name, value in trailers]
     return encode_block(fields)
 
