@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
+from modelport.client.flows import Request, Response
+
+Send = Callable[[Request], Response]
 Answer = bytes | Sequence[bytes] | Callable[["Asked"], bytes]
 
 

@@ -337,6 +337,16 @@ def test_answer_is_not_held_beyond_its_bound(client_of: ClientOf, is_chunked: bo
             assert len(client.call("classify", "a")) == 500_000
 
 
+def test_bound_holds_for_an_answer_that_comes_with_its_head(client_of: ClientOf) -> None:
+    answers: dict[str, list[Answer]] = service(classify=[reply(b'"' + b"x" * 30_000 + b'"')])
+    with (
+        scripted(answers) as server,
+        client_of(server.url, max_response_bytes=20_000) as client,
+        pytest.raises(BentoMLException, match="longer than 20000 bytes"),
+    ):
+        client.call("classify", "a")
+
+
 def test_several_results_of_which_some_are_files_come_apart() -> None:
     body = (
         b'--b\r\nContent-Disposition: form-data; name="0"; filename="a.txt"\r\n'

@@ -17,42 +17,25 @@ from typing import Any
 import pytest
 
 from modelport.client.bentoml import SyncHTTPClient
-from modelport.client.flows import Request, Response, TransportFailed
+from modelport.client.flows import Request, TransportFailed
 from modelport.client.transports import asynchronous
 from modelport.client.transports.asynchronous import AsyncClient
 from modelport.client.transports.blocking import BlockingStream, Client
 from modelport.client.transports.common import MOST_ERROR_BYTES
 from modelport.exceptions import BentoMLException, ServiceUnavailable
 
-from .scripted import Answer, Asked, chunked, reply, scripted
+from .scripted import Answer, Asked, Send, chunked, reply, scripted
 from .test_bentoml import ROUTES, echo, service
 
 MANY_CALLS = int(os.environ.get("MODELPORT_TEST_CALLS", "300"))
 """10000 shows more and takes longer."""
 
-Send = Callable[[Request], Response]
 Talk = Callable[[socket.socket], None]
 
 
-@pytest.fixture(params=["blocking", "asynchronous"])
-def send(request: pytest.FixtureRequest) -> Send:
-    """Send by either transport, with half a second for each wait."""
-
-    def blocking(asked: Request) -> Response:
-        with contextlib.closing(Client(0.5)) as client:
-            return client.send(asked)
-
-    def asynchronous(asked: Request) -> Response:
-        async def main() -> Response:
-            client = AsyncClient(0.5)
-            try:
-                return await client.send(asked)
-            finally:
-                await client.close()
-
-        return asyncio.run(main())
-
-    return blocking if request.param == "blocking" else asynchronous
+@pytest.fixture
+def patience_s() -> float:
+    return 0.5
 
 
 @contextlib.contextmanager

@@ -2,44 +2,21 @@ import asyncio
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trustme
 
-from modelport.client.flows import Request, Response, TransportFailed
+from modelport.client.flows import Request, TransportFailed
 from modelport.client.transports.address import Address, Proxies, Proxy
 from modelport.client.transports.asynchronous import AsyncClient
 from modelport.client.transports.blocking import Client
 from modelport.errors import InvalidRequest
 
-from .scripted import CLOSE, Asked, reply, scripted
+from .scripted import CLOSE, Asked, Send, reply, scripted
 
-Send = Callable[[Request], Response]
 NO_PROXIES: dict[str, str] = {}
-
-
-@pytest.fixture(params=["blocking", "asynchronous"])
-def send(request: pytest.FixtureRequest) -> Send:
-    def blocking(asked: Request) -> Response:
-        client = Client(5)
-        try:
-            return client.send(asked)
-        finally:
-            client.close()
-
-    def asynchronous(asked: Request) -> Response:
-        async def main() -> Response:
-            client = AsyncClient(5)
-            try:
-                return await client.send(asked)
-            finally:
-                await client.close()
-
-        return asyncio.run(main())
-
-    return blocking if request.param == "blocking" else asynchronous
 
 
 def echo(asked: Asked) -> bytes:

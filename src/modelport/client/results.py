@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from modelport.errors import InvalidRequest, TooLarge
 from modelport.exceptions import BentoMLException
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from modelport.wire.multipart import Event, MultipartReader
 
-__all__ = ["FileResult", "has_files", "items_of", "result_of"]
+__all__ = ["FileResult", "Items", "has_files", "items_of", "result_of"]
 
 LONGEST_NAME = 128
 """Of a result's file; the end of a longer one, with its suffix."""
@@ -214,9 +214,23 @@ def _kind_of(headers: Mapping[str, str]) -> str:
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def items_of(
-    schema: Mapping[str, Any], headers: Mapping[str, str]
-) -> "TextItems | JsonItems | BinaryItems | TextRecords":
+class Items(Protocol):
+    """Cuts the bytes of a stream into its items."""
+
+    def feed(self, data: bytes) -> Iterator[Any]:
+        """Give the items that are whole with these bytes."""
+        ...
+
+    def end(self) -> Iterator[Any]:
+        """Give what is left.
+
+        Raises:
+            InvalidRequest: If that is no whole item.
+        """
+        ...
+
+
+def items_of(schema: Mapping[str, Any], headers: Mapping[str, str]) -> Items:
     """What cuts a stream into the items of an endpoint."""
     if headers.get("content-type", "").startswith("application/x-ndjson"):
         return TextRecords()

@@ -4,37 +4,25 @@ import asyncio
 import contextlib
 import inspect
 import ssl
-import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
-from modelport.client.bentoml.calls import (
-    Client,
-    Reply,
-    check_patience,
-    context_of,
-    proxies_of,
-)
+from modelport.client.bentoml.calls import Client, Reply, context_of, proxies_of
 from modelport.client.bentoml.methods import method
 from modelport.client.bentoml.tasks import (
-    MOST_POLL_S,
-    POLL_S,
     TASK_VERBS,
     TaskInfo,
     TaskOf,
     TaskStatus,
-    list_query,
-    task_id,
-    task_info,
-    task_infos,
+    listing,
+    submitting,
 )
 from modelport.client.dialects.bentoml import unreachable
 from modelport.client.flows import Flow, Pause, Response, Retries, TransportFailed
-from modelport.client.results import items_of
 from modelport.client.transports.asynchronous import AsyncClient, AsyncStream
 from modelport.client.transports.common import MOST_BYTES
 from modelport.client.values import bind
-from modelport.errors import InvalidRequest, TooLarge
+from modelport.errors import TooLarge
 from modelport.exceptions import BentoMLException
 from modelport.wire.bentoml import EndpointSchema
 
@@ -177,13 +165,11 @@ class AsyncHTTPClient(Client):
             # What is wrong with the arguments is said here and not at the first item.
             bind(endpoint, args, kwargs)
             return self._items(endpoint, flow)
-        return self._await_result(endpoint, flow)
+        return self._given(endpoint, flow)
 
-    async def _await_result(self, endpoint: EndpointSchema, flow: Flow[Response]) -> Any:
-        return await self._given(endpoint, await self._run(flow))
-
-    async def _given(self, endpoint: EndpointSchema, response: Response) -> Any:
+    async def _given(self, endpoint: EndpointSchema, flow: Flow[Response]) -> Any:
         """The result of an endpoint; files go to disk as they come, on another thread."""
+        response = await self._run(flow)
         stream = cast("AsyncStream | None", response.stream)
         if stream is None:
             return self._result(endpoint, response)
@@ -196,34 +182,26 @@ class AsyncHTTPClient(Client):
     async def _items(self, endpoint: EndpointSchema, flow: Flow[Response]) -> AsyncGenerator[Any]:
         response = await self._run(flow)
         stream = cast(AsyncStream, response.stream)
-        items = items_of(endpoint.output, response.headers)
-        try:
+        with contextlib.closing(stream), self._iterating(endpoint, response) as items:
             async with contextlib.aclosing(stream.pieces()) as pieces:
                 async for data in pieces:
                     for item in items.feed(data):
                         yield item
             for item in items.end():
                 yield item
-        except TransportFailed as exc:
-            raise unreachable(exc) from exc
-        except InvalidRequest as exc:
-            raise BentoMLException(f"the stream of {endpoint.name} is broken: {exc.text}") from exc
-        finally:
-            stream.close()
 
     def _verbs(self, endpoint: EndpointSchema) -> "Mapping[str, Callable[..., Any]]":
         if not endpoint.is_task:
             return {}
 
         async def submit(*args: Any, **kwargs: Any) -> AsyncTask:
-            response = await self._run(self._submitting(endpoint, args, kwargs))
-            return AsyncTask(self, endpoint, task_id(response))
+            flow = submitting(self._dialect, endpoint, args, kwargs)
+            return AsyncTask(self, endpoint, await self._run(flow))
 
         async def list_tasks(
             status: TaskStatus | str | None = None, *, limit: int = 100, before: str | None = None
         ) -> list[TaskInfo]:
-            query = list_query(status, limit, before)
-            return task_infos(await self._run(self._dialect.ask(endpoint, query)))
+            return await self._run(listing(self._dialect, endpoint, status, limit, before))
 
         def of(name: str) -> Callable[..., Any]:
             async def ask(task_id: str) -> Any:
@@ -243,33 +221,24 @@ class AsyncTask(TaskOf[AsyncHTTPClient]):
 
     async def info(self) -> TaskInfo:
         """All that the server says of it."""
-        return task_info(await self._ask("GET", "status"))
+        return await self._client._run(self._describing())
 
     async def get(self) -> Any:
         """Give its result; see :meth:`Task.get`."""
-        return await self._client._given(self._endpoint, await self._ask("GET", "get"))
+        return await self._client._given(self._endpoint, self._asking("GET", "get"))
 
     async def wait(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109
         """Wait until it is over, then give its result; see :meth:`Task.wait`."""
-        until_s = None if timeout is None else time.monotonic() + timeout
-        poll_s = POLL_S
-        while not (await self.get_status()).is_over:
-            check_patience(until_s, self.id)
-            await asyncio.sleep(poll_s)
-            poll_s = min(poll_s * 1.5, MOST_POLL_S)
-        return await self.get()
+        return await self._client._given(self._endpoint, self._awaiting(timeout))
 
     async def cancel(self) -> None:
         """Stop it."""
-        await self._ask("PUT", "cancel")
+        await self._client._run(self._asking("PUT", "cancel"))
 
     async def retry(self) -> "AsyncTask":
         """Ask the same again, as a new task."""
-        return AsyncTask(self._client, self._endpoint, task_id(await self._ask("POST", "retry")))
-
-    async def _ask(self, method: str, verb: str) -> Response:
-        client = self._client
-        return await client._run(client._dialect.task(method, self._endpoint, verb, self.id))
+        again = await self._client._run(self._repeating())
+        return AsyncTask(self._client, self._endpoint, again)
 
 
 class _Unconnected:

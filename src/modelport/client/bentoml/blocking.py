@@ -6,34 +6,23 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
-from modelport.client.bentoml.calls import (
-    Client,
-    Reply,
-    check_patience,
-    context_of,
-    proxies_of,
-)
+from modelport.client.bentoml.calls import Client, Reply, context_of, proxies_of
 from modelport.client.bentoml.methods import method
 from modelport.client.bentoml.tasks import (
-    MOST_POLL_S,
-    POLL_S,
     TASK_VERBS,
     TaskInfo,
     TaskOf,
     TaskStatus,
-    list_query,
-    task_id,
-    task_info,
-    task_infos,
+    listing,
+    submitting,
 )
 from modelport.client.dialects.bentoml import unreachable
-from modelport.client.flows import Ask, Flow, Pause, Response, Retries, TransportFailed
-from modelport.client.results import items_of
+from modelport.client.flows import Flow, Pause, Response, Retries, TransportFailed
 from modelport.client.transports.blocking import BlockingStream
 from modelport.client.transports.blocking import Client as Transport
 from modelport.client.transports.common import MOST_BYTES
 from modelport.client.values import bind
-from modelport.errors import InvalidRequest, TooLarge
+from modelport.errors import TooLarge
 from modelport.exceptions import BentoMLException
 from modelport.wire.bentoml import EndpointSchema
 
@@ -174,7 +163,7 @@ class SyncHTTPClient(Client):
                     time.sleep(step.seconds)
                     continue
                 try:
-                    answer = self._send(step)
+                    answer = self._transport.send(step.request, wants_stream=step.wants_stream)
                 except TransportFailed as exc:
                     error = exc
         except StopIteration as end:
@@ -184,9 +173,6 @@ class SyncHTTPClient(Client):
         except TooLarge as exc:
             raise BentoMLException(exc.text) from exc
 
-    def _send(self, step: Ask) -> Response:
-        return self._transport.send(step.request, wants_stream=step.wants_stream)
-
     def _call(
         self, endpoint: EndpointSchema, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
@@ -195,10 +181,11 @@ class SyncHTTPClient(Client):
             # What is wrong with the arguments is said here and not at the first item.
             bind(endpoint, args, kwargs)
             return self._items(endpoint, flow)
-        return self._given(endpoint, self._run(flow))
+        return self._given(endpoint, flow)
 
-    def _given(self, endpoint: EndpointSchema, response: Response) -> Any:
+    def _given(self, endpoint: EndpointSchema, flow: Flow[Response]) -> Any:
         """The result of an endpoint; files go to disk as they come."""
+        response = self._run(flow)
         stream = cast("BlockingStream | None", response.stream)
         if stream is None:
             return self._result(endpoint, response)
@@ -210,31 +197,23 @@ class SyncHTTPClient(Client):
     def _items(self, endpoint: EndpointSchema, flow: Flow[Response]) -> Iterator[Any]:
         response = self._run(flow)
         stream = cast(BlockingStream, response.stream)
-        items = items_of(endpoint.output, response.headers)
-        try:
+        with contextlib.closing(stream), self._iterating(endpoint, response) as items:
             for data in stream:
                 yield from items.feed(data)
             yield from items.end()
-        except TransportFailed as exc:
-            raise unreachable(exc) from exc
-        except InvalidRequest as exc:
-            raise BentoMLException(f"the stream of {endpoint.name} is broken: {exc.text}") from exc
-        finally:
-            stream.close()
 
     def _verbs(self, endpoint: EndpointSchema) -> "Mapping[str, Callable[..., Any]]":
         if not endpoint.is_task:
             return {}
 
         def submit(*args: Any, **kwargs: Any) -> Task:
-            response = self._run(self._submitting(endpoint, args, kwargs))
-            return Task(self, endpoint, task_id(response))
+            flow = submitting(self._dialect, endpoint, args, kwargs)
+            return Task(self, endpoint, self._run(flow))
 
         def list_tasks(
             status: TaskStatus | str | None = None, *, limit: int = 100, before: str | None = None
         ) -> list[TaskInfo]:
-            query = list_query(status, limit, before)
-            return task_infos(self._run(self._dialect.ask(endpoint, query)))
+            return self._run(listing(self._dialect, endpoint, status, limit, before))
 
         def of(name: str) -> Callable[..., Any]:
             def ask(task_id: str) -> Any:
@@ -258,7 +237,7 @@ class Task(TaskOf[SyncHTTPClient]):
 
     def info(self) -> TaskInfo:
         """All that the server says of it."""
-        return task_info(self._ask("GET", "status"))
+        return self._client._run(self._describing())
 
     def get(self) -> Any:
         """Give its result.
@@ -267,7 +246,7 @@ class Task(TaskOf[SyncHTTPClient]):
             InvalidArgument: If it is not over yet.
             BentoMLException: What the call has failed with.
         """
-        return self._client._given(self._endpoint, self._ask("GET", "get"))
+        return self._client._given(self._endpoint, self._asking("GET", "get"))
 
     def wait(self, timeout: float | None = None) -> Any:
         """Wait until it is over, then give its result.
@@ -276,22 +255,13 @@ class Task(TaskOf[SyncHTTPClient]):
             TimeoutError: If it is not over within so many seconds.
             BentoMLException: What the call has failed with.
         """
-        until_s = None if timeout is None else time.monotonic() + timeout
-        poll_s = POLL_S
-        while not self.get_status().is_over:
-            check_patience(until_s, self.id)
-            time.sleep(poll_s)
-            poll_s = min(poll_s * 1.5, MOST_POLL_S)
-        return self.get()
+        return self._client._given(self._endpoint, self._awaiting(timeout))
 
     def cancel(self) -> None:
         """Stop it."""
-        self._ask("PUT", "cancel")
+        self._client._run(self._asking("PUT", "cancel"))
 
     def retry(self) -> "Task":
         """Ask the same again, as a new task."""
-        return Task(self._client, self._endpoint, task_id(self._ask("POST", "retry")))
-
-    def _ask(self, method: str, verb: str) -> Response:
-        client = self._client
-        return client._run(client._dialect.task(method, self._endpoint, verb, self.id))
+        again = self._client._run(self._repeating())
+        return Task(self._client, self._endpoint, again)

@@ -4,14 +4,12 @@ import contextlib
 import json
 import keyword
 import ssl
-import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlencode
 
-from modelport.client.bentoml.tasks import as_submission
 from modelport.client.dialects.bentoml import (
     Dialect,
     encode_form,
@@ -20,7 +18,7 @@ from modelport.client.dialects.bentoml import (
     unreachable,
 )
 from modelport.client.flows import Flow, Response, Retries, TransportFailed, followed
-from modelport.client.results import FileResult, has_files, result_of
+from modelport.client.results import FileResult, Items, has_files, items_of, result_of
 from modelport.client.transports.address import Proxies
 from modelport.client.transports.common import MOST_BYTES
 from modelport.client.values import File, file_of
@@ -31,7 +29,6 @@ from modelport.wire.bentoml import EndpointSchema, Parameter
 __all__ = [
     "Client",
     "Reply",
-    "check_patience",
     "context_of",
     "proxies_of",
 ]
@@ -162,6 +159,20 @@ class Client:
                 raise unusable(endpoint, exc) from exc
             raise
 
+    @contextlib.contextmanager
+    def _iterating(self, endpoint: EndpointSchema, response: Response) -> Iterator[Items]:
+        """What makes items of the pieces of a stream.
+
+        Raises:
+            BentoMLException: If it breaks off, or is not what the schema says.
+        """
+        try:
+            yield items_of(endpoint.output, response.headers)
+        except TransportFailed as exc:
+            raise unreachable(exc) from exc
+        except InvalidRequest as exc:
+            raise BentoMLException(f"the stream of {endpoint.name} is broken: {exc.text}") from exc
+
     def _files(self) -> Path:
         if self._folder is None:
             import shutil  # both cost a fifth of this module's import
@@ -201,19 +212,6 @@ class Client:
         )
         return (yield from followed(request, self._retries))
 
-    def _submitting(
-        self, endpoint: EndpointSchema, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> Flow[Response]:
-        submission, arguments = as_submission(endpoint, kwargs)
-        return self._dialect.call(
-            endpoint,
-            args,
-            arguments,
-            submission.suffix,
-            headers=submission.headers,
-            is_idempotent=submission.is_idempotent,
-        )
-
 
 _OWN = frozenset({"url", "timeout", "server_ready_timeout", "endpoints"})
 
@@ -227,16 +225,6 @@ def unusable(endpoint: EndpointSchema, exc: Exception) -> BentoMLException:
     if isinstance(exc, OSError):
         return BentoMLException(f"the answer of {endpoint.name} cannot be kept: {exc.strerror}")
     return BentoMLException(f"the answer of {endpoint.name} is not what the schema says: {exc}")
-
-
-def check_patience(until_s: float | None, task_id: str) -> None:
-    """Raise if a task has been waited for as long as it may be.
-
-    Raises:
-        TimeoutError: It has.
-    """
-    if until_s is not None and time.monotonic() >= until_s:
-        raise TimeoutError(f"task {task_id} is not over yet")
 
 
 def context_of(given: ssl.SSLContext | None) -> Callable[[], ssl.SSLContext]:

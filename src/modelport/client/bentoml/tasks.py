@@ -1,31 +1,32 @@
-"""Tasks as clients see them: what can be asked for at ``submit``, and what the answers say."""
+"""Tasks as clients see them: what is asked about them, as flows, and what the answers say."""
 
 import enum
 import json
-from collections.abc import Mapping
-from typing import Any, Generic, NamedTuple, TypeVar
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
-from modelport.client.flows import Response
+from modelport.client.dialects.bentoml import Dialect
+from modelport.client.flows import Flow, Pause, Response
 from modelport.exceptions import BentoMLException
 from modelport.wire.bentoml import EndpointSchema
 
+if TYPE_CHECKING:
+    from modelport.client.bentoml.calls import Client
+
 __all__ = [
-    "MOST_POLL_S",
-    "POLL_S",
     "TASK_VERBS",
     "Submission",
     "TaskInfo",
     "TaskOf",
     "TaskStatus",
     "as_submission",
-    "list_query",
-    "task_id",
-    "task_info",
-    "task_infos",
+    "listing",
+    "submitting",
 ]
 
-T = TypeVar("T")
+T = TypeVar("T", bound="Client")
 POLL_S = 0.1
 MOST_POLL_S = 2.0
 
@@ -67,7 +68,11 @@ class TaskInfo(NamedTuple):
 
 
 class TaskOf(Generic[T]):
-    """A task, and the client that asks about it."""
+    """A task, and the client that asks about it.
+
+    Attributes:
+        id: By which the server knows it.
+    """
 
     def __init__(self, client: T, endpoint: EndpointSchema, id: str) -> None:
         self._client = client
@@ -76,6 +81,32 @@ class TaskOf(Generic[T]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} of {self._endpoint.name}>"
+
+    def _asking(self, method: str, verb: str) -> Flow[Response]:
+        return self._client._dialect.task(method, self._endpoint, verb, self.id)
+
+    def _describing(self) -> Flow[TaskInfo]:
+        response = yield from self._asking("GET", "status")
+        return _info(_object(response))
+
+    def _awaiting(self, timeout_s: float | None) -> Flow[Response]:
+        """Ask until it is over, and then for its result.
+
+        Raises:
+            TimeoutError: If it is not over within so many seconds.
+        """
+        until_s = None if timeout_s is None else time.monotonic() + timeout_s
+        poll_s = POLL_S
+        while not (yield from self._describing()).status.is_over:
+            if until_s is not None and time.monotonic() >= until_s:
+                raise TimeoutError(f"task {self.id} is not over yet")
+            yield Pause(poll_s)
+            poll_s = min(poll_s * 1.5, MOST_POLL_S)
+        return (yield from self._asking("GET", "get"))
+
+    def _repeating(self) -> Flow[str]:
+        """Ask for the same again, and give the new task's id."""
+        return _task_id((yield from self._asking("POST", "retry")))
 
 
 class Submission(NamedTuple):
@@ -122,36 +153,40 @@ def as_submission(
     return Submission(suffix, headers, bool(headers)), arguments
 
 
-def list_query(status: "TaskStatus | str | None", limit: int, before: str | None) -> str:
-    """What to add to a route to list tasks."""
+def submitting(
+    dialect: Dialect, endpoint: EndpointSchema, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Flow[str]:
+    """Submit a task, and give its id."""
+    submission, arguments = as_submission(endpoint, kwargs)
+    response = yield from dialect.call(
+        endpoint,
+        args,
+        arguments,
+        submission.suffix,
+        headers=submission.headers,
+        is_idempotent=submission.is_idempotent,
+    )
+    return _task_id(response)
+
+
+def listing(
+    dialect: Dialect,
+    endpoint: EndpointSchema,
+    status: TaskStatus | str | None,
+    limit: int,
+    before: str | None,
+) -> Flow[list[TaskInfo]]:
+    """List the tasks of an endpoint, the latest first.
+
+    Raises:
+        BentoMLException: If the answer is no list of tasks.
+    """
     query: dict[str, str] = {"limit": str(limit)}
     if status is not None:
         query["status"] = str(status)
     if before is not None:
         query["before"] = before
-    return f"/list?{urlencode(query)}"
-
-
-def task_id(response: Response) -> str:
-    """The task that an answer is about."""
-    return str(_object(response.body)["task_id"])
-
-
-def task_info(response: Response) -> TaskInfo:
-    """What an answer says of a task.
-
-    Raises:
-        BentoMLException: It is about none.
-    """
-    return _info(_object(response.body))
-
-
-def task_infos(response: Response) -> list[TaskInfo]:
-    """The tasks that an answer lists.
-
-    Raises:
-        BentoMLException: It does not.
-    """
+    response = yield from dialect.ask(endpoint, f"/list?{urlencode(query)}")
     try:
         found = json.loads(response.body)
     except ValueError:
@@ -161,9 +196,14 @@ def task_infos(response: Response) -> list[TaskInfo]:
     return [_info(each) for each in found]
 
 
-def _object(body: bytes) -> dict[str, Any]:
+def _task_id(response: Response) -> str:
+    """The task that an answer is about."""
+    return str(_object(response)["task_id"])
+
+
+def _object(response: Response) -> dict[str, Any]:
     try:
-        found = json.loads(body)
+        found = json.loads(response.body)
     except ValueError:
         found = None
     if not isinstance(found, dict) or "task_id" not in found:

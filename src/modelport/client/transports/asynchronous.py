@@ -11,10 +11,9 @@ from modelport.client.transports.address import Address, Proxies
 from modelport.client.transports.common import (
     JOIN_BELOW_BYTES,
     MOST_BYTES,
-    MOST_ERROR_BYTES,
     MOST_IDLE,
     Heads,
-    answer_too_large,
+    WholeAnswer,
     failure_of,
     pieces_of,
     tunnel_head,
@@ -316,24 +315,14 @@ class _Exchange:
         while reader.head is None:
             part = await self._read()
         head = reader.head
-        is_success = head.status < 300
-        if wants_stream and is_success:
+        if wants_stream and head.status < 300:
             return Response(head.status, head.headers, stream=AsyncStream(self, part))
-        most_bytes = self._transport.most_bytes if is_success else None
-        parts = [part]
-        size = len(part)
-        if most_bytes is not None and size + reader.missing_bytes > most_bytes:
-            raise answer_too_large(self._address, most_bytes)
-        while not reader.is_complete:
-            if not is_success and size > MOST_ERROR_BYTES:
-                self._is_cut_short = True
-                break
-            parts.append(await self._read())
-            size += len(parts[-1])
-            if most_bytes is not None and size > most_bytes:
-                raise answer_too_large(self._address, most_bytes)
+        answer = WholeAnswer(reader, part, self._address, self._transport.most_bytes)
+        while answer.wants_more():
+            answer.add(await self._read())
+        self._is_cut_short |= answer.is_cut_short
         self.end()
-        return Response(head.status, head.headers, b"".join(parts))
+        return answer.response()
 
     async def read_piece(self) -> bytes:
         """The next bytes of the body; ``b""`` at its end."""

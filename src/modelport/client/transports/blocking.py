@@ -17,10 +17,9 @@ from modelport.client.transports.address import Address, Proxies
 from modelport.client.transports.common import (
     JOIN_BELOW_BYTES,
     MOST_BYTES,
-    MOST_ERROR_BYTES,
     MOST_IDLE,
     Heads,
-    answer_too_large,
+    WholeAnswer,
     failure_of,
     pieces_of,
     tunnel_head,
@@ -231,27 +230,19 @@ class _Exchange:
         while reader.head is None:
             part = self._read()
         head = reader.head
-        is_success = head.status < 300
-        if wants_stream and is_success:
+        if wants_stream and head.status < 300:
             return Response(head.status, head.headers, stream=BlockingStream(self, part))
-        if reader.is_complete:
+        most_bytes = self._transport.most_bytes
+        if reader.is_complete and (most_bytes is None or len(part) <= most_bytes):
+            # Nearly every answer: it came with its head.
             self.end()
             return Response(head.status, head.headers, part)
-        most_bytes = self._transport.most_bytes if is_success else None
-        parts = [part]
-        size = len(part)
-        if most_bytes is not None and size + reader.missing_bytes > most_bytes:
-            raise answer_too_large(self._address, most_bytes)
-        while not reader.is_complete:
-            if not is_success and size > MOST_ERROR_BYTES:
-                self._is_cut_short = True
-                break
-            parts.append(self._read())
-            size += len(parts[-1])
-            if most_bytes is not None and size > most_bytes:
-                raise answer_too_large(self._address, most_bytes)
+        answer = WholeAnswer(reader, part, self._address, most_bytes)
+        while answer.wants_more():
+            answer.add(self._read())
+        self._is_cut_short |= answer.is_cut_short
         self.end()
-        return Response(head.status, head.headers, b"".join(parts))
+        return answer.response()
 
     def read_piece(self) -> bytes:
         """The next bytes of the body; ``b""`` at its end."""

@@ -4,10 +4,15 @@ import socket
 import ssl
 from collections.abc import Iterable
 
-from modelport.client.flows import Body, Request, TransportFailed
+from modelport.client.flows import Body, Request, Response, TransportFailed
 from modelport.client.transports.address import Address
 from modelport.errors import TooLarge
-from modelport.wire.http_response import BadResponse, ResponseHead, encode_request_head
+from modelport.wire.http_response import (
+    BadResponse,
+    ResponseHead,
+    ResponseReader,
+    encode_request_head,
+)
 
 __all__ = [
     "JOIN_BELOW_BYTES",
@@ -15,7 +20,7 @@ __all__ = [
     "MOST_ERROR_BYTES",
     "MOST_IDLE",
     "Heads",
-    "answer_too_large",
+    "WholeAnswer",
     "failure_of",
     "pieces_of",
     "tunnel_head",
@@ -71,6 +76,66 @@ class Heads:
         return head, length
 
 
+class WholeAnswer:
+    """An answer that is held in memory, as far as it may be.
+
+    Args:
+        reader: Has read the head, and goes on reading.
+        first: What came of the body together with the head.
+        address: Of who answers.
+        most_bytes: Of a success; ``None`` for no bound.
+
+    Attributes:
+        is_cut_short: Whether the rest of it is not to be read.
+
+    Raises:
+        TooLarge: If it is, or will be, longer than may be.
+    """
+
+    def __init__(
+        self, reader: ResponseReader, first: bytes, address: Address, most_bytes: int | None
+    ) -> None:
+        assert reader.head is not None
+        self.is_cut_short = False
+        self._head = reader.head
+        self._reader = reader
+        self._address = address
+        self._is_success = reader.head.status < 300
+        self._most_bytes = most_bytes if self._is_success else None
+        self._parts = [first]
+        self._size = len(first)
+        self._check(self._size + reader.missing_bytes)
+
+    def wants_more(self) -> bool:
+        """Whether to read on."""
+        if self._reader.is_complete:
+            return False
+        self.is_cut_short = not self._is_success and self._size > MOST_ERROR_BYTES
+        return not self.is_cut_short
+
+    def add(self, part: bytes) -> None:
+        """Take what has been read.
+
+        Raises:
+            TooLarge: If that is more than may be.
+        """
+        self._parts.append(part)
+        self._size += len(part)
+        self._check(self._size)
+
+    def response(self) -> Response:
+        """Give it."""
+        return Response(self._head.status, self._head.headers, b"".join(self._parts))
+
+    def _check(self, size: int) -> None:
+        most_bytes = self._most_bytes
+        if most_bytes is not None and size > most_bytes:
+            raise TooLarge(
+                f"the answer of the server at {self._address} is longer than {most_bytes} bytes; "
+                "allow more with max_response_bytes"
+            )
+
+
 def tunnel_head(address: Address) -> bytes:
     """Write what asks a proxy for a way to an address."""
     assert address.proxy is not None
@@ -85,14 +150,6 @@ def pieces_of(body: Body) -> Iterable[bytes | memoryview]:
         return body
     view = memoryview(body)
     return (view[at : at + PIECE_BYTES] for at in range(0, len(body), PIECE_BYTES))
-
-
-def answer_too_large(address: Address, most_bytes: int) -> TooLarge:
-    """Say that an answer is not read any further."""
-    return TooLarge(
-        f"the answer of the server at {address} is longer than {most_bytes} bytes; allow more with "
-        "max_response_bytes"
-    )
 
 
 def failure_of(
