@@ -1,7 +1,8 @@
 import threading
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from modelport.engine.readiness import Readiness
+from modelport.runtimes.worker import WorkerRuntime
 
 from .conftest import Bench, a_moment, until
 
@@ -55,5 +56,24 @@ def test_slow_runtime_is_asked_on_a_thread_and_what_it_said_last_counts(bench: B
         runtime.gate.release()
         await a_moment()
         await until(lambda: readiness._said)
+
+    bench.run(main())
+
+
+def test_runtime_elsewhere_is_asked_on_the_loop_even_if_that_was_slow_once(bench: Bench) -> None:
+    """It writes to its process, which two threads must not do at once; and it does not wait."""
+
+    class Elsewhere(WorkerRuntime):
+        threads: ClassVar[list[str]] = []
+
+        def is_ready(self) -> bool:
+            self.threads.append(threading.current_thread().name)
+            bench.clock.advance(0.002)
+            return True
+
+    async def main() -> None:
+        readiness = Readiness(Elsewhere(), bench.completions, bench.clock)
+        assert [readiness.ask() for _ in range(3)] == [True] * 3
+        assert Elsewhere.threads == [threading.current_thread().name] * 3
 
     bench.run(main())

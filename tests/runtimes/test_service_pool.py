@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from modelport.errors import InvalidArguments, LoadFailed
+from modelport.errors import InvalidArguments, LoadFailed, Unavailable
 from modelport.messages import Arguments, Request
 from modelport.runtimes.base import Batch
 from modelport.runtimes.service_pool import ServiceSetup, ServiceWorkers
@@ -100,5 +102,29 @@ def test_an_object_that_cannot_be_made_is_told_with_its_reason(tmp_path: Path) -
         with pytest.raises(LoadFailed, match="'Small' could not be started: ValueError: no weigh"):
             await workers.open(FakeHost())
         await workers.close()
+
+    asyncio.run(run())
+
+
+def test_a_worker_that_hangs_is_killed_and_started_again(tmp_path: Path) -> None:
+    async def run() -> None:
+        workers = workers_of(tmp_path, "pass", hang_timeout_s=0.4)
+        await workers.open(FakeHost())
+        try:
+            endpoint = workers.endpoint("devices", 4)
+            changes = asyncio.Queue[int]()
+            endpoint.attach(lambda: changes.put_nowait(endpoint.capacity))
+            ((_, worker),) = workers.members
+            os.kill(getattr(worker, "pid"), signal.SIGSTOP)  # noqa: B009
+            sent = {SENT: Sent("json", b'{"name": "it"}')}
+            with pytest.raises(Unavailable, match=r"had not been heard of for 0.4 s"):
+                await endpoint.execute(Batch([Work(Request(Arguments(sent)))], 1))
+            async with asyncio.timeout(30):
+                while await changes.get() != 4:
+                    pass
+            outcomes = await endpoint.execute(Batch([Work(Request(Arguments(sent)))], 1))
+            assert outcomes is not None
+        finally:
+            await workers.close()
 
     asyncio.run(run())

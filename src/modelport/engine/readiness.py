@@ -9,7 +9,7 @@ import threading
 
 from modelport.clock import Clock
 from modelport.engine.executor import SLOW_NS, Completions
-from modelport.runtimes.base import Runtime
+from modelport.runtimes.base import RemoteRuntime, Runtime
 
 __all__ = ["Readiness"]
 
@@ -17,10 +17,20 @@ __all__ = ["Readiness"]
 class Readiness:
     """What one runtime says of itself. Used on the event loop only."""
 
-    __slots__ = ("_completions", "_is_asking", "_is_slow", "_now_ns", "_runtime", "_said")
+    __slots__ = (
+        "_asks_here",
+        "_completions",
+        "_is_asking",
+        "_is_slow",
+        "_now_ns",
+        "_runtime",
+        "_said",
+    )
 
     def __init__(self, runtime: Runtime, completions: Completions, clock: Clock) -> None:
         self._runtime = runtime
+        # Those that run elsewhere do not wait for an answer, and live on the event loop.
+        self._asks_here = isinstance(runtime, RemoteRuntime)
         self._completions = completions
         self._now_ns = clock.now_ns
         self._is_slow = False
@@ -29,6 +39,8 @@ class Readiness:
 
     def ask(self) -> bool:
         """Give what the runtime says now, or, if it is a slow one, what it said last."""
+        if self._asks_here:
+            return self._runtime.is_ready()
         if not self._is_slow:
             started_ns = self._now_ns()
             self._said = self._runtime.is_ready()

@@ -85,6 +85,8 @@ class LoadOptions(Struct, frozen=True, kw_only=True):
         allow_code_overrides: Whether files that a client has sent may be code.
         default_max_batch_size: What a model that can batch gets where its configuration is silent.
         execution: Where models run that do not say it themselves.
+        hang_timeout_s: How long a worker process may not be heard of before it is killed and
+            started again, in seconds; 0 for ever.
         choose: Decides what executes a model, from its configuration and version directory.
     """
 
@@ -93,6 +95,7 @@ class LoadOptions(Struct, frozen=True, kw_only=True):
     allow_code_overrides: bool = False
     default_max_batch_size: int = 4
     execution: Execution = "auto"
+    hang_timeout_s: float = 300.0
     choose: Choose = choose
 
 
@@ -252,7 +255,7 @@ def _bring_up_model(
     loaded = _version(reading, version, _checked(config, reading.name))
     for text in model_config.left_out(config):
         host.log("warning", f"left out of the configuration: {text}", model=reading.name)
-    _load_instances(loaded, runtime, source, host)
+    _load_instances(loaded, runtime, source, host, options)
     return loaded
 
 
@@ -332,7 +335,11 @@ def _version(reading: Reading, version: int, config: ModelConfig) -> ModelVersio
 
 
 def _load_instances(
-    loaded: ModelVersion, runtime: type[Runtime], source: ModelSource, host: Host
+    loaded: ModelVersion,
+    runtime: type[Runtime],
+    source: ModelSource,
+    host: Host,
+    options: LoadOptions,
 ) -> None:
     """Load the instances one after another: most frameworks take turns at it anyway."""
     for device in instance_devices(loaded.config):
@@ -345,6 +352,7 @@ def _load_instances(
             host=host,
             kind=device.kind,
             device_id=device.device_id,
+            hang_timeout_s=options.hang_timeout_s,
         )
         try:
             instance.load(context)

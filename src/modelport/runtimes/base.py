@@ -226,6 +226,8 @@ class LoadContext(Struct, frozen=True, kw_only=True):
         kind: ``CPU``, ``GPU`` or ``MODEL``, which leaves the device to the model.
         device_id: Of the GPU; 0 on a CPU.
         host: What the model may ask of us.
+        hang_timeout_s: How long a process that it runs in may not be heard of before it is killed,
+            in seconds; 0 for ever. Of no concern to what runs in this one.
     """
 
     source: ModelSource
@@ -235,6 +237,7 @@ class LoadContext(Struct, frozen=True, kw_only=True):
     host: Host
     kind: str = "CPU"
     device_id: int = 0
+    hang_timeout_s: float = 0.0
 
 
 class Gpus(Struct, frozen=True, kw_only=True):

@@ -58,6 +58,8 @@ class ServiceSetup:
         threads: Synchronous calls that may run at once in one worker; ``None`` for no such bound.
         streams: Generators of one endpoint that may make items at a time.
         environment: Of its own, beside the server's.
+        hang_timeout_s: How long a worker may not be heard of before it is killed and started again,
+            in seconds; 0 for ever.
     """
 
     def __init__(
@@ -69,8 +71,10 @@ class ServiceSetup:
         threads: int | None,
         streams: int,
         environment: Mapping[str, str] | None = None,
+        hang_timeout_s: float = 0.0,
     ) -> None:
         self.name = name
+        self._hang_timeout_s = hang_timeout_s
         self._said = {
             "target": target,
             "at": at,
@@ -90,6 +94,7 @@ class ServiceSetup:
             config_json="{}",
             instance_name=f"{self.name}_{worker}",
             host=host,
+            hang_timeout_s=self._hang_timeout_s,
         )
 
 

@@ -492,8 +492,14 @@ def _services(settings: Settings) -> "tuple[Services | None, Spool | None]":
     root = Path(settings.data_dir).expanduser() / "spool"
     spool = Spool(root, most_bytes=most, most_principal_bytes=most // 4)
     fetcher = Fetcher(settings.url_allow, most_bytes=settings.max_upload_size)
-    grace_s = settings.task_cancel_grace_secs
-    return Services(targets, spool=spool, fetcher=fetcher, task_grace_s=grace_s), spool
+    services = Services(
+        targets,
+        spool=spool,
+        fetcher=fetcher,
+        task_grace_s=settings.task_cancel_grace_secs,
+        hang_timeout_s=settings.worker_hang_timeout_secs,
+    )
+    return services, spool
 
 
 def _webhooks(settings: Settings) -> "Webhooks | None":
@@ -554,6 +560,7 @@ def _repository(settings: Settings, engine: Engine) -> Repository:
             allow_code_overrides=settings.allow_code_overrides,
             default_max_batch_size=settings.default_max_batch_size,
             execution=cast(Execution, settings.execution),
+            hang_timeout_s=settings.worker_hang_timeout_secs,
         ),
     )
     return Repository(

@@ -261,20 +261,28 @@ class Services:
         spool: For files.
         fetcher: For files that are sent as URLs.
         task_grace_s: How long a cancelled task may go on in a worker; 0 for as long as it likes.
+        hang_timeout_s: How long a worker may not be heard of before it is killed and started again,
+            in seconds; 0 for ever.
 
     Raises:
         LoadFailed: A target cannot be imported, or an endpoint cannot be served.
     """
 
     def __init__(
-        self, targets: Sequence[str], *, spool: Spool, fetcher: Fetcher, task_grace_s: float
+        self,
+        targets: Sequence[str],
+        *,
+        spool: Spool,
+        fetcher: Fetcher,
+        task_grace_s: float,
+        hang_timeout_s: float,
     ) -> None:
         served: dict[int, RunningService] = {}
         gpus = GpuShares(count_gpus())
         for target in targets:
             for at, service in enumerate(import_services(target)):
                 if id(service) not in served:
-                    workers = _workers(service, target, at, task_grace_s, gpus)
+                    workers = _workers(service, target, at, task_grace_s, hang_timeout_s, gpus)
                     served[id(service)] = RunningService(
                         service, spool=spool, fetcher=fetcher, workers=workers
                     )
@@ -406,7 +414,12 @@ def _batches_of(method: Endpoint, threads: int | None) -> int:
 
 
 def _workers(
-    service: Service[Any], target: str, at: int, task_grace_s: float, gpus: GpuShares
+    service: Service[Any],
+    target: str,
+    at: int,
+    task_grace_s: float,
+    hang_timeout_s: float,
+    gpus: GpuShares,
 ) -> "ServiceWorkers | None":
     """Make the workers that a service wants, none of them started yet."""
     count = service.options.worker_count
@@ -425,6 +438,7 @@ def _workers(
         threads=threads,
         streams=threads or DEFAULT_THREADS,
         environment=_devices(service, gpus),
+        hang_timeout_s=hang_timeout_s,
     )
     return ServiceWorkers(setup, count, grace_s=task_grace_s)
 

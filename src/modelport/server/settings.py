@@ -152,6 +152,13 @@ class Settings(Record):
         "Where models run that do not say: on the event loop, in threads, in worker processes"
         " (Python models); auto moves between loop and thread by their measured time",
     )
+    worker_hang_timeout_secs: float = _setting(
+        300.0,
+        Group.MODELS,
+        values.SECONDS,
+        "How long a worker process may not be heard of, stopped or with Python's lock held all the"
+        " time, before it is killed and started again; 0 for ever",
+    )
     strict_triton: bool = _setting(
         False,
         Group.MODELS,

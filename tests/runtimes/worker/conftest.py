@@ -75,6 +75,7 @@ class Bench:
     directory: Path
     engine: Engine = field(default_factory=Engine)
     mode: ControlMode = ControlMode.NONE
+    load: LoadOptions = field(default_factory=LoadOptions)
 
     def write(
         self, name: str, methods: str, config: str = CONFIG + PROCESS, head: str = HEAD
@@ -88,7 +89,7 @@ class Bench:
         async def main() -> None:
             repository = Repository(
                 [recognise(str(self.directory))],
-                RepositoryOptions(control_mode=self.mode, load=LoadOptions()),
+                RepositoryOptions(control_mode=self.mode, load=self.load),
                 self.engine.host,
                 self.engine,
                 call_on_thread,

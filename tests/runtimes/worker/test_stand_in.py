@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from modelport.errors import ModelFailed, Unavailable
+from modelport.repository.options import LoadOptions
 from modelport.runtimes.worker import arena
 from tests.runtimes.worker.conftest import CONFIG, DECOUPLED, PROCESS, Bench, until
 
@@ -431,6 +432,7 @@ def test_stopped_worker_is_not_ready_and_then_not_live(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.write("m", DOUBLES)
+    bench.load = LoadOptions(hang_timeout_s=0)
     monkeypatch.setattr("modelport.runtimes.worker.stand_in.SILENCE_S", 0.05)
     monkeypatch.setattr("modelport.runtimes.worker.stand_in.HUNG_S", 0.1)
 
@@ -444,5 +446,60 @@ def test_stopped_worker_is_not_ready_and_then_not_live(
         assert not bench.engine.is_live()
         os.kill(worker.pid, signal.SIGCONT)
         await until(bench.engine.is_ready)
+
+    bench.run(test)
+
+
+HANGS = """
+def execute(self, requests):
+    how = float(x_of(requests[0])[0])
+    if how == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    elif how == 2:
+        import ctypes
+        ctypes.PyDLL(None).sleep(60)  # unlike CDLL, it keeps Python's lock
+    elif how == 3:
+        until = time.monotonic() + 1.8
+        while time.monotonic() < until:
+            pass
+    return [y([os.getpid()])]
+"""
+
+
+@pytest.mark.parametrize("how", [1, 2])
+def test_worker_that_hangs_is_killed_and_started_again(
+    bench: Bench, how: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whether it was stopped, or some C code has Python's lock and does not come back."""
+    bench.write("m", HANGS)
+    bench.load = LoadOptions(hang_timeout_s=0.4)
+
+    async def test() -> None:
+        (worker,) = bench.workers("m")
+        ((pid,),) = await bench.ask("m", [0])
+        hung, _ = bench.submit("m", [how])
+        waiting, _ = bench.submit("m", [0])
+        with pytest.raises(Unavailable, match=r"not been heard of for 0.4 s.*hang-timeout-secs"):
+            await hung.over
+        answered = await asyncio.gather(waiting.over, return_exceptions=True)
+        assert isinstance(answered[0], Unavailable | list)  # it may have been with the process
+        assert await bench.ask("m", [0]) != [[pid]]
+        assert worker.restarts == 1
+        assert bench.engine.is_live()
+
+    bench.run(test)
+    assert "was killed because it had not been heard of for 0.4 s" in caplog.text
+
+
+def test_worker_that_is_busy_for_long_is_left_alone(bench: Bench) -> None:
+    """Another thread answers for it."""
+    bench.write("m", HANGS)
+    bench.load = LoadOptions(hang_timeout_s=1.2)
+
+    async def test() -> None:
+        (worker,) = bench.workers("m")
+        pid = worker.pid
+        assert await bench.ask("m", [3]) == [[pid]]
+        assert worker.restarts == 0
 
     bench.run(test)

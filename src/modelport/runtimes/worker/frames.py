@@ -81,6 +81,10 @@ class Frame(enum.IntEnum):
     """Worker: the model asks something of the server."""
     CONCURRENT = 17
     """Worker: batches run beside one another here."""
+    ASK_ALIVE = 18
+    """Server: is anybody there? Answered whatever the model is at, unless Python's lock is held."""
+    ALIVE = 19
+    """Worker: yes."""
 
 
 class Storer(Protocol):

@@ -32,7 +32,7 @@ from modelport.runtimes.base import (
 )
 from modelport.runtimes.worker.arena import ARENA_BYTES, Memory
 from modelport.runtimes.worker.calling import WorkerHost
-from modelport.runtimes.worker.frames import Encoder, Frame, FrameReader, json_frame
+from modelport.runtimes.worker.frames import Encoder, Frame, FrameReader, frame, json_frame
 from modelport.runtimes.worker.link import Incoming, Outgoing, receive, send_all
 from modelport.runtimes.worker.records import from_plain, to_plain
 from modelport.runtimes.worker.work import WorkerWork, Works
@@ -304,6 +304,8 @@ class Worker:
                         self._works.credit(*json.loads(body))
                     case Frame.RELEASE:
                         self._outgoing.released(body)
+                    case Frame.ASK_ALIVE:
+                        self._post(frame(Frame.ALIVE))
                     case Frame.ASK_READY:
                         # A model may take its time to say so.
                         threading.Thread(target=self._say_ready, daemon=True).start()

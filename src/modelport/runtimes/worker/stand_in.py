@@ -30,9 +30,10 @@ from modelport.runtimes.base import (
 )
 from modelport.runtimes.worker.answering import Answering
 from modelport.runtimes.worker.arena import check_platform
-from modelport.runtimes.worker.frames import Frame, json_frame
+from modelport.runtimes.worker.frames import Frame, frame, json_frame
 from modelport.runtimes.worker.process import WorkerProcess, exit_reason
 from modelport.runtimes.worker.records import from_plain, to_plain
+from modelport.runtimes.worker.watch import Watch
 from modelport.runtimes.worker.work import WINDOW_BYTES, WINDOW_ITEMS
 from modelport.specs import ENVIRONMENT, ModelConfig
 
@@ -47,7 +48,8 @@ CONCURRENT = 1024
 SILENCE_S = 5.0
 """How long a worker may take to say whether it is ready, before it is taken for not ready."""
 HUNG_S = 60.0
-"""How long it may take before the server is not called live any more."""
+"""How long it may take, beyond the time after which it should have been ended, before the server is
+not called live any more."""
 STEADY_S = 60.0
 """How long a worker must have lived for its end to be no part of a series."""
 FIRST_PAUSE_S = 0.5
@@ -103,6 +105,7 @@ class WorkerRuntime(RemoteRuntime):
         self._mean_ns = float(AHEAD_NS)
         self._asked_s = 0.0
         self._said_ready = True
+        self._watch: Watch | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} pid={self.pid} running={len(self._running)}>"
@@ -227,6 +230,8 @@ class WorkerRuntime(RemoteRuntime):
         self._changed = _nothing
         if self._process is not None:
             self._process.attach(loop, self._process.received)
+            if self._watch is not None:
+                self._watch.start()
         while True:
             with self._lock:
                 unheard, self._unheard = self._unheard, []
@@ -261,13 +266,33 @@ class WorkerRuntime(RemoteRuntime):
         if self.restarts:
             self._log("info", f"instance '{self._context.instance_name}' is up again")
         self._most = 2 if self._context.config.dynamic_batching is not None else MOST_AHEAD
+        self._watch_over(process)
         if self._is_closing.is_set():
             process.ask_to_end()
         else:
             self._adapt(AHEAD_NS)
 
+    def _watch_over(self, process: WorkerProcess) -> None:
+        limit_s = self._context.hang_timeout_s
+        if not limit_s:
+            return
+
+        def give_up() -> None:
+            if not self._is_closing.is_set():  # who unloads it waits for it, and ends it too
+                self.end_process(
+                    f"was killed because it had not been heard of for {limit_s:g} s, as if it was "
+                    "stopped or held Python's lock (--worker-hang-timeout-secs)"
+                )
+
+        ask = frame(Frame.ASK_ALIVE)
+        self._watch = Watch(limit_s, lambda: process.tell(ask), give_up)
+        self._watch.start()
+
     def _down(self, process: WorkerProcess, reason: str, pause_s: float) -> None:
         """The process has ended: whoever waits for it is told why."""
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch = None
         process.drain()
         process.close()
         self._answering.pop(process).close()
@@ -406,6 +431,9 @@ class WorkerRuntime(RemoteRuntime):
             case Frame.READY:
                 self._said_ready = json.loads(body)
                 self._asked_s = 0.0
+            case Frame.ALIVE:
+                if self._watch is not None:
+                    self._watch.answered()
             case Frame.CALL:
                 self._answering[process].called(process.incoming.decoder, body)
             case Frame.CONCURRENT:
@@ -475,9 +503,9 @@ class WorkerRuntime(RemoteRuntime):
         return self._said_ready and self._silent_s() < SILENCE_S
 
     def is_live(self) -> bool:
-        """Whether the process answers, or is being started; one that hangs does neither."""
+        """Whether the process answers, is being started, or will be ended for not answering."""
         self.is_ready()
-        return self._silent_s() < HUNG_S
+        return self._silent_s() < self._context.hang_timeout_s + HUNG_S
 
     def _silent_s(self) -> float:
         return time.monotonic() - self._asked_s if self._asked_s else 0.0
