@@ -1,5 +1,8 @@
 """Runs ``modelport serve`` the way a user does: as a process, over sockets."""
 
+import contextlib
+import http.client
+import json
 import os
 import re
 import signal
@@ -11,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 READY_WITHIN_S = 60
 """Frameworks are imported meanwhile, on machines that have other things to do."""
@@ -115,6 +119,43 @@ def bounded(process: "subprocess.Popen[str]", within_s: float = 60.0) -> Iterato
         for stream in (process.stdout, process.stderr):
             if stream is not None:
                 stream.close()
+
+
+def call(
+    served: Served,
+    path: str,
+    body: Any = None,
+    headers: Mapping[str, str] | None = None,
+    method: str = "POST",
+) -> tuple[int, dict[str, str], bytes]:
+    """Send one request on a connection of its own, as curl does without options.
+
+    Args:
+        served: Whom to ask.
+        path: With its query.
+        body: Bytes, or pieces of them, as they are; ``None`` for none; anything else as JSON.
+        headers: Beside those that say how long the body is.
+        method: Of HTTP.
+
+    Returns:
+        Status, headers by name in lower case, and body.
+    """
+    is_raw = body is None or isinstance(body, bytes | Iterator)
+    connection = http.client.HTTPConnection(served.address, timeout=READY_WITHIN_S)
+    with contextlib.closing(connection):
+        connection.request(
+            method, path, body if is_raw else json.dumps(body).encode(), dict(headers or {})
+        )
+        with connection.getresponse() as reply:
+            said = {name.lower(): value for name, value in reply.getheaders()}
+            return reply.status, said, reply.read()
+
+
+def get(
+    served: Served, path: str, headers: Mapping[str, str] | None = None
+) -> tuple[int, dict[str, str], bytes]:
+    """Ask for what is at a path; see ``call``."""
+    return call(served, path, headers=headers, method="GET")
 
 
 def clean_environment() -> dict[str, str]:

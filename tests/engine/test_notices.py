@@ -9,6 +9,7 @@ from modelport.engine.notices import Notices
 from modelport.errors import Unavailable
 from modelport.stores.base import Content, NewTask, Notice, TaskState
 from modelport.stores.tasks import SqliteTasks
+from tests.waiting import until
 
 URL = "https://example.com/hook"
 
@@ -57,14 +58,6 @@ def end(store: SqliteTasks, task_id: str) -> None:
     store.submit(new).result()
     store.claim({"do": 1}, 10).result()
     store.finish(task_id, TaskState.COMPLETED, Content((), b"1", 200)).result()
-
-
-async def until(fact: Callable[[], bool]) -> None:
-    for _ in range(2000):
-        if fact():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError
 
 
 async def settled(store: SqliteTasks, count: int) -> None:

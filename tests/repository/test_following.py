@@ -11,16 +11,12 @@ from modelport.errors import LoadFailed, Unavailable
 from modelport.repository.lifecycle import Phase
 from modelport.repository.options import ControlMode
 from modelport.repository.repository import Repository
+from tests.waiting import until
 
 Run = Callable[[Any], Any]
 Bench = Any
 
 QUICK = {"poll_s": 0.02, "settle_s": 0.01}
-
-
-async def until(fact: Callable[[], bool]) -> None:
-    while not fact():  # noqa: ASYNC110 - nobody tells when it comes true
-        await asyncio.sleep(0.002)
 
 
 async def looks(bench: Bench, count: int) -> None:

@@ -16,7 +16,7 @@ from modelport.repository.repository import Repository
 from modelport.repository.sources import RepositorySource
 from modelport.repository.uploads import Upload, check_paths
 from tests.repository.conftest import choose_fake
-from tests.repository.test_following import until
+from tests.waiting import until
 
 Run = Callable[[Any], Any]
 Bench = Any

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Iterator, Sized
 from functools import partial
 
 import grpc
@@ -15,6 +15,7 @@ from modelport.server.http2 import Http2Options
 from modelport.server.settings import Settings
 from modelport.server.tls import grpc_context
 from modelport.wire.http2 import Http2Limits
+from tests.waiting import eventually
 
 from .grpc_server import Methods, Running, make_server, running
 
@@ -40,13 +41,6 @@ def server(methods: Methods) -> Iterator[Running]:
 def channel(server: Running) -> Iterator[grpc.Channel]:
     with grpc.insecure_channel(server.address, options=UNBOUNDED) as made:
         yield made
-
-
-def eventually(is_so: Callable[[], object]) -> None:
-    until = time.monotonic() + 10
-    while not is_so():
-        assert time.monotonic() < until, "it did not come to pass"
-        time.sleep(0.005)
 
 
 def longer_than(rows: Sized, count: int) -> bool:

@@ -17,6 +17,7 @@ from modelport.engine.executor import new_event_loop
 from modelport.server.http import Connection
 from modelport.server.settings import Settings
 from modelport.server.tls import server_context
+from tests.waiting import until
 
 from .memory_connection import TestServer, get, post
 
@@ -57,12 +58,6 @@ async def listening(
         listener.close()
         server.http.close()
         await asyncio.sleep(0)
-
-
-async def eventually(is_so: Callable[[], bool]) -> None:
-    """Let the loop turn until something is so."""
-    while not is_so():  # noqa: ASYNC110 - what is waited for is the kernel's
-        await asyncio.sleep(0.001)
 
 
 def make() -> TestServer:
@@ -169,7 +164,7 @@ def test_a_client_that_is_gone_is_noticed(run: Run) -> None:
             gone = asyncio.Event()
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(get("/later"))
-            await eventually(lambda: bool(server.waiting))
+            await until(lambda: bool(server.waiting))
             server.waiting[0].on_disconnect = gone.set
             # A reset, as from a process that was killed.
             writer.get_extra_info("socket").setsockopt(
@@ -188,7 +183,7 @@ def test_a_stream_waits_for_its_reader(run: Run) -> None:
         async with listening(server) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1000)
             writer.write(get("/later", "Connection: close"))
-            await eventually(lambda: bool(server.waiting))
+            await until(lambda: bool(server.waiting))
             stream = server.waiting[0]
             stream.start(200, ())
             writable = asyncio.Event()
@@ -215,10 +210,10 @@ def test_an_answer_to_nobody_is_dropped_quietly(run: Run) -> None:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.write(get("/later"))
                 writer.close()
-            await eventually(lambda: len(server.waiting) == 3)
+            await until(lambda: len(server.waiting) == 3)
             for waiting in server.waiting:
                 waiting.respond(200, (), [bytes(1_000_000)])
-            await eventually(lambda: not server.http.connections)
+            await until(lambda: not server.http.connections)
 
     run(main)
 

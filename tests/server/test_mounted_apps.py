@@ -1,7 +1,6 @@
 """Mounted applications with WebSockets, streams and uploads, over sockets."""
 
 import contextlib
-import http.client
 import json
 import socket
 import subprocess
@@ -18,7 +17,8 @@ import pytest
 from wsproto import ConnectionType, WSConnection
 from wsproto import events as ws
 
-from tests.served import Served, serving
+from tests.served import Served, call, get, serving
+from tests.waiting import eventually
 
 FILE = Path(__file__).parent / "pages_sample.py"
 
@@ -27,22 +27,6 @@ FILE = Path(__file__).parent / "pages_sample.py"
 def served() -> Iterator[Served]:
     with serving(str(FILE)) as running:
         yield running
-
-
-def ask(
-    served: Served,
-    method: str,
-    path: str,
-    body: Any = None,
-    headers: dict[str, str] | None = None,
-) -> tuple[int, dict[str, str], bytes]:
-    host, _, port = served.address.partition(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=30)
-    with contextlib.closing(connection):
-        connection.request(method, path, body, headers or {})
-        with connection.getresponse() as reply:
-            said = {name.lower(): value for name, value in reply.getheaders()}
-            return reply.status, said, reply.read()
 
 
 class Browser:
@@ -76,14 +60,7 @@ class Browser:
 
 
 def seen(served: Served) -> Any:
-    return json.loads(ask(served, "GET", "/chat/seen")[2])
-
-
-def wait_for(check: Any, within_s: float = 10.0) -> None:
-    until_s = time.monotonic() + within_s
-    while not check():
-        assert time.monotonic() < until_s, "it has not come to that"
-        time.sleep(0.05)
+    return json.loads(get(served, "/chat/seen")[2])
 
 
 def test_messages_go_both_ways(served: Served) -> None:
@@ -126,14 +103,14 @@ def test_either_side_may_say_goodbye(served: Served) -> None:
         browser.next()
         browser.send(ws.CloseConnection(4002))
         assert browser.next().code == 4002
-    wait_for(lambda: 4002 in seen(served)["codes"])
+    eventually(lambda: 4002 in seen(served)["codes"])
 
 
 def test_a_client_that_breaks_off_is_told_to_the_application(served: Served) -> None:
     before = seen(served)["codes"].count(1006)
     with Browser(served, "/chat/echo") as browser:
         browser.next()
-    wait_for(lambda: seen(served)["codes"].count(1006) > before)
+    eventually(lambda: seen(served)["codes"].count(1006) > before)
 
 
 def test_an_application_may_refuse(served: Served) -> None:
@@ -153,7 +130,7 @@ def test_an_application_that_fails_ends_its_websocket_with_1011(served: Served) 
     with Browser(served, "/chat/broken") as browser:
         browser.next()
         assert browser.next().code == 1011
-    wait_for(lambda: any("a secret" in line for line in served.lines))
+    eventually(lambda: any("a secret" in line for line in served.lines))
 
 
 def test_the_scope_tells_where_and_who(served: Served) -> None:
@@ -177,7 +154,7 @@ def test_an_application_waits_for_a_client_that_does_not_read(served: Served) ->
             time.sleep(0.3)
         # Buffers of the kernel on both sides, and ours.
         assert 0 < last * 65536 < 64 << 20
-    wait_for(lambda: "flood" in seen(served)["codes"])
+    eventually(lambda: "flood" in seen(served)["codes"])
 
 
 def test_a_client_waits_for_an_application_that_does_not_read(served: Served) -> None:
@@ -194,14 +171,14 @@ def test_a_client_waits_for_an_application_that_does_not_read(served: Served) ->
 
 
 def test_bodies_come_as_they_are_sent(served: Served) -> None:
-    _, _, body = ask(served, "POST", "/chat/length", b"x" * 5_000_000)
+    _, _, body = call(served, "/chat/length", b"x" * 5_000_000)
     said = json.loads(body)
     assert said["total"] == 5_000_000
     assert said["pieces"] > 2
     pieces = (b"y" * 1000 for _ in range(50))
-    _, _, body = ask(served, "POST", "/chat/length", pieces)
+    _, _, body = call(served, "/chat/length", pieces)
     assert json.loads(body)["total"] == 50_000
-    assert json.loads(ask(served, "POST", "/chat/length")[2])["total"] == 0
+    assert json.loads(call(served, "/chat/length")[2])["total"] == 0
 
 
 def test_answers_come_as_they_are_made_over_http_2(served: Served) -> None:
@@ -229,23 +206,23 @@ def test_answers_come_as_they_are_made_over_http_2(served: Served) -> None:
                 is_over = is_over or isinstance(event, h2.events.StreamEnded)
             connection.sendall(peer.data_to_send())
             if received == b"first":
-                assert ask(served, "POST", "/chat/go_on")[0] == 200
+                assert call(served, "/chat/go_on")[0] == 200
         assert received == b"firstsecond"
 
 
 def test_a_page_in_the_way_of_gradio_works(served: Served) -> None:
-    status, headers, body = ask(served, "GET", "/ui/")
+    status, headers, body = get(served, "/ui/")
     assert (status, b'"root": "/ui"' in body) == (200, True)
     sent = {"Cookie": headers["set-cookie"].partition(";")[0]}
-    assert ask(served, "GET", "/ui/cookie", headers=sent)[2] == b"abc"
-    call = json.dumps({"data": ["hello"], "session_hash": "s1"})
-    assert json.loads(ask(served, "POST", "/ui/queue/join", call)[2]) == {"event_id": "1"}
-    _, headers, body = ask(served, "GET", "/ui/queue/data?session_hash=s1")
+    assert get(served, "/ui/cookie", sent)[2] == b"abc"
+    join = {"data": ["hello"], "session_hash": "s1"}
+    assert json.loads(call(served, "/ui/queue/join", join)[2]) == {"event_id": "1"}
+    _, headers, body = get(served, "/ui/queue/data?session_hash=s1")
     assert headers["content-type"].startswith("text/event-stream")
     messages = [json.loads(line[5:])["msg"] for line in body.decode().split("\n\n") if line]
     assert messages == ["estimation", "process_starts", "process_completed", "close_stream"]
-    assert b"in the way of Gradio" in ask(served, "GET", "/ui/static/pages_sample.py")[2]
-    assert ask(served, "POST", "/shout", json.dumps({"text": "a"}))[2] == b"A"
+    assert b"in the way of Gradio" in get(served, "/ui/static/pages_sample.py")[2]
+    assert call(served, "/shout", {"text": "a"})[2] == b"A"
 
 
 def test_files_are_uploaded_to_an_application(served: Served, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """A service with workers, over sockets: what BentoML's callers see, and what V2's do."""
 
-import contextlib
 import http.client
 import io
 import json
@@ -9,7 +8,7 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ import pytest
 from PIL import Image
 
 from modelport.wire.proto import grpc_service_pb2 as pb
-from tests.served import Served, serving
+from tests.served import Served, call, get, serving
+from tests.waiting import eventually
 
 FILE = Path(__file__).parent / "workers_sample.py"
 OPTIONS = ("--task-cancel-grace-secs=0.5", "--access-log")
@@ -30,7 +30,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     data = tmp_path_factory.mktemp("data")
     with serving(str(FILE), f"--data-dir={data}", *OPTIONS) as running:
         yield running
-        wait_for(lambda: is_whole(running))
+        eventually(lambda: is_whole(running))
         spool = [each for each in (data / "spool").rglob("*") if each.name.startswith("call-")]
         assert spool == [], "a call has left its files"
         assert running.stop() == 0
@@ -42,25 +42,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         ]
 
 
-def call(
-    served: Served,
-    path: str,
-    body: Any = None,
-    headers: dict[str, str] | None = None,
-    method: str = "POST",
-) -> tuple[int, dict[str, str], bytes]:
-    host, _, port = served.address.partition(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=30)
-    sent = body if isinstance(body, bytes) else json.dumps(body or {}).encode()
-    with contextlib.closing(connection):
-        connection.request(method, path, sent, headers or {"Content-Type": "application/json"})
-        with connection.getresponse() as reply:
-            said = {name.lower(): value for name, value in reply.getheaders()}
-            return reply.status, said, reply.read()
-
-
 def answer(served: Served, path: str, body: Any = None) -> Any:
-    status, _, data = call(served, path, body)
+    status, _, data = call(served, path, body or {})
     assert status == 200, data
     return json.loads(data)
 
@@ -73,20 +56,13 @@ def form(*parts: tuple[str, str, bytes]) -> tuple[bytes, dict[str, str]]:
     return body + b"--xyz--\r\n", {"Content-Type": "multipart/form-data; boundary=xyz"}
 
 
-def wait_for(check: Callable[[], bool], within_s: float = 15.0) -> None:
-    until_s = time.monotonic() + within_s
-    while not check():
-        assert time.monotonic() < until_s, "it has not come to that"
-        time.sleep(0.05)
-
-
 def is_whole(served: Served) -> bool:
-    return call(served, "/readyz", method="GET")[0] == 200
+    return get(served, "/readyz")[0] == 200
 
 
 @pytest.fixture(autouse=True)
 def _both_workers_are_up(served: Served) -> None:
-    wait_for(lambda: is_whole(served))
+    eventually(lambda: is_whole(served))
 
 
 def test_each_worker_has_an_object_of_the_service_and_of_what_it_depends_on(
@@ -123,7 +99,7 @@ def test_an_endpoint_that_keeps_the_interpreter_holds_up_nobody_else(served: Ser
         time.sleep(0.3)
         began_s = time.monotonic()
         assert call(served, "/hello", {"name": "a"})[2] == b"hello a"
-        assert call(served, "/livez", method="GET")[0] == 200 or holding.done()
+        assert get(served, "/livez")[0] == 200 or holding.done()
         assert call(served, "/hello")[2] == b"hello you"
         assert time.monotonic() - began_s < 10
         holding.result()
@@ -136,7 +112,7 @@ def test_errors_are_told_as_in_one_process(served: Served) -> None:
     assert status == 500
     assert b"secret" not in body
     assert b"check the server log" in body
-    wait_for(lambda: any("a secret" in line for line in served.lines))
+    eventually(lambda: any("a secret" in line for line in served.lines))
     status, _, body = call(served, "/burn", {"seconds": "soon"})
     assert status == 400
     assert json.loads(body)["detail"][0]["loc"] == ["seconds"]
@@ -151,15 +127,17 @@ def test_a_worker_that_dies_fails_its_calls_with_the_reason_and_is_replaced(
     assert b"killed by signal 9" in body
     # The other one goes on, and the server is alive all along.
     assert call(served, "/hello")[2] == b"hello you"
-    assert call(served, "/livez", method="GET")[0] == 200
-    wait_for(lambda: is_whole(served))
-    assert "modelport_worker_restarts_total" in call(served, "/metrics", method="GET")[2].decode()
+    assert get(served, "/livez")[0] == 200
+    eventually(lambda: is_whole(served))
+    assert "modelport_worker_restarts_total" in get(served, "/metrics")[2].decode()
 
 
 def test_readiness_asks_every_worker(served: Served) -> None:
     assert call(served, "/set_ready", {"is_ready": False})[0] == 200
-    assert call(served, "/readyz", method="GET")[0] == 503
-    wait_for(lambda: call(served, "/set_ready", {"is_ready": True})[0] == 200 and is_whole(served))
+    assert get(served, "/readyz")[0] == 503
+    eventually(
+        lambda: call(served, "/set_ready", {"is_ready": True})[0] == 200 and is_whole(served)
+    )
 
 
 def test_streams_come_item_by_item(served: Served) -> None:
@@ -192,7 +170,7 @@ def test_a_caller_who_leaves_ends_its_stream(served: Served) -> None:
             b"POST /forever HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
         )
         assert connection.recv(1000)
-    wait_for(lambda: any("forever was left" in line for line in served.lines))
+    eventually(lambda: any("forever was left" in line for line in served.lines))
 
 
 def test_files_reach_the_worker_and_are_gone_afterwards(served: Served) -> None:
@@ -207,7 +185,7 @@ def test_files_reach_the_worker_and_are_gone_afterwards(served: Served) -> None:
     said = json.loads(data)
     assert status == 200
     assert (said["sizes"], said["suffix"], said["note"]) == ([3_000_000, 5, 0], ".dat", "some text")
-    wait_for(lambda: not Path(said["path"]).exists())
+    eventually(lambda: not Path(said["path"]).exists())
 
 
 def test_images_come_and_go(served: Served) -> None:
@@ -234,7 +212,7 @@ def test_answers_of_several_parts_and_of_starlette(served: Served) -> None:
     status, _, data = call(served, "/starlette")
     assert (status, data) == (202, b'{"a":1}')
     assert call(served, "/streaming")[0] == 500
-    wait_for(lambda: any("cannot leave a worker process" in line for line in served.lines))
+    eventually(lambda: any("cannot leave a worker process" in line for line in served.lines))
 
 
 def test_requests_share_batches_and_fail_alone(served: Served) -> None:
@@ -274,18 +252,18 @@ def test_v2_reaches_the_workers(served: Served) -> None:
 
 
 def test_mounted_applications_run_in_the_server(served: Served) -> None:
-    said = call(served, "/web", method="GET")[2]
+    said = get(served, "/web")[2]
     assert said == f"{served.process.pid} 0".encode()
 
 
 def test_labels_are_in_the_metrics_and_paths_may_stay_out_of_the_access_log(
     served: Served,
 ) -> None:
-    page = call(served, "/metrics", method="GET")[2].decode()
+    page = get(served, "/metrics")[2].decode()
     labels = 'service_name="Many",label_team="many",label_cost_centre="7"'
     assert f"modelport_service_labels{{{labels}}} 1" in page
     call(served, "/hello")
-    wait_for(lambda: any("/hello" in line and "200" in line for line in served.lines))
+    eventually(lambda: any("/hello" in line and "200" in line for line in served.lines))
     assert not any("GET /readyz" in line and " 200" in line for line in served.lines)
 
 
@@ -303,9 +281,7 @@ def submit(served: Served, path: str, body: Any = None) -> str:
 
 
 def status(served: Served, path: str, task_id: str) -> dict[str, Any]:
-    said: dict[str, Any] = json.loads(
-        call(served, f"{path}/status?task_id={task_id}", method="GET")[2]
-    )
+    said: dict[str, Any] = json.loads(get(served, f"{path}/status?task_id={task_id}")[2])
     return said
 
 
@@ -318,17 +294,17 @@ def test_a_task_reports_its_progress_and_ends(served: Served) -> None:
         seen.append(said.get("progress"))
         return bool(said["status"] == "completed")
 
-    wait_for(is_over)
+    eventually(is_over)
     assert any(seen), "no progress was seen"
-    assert call(served, f"/steps/get?task_id={task_id}", method="GET")[2] == b"50 steps"
+    assert get(served, f"/steps/get?task_id={task_id}")[2] == b"50 steps"
 
 
 def test_a_cancelled_task_that_reports_stops_and_its_worker_lives(served: Served) -> None:
     before = {answer(served, "/who")["pid"] for _ in range(4)}
     task_id = submit(served, "/steps", {"n": 1000})
-    wait_for(lambda: status(served, "/steps", task_id).get("progress") is not None)
+    eventually(lambda: status(served, "/steps", task_id).get("progress") is not None)
     assert call(served, f"/steps/cancel?task_id={task_id}", method="PUT")[0] == 200
-    wait_for(lambda: status(served, "/steps", task_id)["status"] == "canceled")
+    eventually(lambda: status(served, "/steps", task_id)["status"] == "canceled")
     time.sleep(0.8)
     assert is_whole(served)
     assert before & {answer(served, "/who")["pid"] for _ in range(4)}
@@ -336,21 +312,21 @@ def test_a_cancelled_task_that_reports_stops_and_its_worker_lives(served: Served
 
 def test_a_cancelled_task_that_does_not_stop_costs_its_worker(served: Served) -> None:
     task_id = submit(served, "/stubborn", {"seconds": 600})
-    wait_for(lambda: any("stubborn began" in line for line in served.lines))
+    eventually(lambda: any("stubborn began" in line for line in served.lines))
     call(served, f"/stubborn/cancel?task_id={task_id}", method="PUT")
-    wait_for(lambda: any("did not stop within 0.5 s" in line for line in served.lines))
+    eventually(lambda: any("did not stop within 0.5 s" in line for line in served.lines))
     assert status(served, "/stubborn", task_id)["status"] == "canceled"
-    wait_for(lambda: is_whole(served))
+    eventually(lambda: is_whole(served))
 
 
 def test_what_the_end_of_a_worker_means_for_a_task_is_its_authors_policy(
     served: Served, tmp_path: Path
 ) -> None:
     again = submit(served, "/again", {"mark": str(tmp_path / "mark")})
-    wait_for(lambda: status(served, "/again", again)["status"] == "completed")
-    assert call(served, f"/again/get?task_id={again}", method="GET")[2] == b"at last"
+    eventually(lambda: status(served, "/again", again)["status"] == "completed")
+    assert get(served, f"/again/get?task_id={again}")[2] == b"at last"
     once = submit(served, "/once")
-    wait_for(lambda: status(served, "/once", once)["status"] == "failed")
+    eventually(lambda: status(served, "/once", once)["status"] == "failed")
     assert "killed by signal 9" in status(served, "/once", once)["reason"]
 
 

@@ -8,14 +8,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from modelport.wire.proto import grpc_service_pb2 as pb
-from tests.served import Served, serving
+from tests.served import Served, call, get, serving
 
 FILE = Path(__file__).parent / "services_sample.py"
 
@@ -52,27 +51,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield running
         assert running.stop() == 0
         assert any("Team has left" in line for line in running.lines)
-
-
-def call(
-    served: Served,
-    path: str,
-    body: Any = None,
-    headers: dict[str, str] | None = None,
-    method: str = "POST",
-) -> tuple[int, dict[str, str], bytes]:
-    host, _, port = served.address.partition(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=30)
-    sent = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-    with contextlib.closing(connection):
-        connection.request(method, path, sent, headers or {})
-        with connection.getresponse() as reply:
-            said = {name.lower(): value for name, value in reply.getheaders()}
-            return reply.status, said, reply.read()
-
-
-def get(served: Served, path: str) -> tuple[int, dict[str, str], bytes]:
-    return call(served, path, method="GET")
 
 
 def multipart(name: str, filename: str, data: bytes) -> tuple[bytes, dict[str, str]]:

@@ -28,6 +28,10 @@ import pytest
 
 from modelport.client.bentoml import SyncHTTPClient, TaskStatus
 from tests.served import Served, clean_environment, serving
+from tests.waiting import eventually
+
+PATIENCE_S = 120
+"""For what takes starts and deaths of several servers."""
 
 SERVICE = """
 import asyncio
@@ -242,10 +246,10 @@ def test_task_in_progress_has_no_result_yet_and_tells_how_far_it_is(served: Serv
 @pytest.mark.parametrize("endpoint", ["looking", "waiting"])
 def test_cancelling_stops_what_runs(served: Served, tmp_path: Path, endpoint: str) -> None:
     _, task = ask(served, "POST", f"/{endpoint}/submit", {})
-    until(lambda: started(tmp_path)[f"{endpoint} begun"] == 1)
+    eventually(lambda: started(tmp_path)[f"{endpoint} begun"] == 1, PATIENCE_S)
     status, said = ask(served, "PUT", f"/{endpoint}/cancel?task_id={task['task_id']}")
     assert (status, said) == (200, {"task_id": task["task_id"], "status": "canceled"})
-    until(lambda: started(tmp_path)[f"{endpoint} stopped"] == 1, 5)
+    eventually(lambda: started(tmp_path)[f"{endpoint} stopped"] == 1, 5)
     found = over(served, task["task_id"], endpoint)
     assert (found["status"], found["reason"]) == ("canceled", "canceled while it was running")
     status, said = ask(served, "GET", f"/{endpoint}/get?task_id={task['task_id']}")
@@ -370,7 +374,7 @@ def test_task_that_was_not_started_in_time_expires(serve: Serve) -> None:
         assert "'expires_in' is a whole number" in said["error"]
         for state, count in (("running", 1), ("failed", 1), ("queued", 0)):
             line = f'modelport_tasks{{state="{state}",task="Trainer.once"}} {count}\n'
-            until(partial(is_told, served, line))
+            eventually(partial(is_told, served, line), PATIENCE_S)
 
 
 def is_told(served: Served, line: str) -> bool:
@@ -438,8 +442,8 @@ def test_webhook_is_told_and_told_again_after_a_restart(serve: Serve, tmp_path: 
         with serve(*WEBHOOKS) as served:
             path = f"/once/submit?webhook={hook.url}"
             task_id = ask(served, "POST", path, {"number": 4})[1]["task_id"]
-            until(lambda: len(hook.got) == 1, 10)
-            until(lambda: any("again in 5 s" in line for line in served.lines), 10)
+            eventually(lambda: len(hook.got) == 1, 10)
+            eventually(lambda: any("again in 5 s" in line for line in served.lines), 10)
             served.process.kill()
             served.process.wait()
         with contextlib.closing(sqlite3.connect(tmp_path / "data" / "tasks.sqlite")) as database:
@@ -447,7 +451,7 @@ def test_webhook_is_told_and_told_again_after_a_restart(serve: Serve, tmp_path: 
             assert database.execute("UPDATE notices SET due_s = 0").rowcount == 1
             database.commit()
         with serve(*WEBHOOKS):
-            until(lambda: len(hook.got) == 2, 20)
+            eventually(lambda: len(hook.got) == 2, 20)
     (first, body), (second, again) = hook.got
     assert body == again
     said = json.loads(body)
@@ -481,13 +485,6 @@ def start(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-
-
-def until(fact: Callable[[], bool], seconds: float = 120.0) -> None:
-    ends = time.monotonic() + seconds
-    while not fact():
-        assert time.monotonic() < ends
-        time.sleep(0.05)
 
 
 class Submitters:
@@ -564,7 +561,7 @@ def test_every_accepted_task_ends_once_although_servers_are_killed(
             database.executescript(ENDS_ARE_COUNTED)
         submitters = Submitters(unused_port, count)
         for kill_at in (count // 3, count * 2 // 3):
-            until(partial(submitters.have, kill_at))
+            eventually(partial(submitters.have, kill_at), PATIENCE_S)
             server.kill()
             server.wait()
             server = begin()
@@ -576,7 +573,7 @@ def test_every_accepted_task_ends_once_although_servers_are_killed(
                 (left,) = database.execute(query).fetchone()
                 return bool(left == 0)
 
-        until(all_over)
+        eventually(all_over, PATIENCE_S)
         endings = {}
         with SyncHTTPClient(f"http://127.0.0.1:{unused_port}") as client:
             for task_id, (kind, _) in submitters.accepted.items():
@@ -614,7 +611,7 @@ def test_two_servers_share_one_queue(serve: Serve, tmp_path: Path) -> None:
         _, once = ask(here, "POST", "/once/submit", {"number": 1, "seconds": 30})
         _, again = ask(here, "POST", "/again/submit", {"number": 2, "seconds": 3})
         _, patient = ask(here, "POST", "/patient/submit", {"steps": 10_000})
-        until(lambda: started(tmp_path) == {"once 1": 1, "again 2": 1})
+        eventually(lambda: started(tmp_path) == {"once 1": 1, "again 2": 1}, PATIENCE_S)
         with serve(*options) as there:
             # One is busy, so the other does it; both tell of all.
             _, third = ask(here, "POST", "/again/submit", {"number": 3})
@@ -641,17 +638,19 @@ def test_server_that_hangs_loses_its_tasks_when_its_lease_runs_out(
     with serve("--task-lease-secs", "1") as here:
         _, once = ask(here, "POST", "/once/submit", {"number": 1, "seconds": 2})
         _, again = ask(here, "POST", "/again/submit", {"number": 2, "seconds": 2})
-        until(lambda: len(started(tmp_path)) == 2)
+        eventually(lambda: len(started(tmp_path)) == 2, PATIENCE_S)
         with serve("--task-lease-secs", "1") as there:
             suspend(here, tmp_path / "data" / "tasks.sqlite")
             try:
                 assert over(there, once["task_id"], "once")["status"] == "failed"
-                until(lambda: started(tmp_path)["again 2"] == 2)
+                eventually(lambda: started(tmp_path)["again 2"] == 2, PATIENCE_S)
             finally:
                 here.process.send_signal(signal.SIGCONT)
             # What it has done meanwhile does not count.
             assert over(there, again["task_id"], "again")["status"] == "completed"
-            until(lambda: any("another server's by now" in line for line in here.lines))
+            eventually(
+                lambda: any("another server's by now" in line for line in here.lines), PATIENCE_S
+            )
             assert over(here, once["task_id"], "once")["status"] == "failed"
     assert started(tmp_path) == {"once 1": 1, "again 2": 2}
 

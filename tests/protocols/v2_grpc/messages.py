@@ -1,7 +1,6 @@
 """Models, requests and servers for the tests of this protocol."""
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -56,12 +55,3 @@ def message(model: str = "m", *, parameters: dict[str, Any] | None = None, **mem
         member = "bool_param" if isinstance(value, bool) else "string_param"
         request.parameters[key].CopyFrom(pb.InferParameter(**{member: value}))
     return request.SerializeToString()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for what a thread or a timer does, a second at most."""
-    for _ in range(1000):
-        if condition():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("it did not happen")

@@ -7,7 +7,7 @@ import pytest
 from modelport.protocols.v2_grpc import health
 from modelport.testing.memory import MemoryCall, MemoryEngine, MemoryGrpcServer
 from modelport.wire.proto import health_pb2 as pb
-from tests.protocols.v2_grpc.messages import until
+from tests.waiting import until
 
 Status = pb.HealthCheckResponse.ServingStatus
 

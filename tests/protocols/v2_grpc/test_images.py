@@ -16,7 +16,8 @@ from modelport.specs import ModelConfig, ModelInput, ModelOutput
 from modelport.tensors import Tensor
 from modelport.testing.memory import MemoryCall
 from modelport.wire.proto import grpc_service_pb2 as pb
-from tests.protocols.v2_grpc.messages import served, until
+from tests.protocols.v2_grpc.messages import served
+from tests.waiting import until
 
 CONFIG = ModelConfig(
     name="m",

@@ -16,7 +16,8 @@ from modelport.protocols.v2.options import V2Options
 from modelport.tensors import Tensor
 from modelport.testing.memory import MemoryCall, MemoryDeployment, MemoryEngine, MemoryGrpcServer
 from modelport.wire.proto import grpc_service_pb2 as pb
-from tests.protocols.v2_grpc.messages import CONFIG, DECOUPLED, TWO, later, response, until
+from tests.protocols.v2_grpc.messages import CONFIG, DECOUPLED, TWO, later, response
+from tests.waiting import until
 
 
 def double(request: Request) -> list[Response]:

@@ -25,9 +25,9 @@ from tests.protocols.v2_grpc.messages import (
     later,
     message,
     response,
-    until,
 )
 from tests.protocols.v2_grpc.test_infer import large
+from tests.waiting import until
 
 FINAL = "triton_final_response"
 

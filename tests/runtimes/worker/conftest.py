@@ -138,12 +138,6 @@ class Bench:
         return [each.outputs[0].array.tolist() for each in await sink.over]
 
 
-async def until(is_so: Callable[[], bool]) -> None:
-    """Look again and again, because other processes tell nobody; the bench bounds it."""
-    while not is_so():  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
-
-
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path / "models", Engine(EngineOptions()))

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from modelport.repository.options import ControlMode
-from tests.runtimes.worker.conftest import CONFIG, PROCESS, Bench, until
+from tests.runtimes.worker.conftest import CONFIG, PROCESS, Bench
 from tests.served import clean_environment
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 

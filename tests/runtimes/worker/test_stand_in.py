@@ -9,7 +9,8 @@ import pytest
 from modelport.errors import ModelFailed, Unavailable
 from modelport.repository.options import LoadOptions
 from modelport.runtimes.worker import arena
-from tests.runtimes.worker.conftest import CONFIG, DECOUPLED, PROCESS, Bench, until
+from tests.runtimes.worker.conftest import CONFIG, DECOUPLED, PROCESS, Bench
+from tests.waiting import until
 
 DOUBLES = """
 def execute(self, requests):
