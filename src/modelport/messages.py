@@ -149,7 +149,8 @@ class Request(Struct, eq=False):
         sequence_end: Whether it is the last of its sequence.
         principal: Who asks; "" for everybody.
         trace: Where its stages are noted; ``None`` for most.
-        trace_id: Ties log lines to this request; "" for none.
+        trace_id: Names its trace; "" for none. A model that asks others hands it on, and theirs are
+            then traced as parts of this one.
         trail: The models that wait for the answer, the first one first; empty where a client does.
         received_ns: On the engine's clock, when its last byte had come; 0 lets the engine look.
     """

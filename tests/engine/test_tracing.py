@@ -326,3 +326,34 @@ def test_tensors_are_shown_and_cut() -> None:
     assert (x.shape, len(x.data)) == ((MOST_TRACED_VALUES + 1,), MOST_TRACED_VALUES)
     assert (t.datatype, t.data) == ("BYTES", (b"a",))
     assert trace.timestamps == []
+
+
+def test_a_request_of_a_model_is_traced_while_the_one_that_it_is_made_for_is(bench: Bench) -> None:
+    """Also after that one was answered, as long as something of it is to be noted."""
+
+    async def main() -> None:
+        kept = Kept()
+        deployment, _ = bench.deploy(doubling)
+        outer = request(1)
+        sink = Remote()
+        trace = kept.of.begin("asks", 1, outer, sink)
+        assert trace is not None
+        gate = Gate(doubling)
+        asking, _ = bench.deploy(gate, execution="thread")
+        kept.of.submit(trace, asking, outer, sink)
+        kept.of.answered(trace)
+        inner = request(2)
+        inner.trace_id = outer.trace_id
+        assert kept.of.asker(inner) is trace
+        trace.submit_step(deployment, inner, Remote())
+        await a_moment()
+        assert [name for name, _ in trace.steps[0].timestamps][-1] == "REQUEST_END"
+        kept.of.end(trace)
+        late = request(3)
+        late.trace_id = outer.trace_id
+        assert kept.of.asker(late) is None
+        assert kept.of.asker(request(4)) is None
+        assert not kept.of._open_by_id
+        gate.open()
+
+    bench.run(main())

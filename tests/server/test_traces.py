@@ -12,7 +12,7 @@ import pytest
 
 from modelport.wire.proto import grpc_service_pb2 as pb
 from tests.protocols.asking import TWO, WITHIN_S, stream
-from tests.protocols.refused_models import write_models
+from tests.protocols.refused_models import PLAIN, write_models
 from tests.served import Served, serving
 
 pytestmark = pytest.mark.slow
@@ -36,6 +36,27 @@ ensemble_scheduling {
   ]
 }
 """
+ASKING = """
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        return [self.answer(request) for request in requests]
+
+    def answer(self, request):
+        asked = pb_utils.InferenceRequest("{model}", ["O"], request.inputs(), "inner", {more})
+        return pb_utils.InferenceResponse([asked.exec().output_tensors()[0]])
+"""
+FUNCTION = """
+import modelport
+
+
+@modelport.model(inputs={"A": "FP32[2]"}, outputs={"O": "FP32[2]"})
+def function(A):
+    return modelport.call_model("plain", {"A": A})["O"]
+"""
+PROCESS = "parameters { key: 'execution' value { string_value: 'process' } }"
 BODY = json.dumps(
     {"inputs": [{"name": "A", "datatype": "FP32", "shape": [2], "data": [1, 2]}]}
 ).encode()
@@ -70,9 +91,21 @@ def traced(tmp_path: Path) -> Iterator[Traced]:
     write_models(models)
     (models / "pair" / "1").mkdir(parents=True)
     (models / "pair" / "config.pbtxt").write_text(ENSEMBLE)
+    for name, (model, more, config) in {
+        "asks": ("plain", "trace=request.trace()", PLAIN),
+        "asks_apart": ("pair", "trace=request.trace()", PLAIN + PROCESS),
+        "asks_twice": ("asks", "trace=request.trace()", PLAIN),
+        "asks_alone": ("plain", "", PLAIN),
+    }.items():
+        (models / name / "1").mkdir(parents=True)
+        code = ASKING.format(model=model, more=more)
+        (models / name / "1" / "model.py").write_text(code)
+        (models / name / "config.pbtxt").write_text(f"backend: 'python' {config}")
+    (tmp_path / "function.py").write_text(FUNCTION)
     file = tmp_path / "trace.json"
     with serving(
         str(models),
+        str(tmp_path / "function.py"),
         "--exit-on-error=false",
         "--trace-config=level=TIMESTAMPS",
         "--trace-config=rate=1",
@@ -162,3 +195,42 @@ def test_steps_of_an_ensemble_are_its_children(traced: Traced) -> None:
         assert names[whole["id"]] == [*before, *QUEUED, *ANSWERED, *after]
         for step in steps:
             assert names[step["id"]] == [*QUEUED, *COMPUTED, "REQUEST_END"]
+
+
+def test_requests_that_a_model_makes_are_children_of_the_one_it_names(traced: Traced) -> None:
+    """However much of the models that it asks is traced for themselves: nothing, here."""
+    traced.post("/v2/models/plain/trace/setting", b'{"trace_level": ["OFF"]}')
+    with grpc.insecure_channel(traced.served.grpc_address) as channel:
+        change = pb.TraceSettingRequest(model_name="gone")
+        change.settings["trace_level"].value.append("OFF")
+        setting = channel.unary_unary("/inference.GRPCInferenceService/TraceSetting")
+        setting(change.SerializeToString(), timeout=WITHIN_S)
+        invoke = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        for name in ("asks", "asks_apart", "asks_twice", "asks_alone", "function", "plain"):
+            traced.post(f"/v2/models/{name}/infer", with_id(f"{name} rest"))
+            invoke(named(f"{name} grpc", model=name), timeout=WITHIN_S)
+    rows = traced.rows()
+    about = [row for row in rows if "model_name" in row]
+    names = {
+        row["id"]: [stage["name"] for stage in row["timestamps"]]
+        for row in rows
+        if "timestamps" in row
+    }
+
+    def tree(parent: Mapping[str, Any]) -> list[Any]:
+        children = [row for row in about if row.get("parent_id") == parent["id"]]
+        return [parent["model_name"], *map(tree, children)]
+
+    roots = {row["request_id"]: tree(row) for row in about if "parent_id" not in row}
+    for way in ("rest", "grpc"):
+        assert roots.pop(f"asks {way}") == ["asks", ["plain"]]
+        assert roots.pop(f"asks_twice {way}") == ["asks_twice", ["asks", ["plain"]]]
+        apart = ["asks_apart", ["pair", ["plain"], ["gone"]]]
+        assert roots.pop(f"asks_apart {way}") == apart
+        assert roots.pop(f"asks_alone {way}") == ["asks_alone"]
+        assert roots.pop(f"function {way}") == ["function", ["plain"]]
+    assert roots == {}
+    for row in about:
+        if row["model_name"] in ("plain", "gone"):
+            assert names[row["id"]] == [*QUEUED, *COMPUTED, "REQUEST_END"]
+    assert {row.get("request_id") for row in about if row["model_name"] == "pair"} == {"inner"}

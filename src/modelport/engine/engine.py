@@ -64,6 +64,8 @@ class Engine:
         # The same for callers; the same object while nothing is traced.
         self._entrances = self._routes
         self.traces: Traces | None = None
+        # Models that others have asked for the sake of a request that was traced.
+        self._asked_in_traces: set[str] = set()
         # What takes no new requests and is not over, in the order in which it was taken down; and
         # what is set when it is.
         self._closing: dict[Served, asyncio.Event] = {}
@@ -140,6 +142,25 @@ class Engine:
         if self.is_exiting:
             raise Unavailable("Server exiting")
         return self.resolve(model, version).submit(request, sink)
+
+    def submit_call(self, model: str, version: str, request: Request, sink: Sink) -> Ticket:
+        """Send a request that a model makes to another one; see :meth:`Deployment.submit`.
+
+        Also while the server is going down: requests in flight are finished, and this is part of
+        one. It is traced with the request that it is made for, if the model says for which.
+        """
+        served = self.resolve(model, version)
+        traces = self.traces
+        if traces is None:
+            return served.submit(request, sink)
+        target = served.served if isinstance(served, Entrance) else served
+        asker = traces.asker(request)
+        if asker is None:
+            return target.submit(request, sink)
+        if target.name not in self._asked_in_traces:
+            self._asked_in_traces.add(target.name)
+            self._set_entrances()
+        return asker.submit_step(target, request, sink)
 
     def _why_unresolved(self, model: str, version: str) -> Exception:
         number: int | None = None
@@ -462,9 +483,11 @@ class Engine:
             self._entrances = self._routes
 
     def _concerned(self, traces: Traces | None) -> set[str]:
-        """Name the models that may see a traced request: also as a step of an ensemble."""
+        """Name the models that may see a traced request: also as a part of another one."""
         deployments = self.deployments() if traces is not None else []
         names = {d.name for d in deployments if traces is not None and traces.concerns(d.name)}
+        if names:
+            names |= self._asked_in_traces
         waiting = [d for d in deployments if d.name in names]
         while waiting:
             served = waiting.pop()

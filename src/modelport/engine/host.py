@@ -40,6 +40,10 @@ class Models(Protocol):
         """Find who answers for a model, or raise."""
         ...
 
+    def submit_call(self, model: str, version: str, request: Request, sink: Sink) -> Ticket:
+        """Send a request of one model to another, or raise."""
+        ...
+
     async def load(
         self, model: str, *, config: str | None, files: Mapping[str, bytes] | None
     ) -> None:
@@ -143,16 +147,13 @@ class _Call:
         self._is_cancelled = False
 
     def submit(self) -> None:
-        """Give the request to the engine.
-
-        Also while the server is going down: requests in flight are finished, and this is part of
-        one.
-        """
+        """Give the request to the engine."""
         if self._is_cancelled:
             return
         try:
-            served = self._engine.resolve(self._model, self._version)
-            self._ticket = served.submit(self._request, self._sink)
+            self._ticket = self._engine.submit_call(
+                self._model, self._version, self._request, self._sink
+            )
         except ModelportError as exc:
             self._sink.fail(exc)
 

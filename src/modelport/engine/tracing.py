@@ -65,9 +65,11 @@ class Trace(Struct, eq=False):
         timestamps: Names and nanoseconds of a monotonic clock, in their order.
         tensors: Where these are traced.
         log_frequency: Traces to a file; 0 for all in one.
-        parent: Of the ensemble, where the request is one of its steps.
-        steps: Traces of the steps of an ensemble, as they ended. One that ends after its ensemble,
-            because another step has failed, is left out.
+        parent: Of the ensemble, where the request is one of its steps, or of the request for which
+            a model has made this one.
+        steps: Traces of the steps of an ensemble, or of the requests that the model made, as they
+            ended. One that ends after this one, because another step has failed or because the
+            model did not wait for it, is left out.
         arrival: How the request came; ``None`` if it came from inside.
         is_executed: Whether a model has run for it.
         is_sending: Whether a response of it was handed to the connection.
@@ -162,6 +164,7 @@ class Traces:
         self._scope = _Scope()
         self._scope_by_model: dict[str, _Scope] = {}
         self._last_id = 0
+        self._open_by_id: dict[str, Trace] = {}
 
     # Settings.
 
@@ -251,7 +254,7 @@ class Traces:
         return trace
 
     def begin_step(self, parent: Trace, target: Target, request: Request) -> Trace:
-        """Begin the trace of a step of an ensemble; how much is noted is as for the ensemble."""
+        """Begin the trace of a part of a request; how much is noted is as for the whole."""
         trace = replace(
             parent,
             id=self._next_id(),
@@ -265,13 +268,20 @@ class Traces:
             arrival=None,
             is_executed=False,
             is_sending=False,
+            is_answered=False,
         )
         self._note_start(trace, request)
         return trace
 
+    def asker(self, request: Request) -> Trace | None:
+        """Find the trace that a model has handed on to a request of its own, if it is not over."""
+        return self._open_by_id.get(request.trace_id)
+
     def submit(self, trace: Trace, target: Target, request: Request, sink: Sink) -> Ticket:
         """Submit a request that is traced; see ``Deployment.submit``."""
         request.trace = trace
+        request.trace_id = str(trace.id)
+        self._open_by_id[request.trace_id] = trace
         try:
             ticket = target.submit(request, _TracedSink(sink, trace, self))
         except ModelportError:
@@ -316,6 +326,7 @@ class Traces:
         if trace.arrival is not None and trace.is_sending:
             trace.mark(trace.arrival.stages[3], self.now_ns())
         trace.is_over = True
+        self._open_by_id.pop(str(trace.id), None)
         if trace.parent is None:
             self._keep(trace)
         elif not trace.parent.is_over:

@@ -12,7 +12,7 @@ import contextlib
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -20,12 +20,20 @@ from modelport.errors import Cancelled, ModelFailed, ModelportError
 from modelport.messages import Request, Response, Ticket
 from modelport.runtimes.base import Host, Question, Work
 
-__all__ = ["Call", "answer_to", "begin_call", "calls_others", "waiting_for"]
+__all__ = [
+    "Call",
+    "answer_to",
+    "begin_call",
+    "calls_others",
+    "current_trace_id",
+    "waiting_for",
+]
 
 MAX_UNREAD = 64
 """Responses that may wait for a model to take them."""
 
 _trail: ContextVar[tuple[str, ...]] = ContextVar("trail", default=())
+_trace_id: ContextVar[str] = ContextVar("trace_id", default="")
 
 
 class Call:
@@ -192,18 +200,25 @@ def answer_to(host: Host, caller: str, question: Question) -> bool:
 
 
 @contextlib.contextmanager
-def waiting_for(model: str, works: Iterable[Work]) -> Iterator[None]:
+def waiting_for(model: str, works: Sequence[Work]) -> Iterator[None]:
     """Remember, while a batch is executed, who waits for it."""
     names: dict[str, None] = {}
     for work in works:
         names.update(dict.fromkeys(work.request.trail))
     token = _trail.set((*(name for name in names if name != model), model))
+    trace = _trace_id.set(works[0].request.trace_id if len(works) == 1 else "")
     try:
         yield
     finally:
         with contextlib.suppress(ValueError):
             # A coroutine may be closed in another context than it began in.
             _trail.reset(token)
+            _trace_id.reset(trace)
+
+
+def current_trace_id() -> str:
+    """Name the trace of the request that is executed; "" for none, and in a batch of several."""
+    return _trace_id.get()
 
 
 def calls_others(*directories: Path) -> bool:

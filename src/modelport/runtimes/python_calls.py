@@ -11,7 +11,7 @@ from modelport.dtypes import BF16, BYTES, DATATYPE_BY_NUMPY, DataType, float32_f
 from modelport.errors import InvalidRequest, ModelFailed, ModelportError
 from modelport.messages import ParameterValue, Request, Response, Tensors
 from modelport.runtimes.base import Host
-from modelport.runtimes.calls import Call, begin_call
+from modelport.runtimes.calls import Call, begin_call, current_trace_id
 from modelport.runtimes.model_code import nearest_home
 from modelport.tensors import Array, Tensor
 
@@ -148,6 +148,7 @@ def _begin(
     if home is None or host is None:
         raise ModelFailed("other models can be asked from a loaded model's code only")
     number = "" if version is None else str(version)
+    request.trace_id = current_trace_id()
     return begin_call(host, home.model_name, name, number, request, blocks=blocks)
 
 

@@ -517,7 +517,7 @@ class TestRequest:
         first, second = (eval(line) for _, line, _ in model.host.lines)
         assert first[:4] == ("r1", "s", 3, 250)
         assert json.loads(first[4]) == {"top_k": 3, "who": "me"}
-        assert first[5:] == (["y"], False, ["x"], "m", 1, "t")
+        assert first[5:] == (["y"], False, ["x"], "m", 1, None)
         assert second[:7] == ("", 0, 0, 0, "{}", ["y"], False)
 
     def test_cancellation_is_seen(self, serve: Serve) -> None:

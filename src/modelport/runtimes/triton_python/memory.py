@@ -1,4 +1,4 @@
-"""Where tensors lie, and what a request is traced by: Triton's words, which change nothing here."""
+"""Where tensors lie, which changes nothing here, and what a request is traced by."""
 
 import enum
 
@@ -27,13 +27,17 @@ class PreferredMemory:
 
 
 class InferenceTrace:
-    """What ties the log lines of a request together."""
+    """The trace of a request, if it has one; a request of the model's own is traced as its child.
 
-    __slots__ = ("_context",)
+    Args:
+        id: Of the trace; "" for none.
+    """
 
-    def __init__(self, context: str = "") -> None:
-        self._context = context
+    __slots__ = ("_id",)
 
-    def get_context(self) -> str:
-        """The trace's id; "" for none."""
-        return self._context
+    def __init__(self, id: str = "") -> None:
+        self._id = id
+
+    def get_context(self) -> str | None:
+        """What OpenTelemetry goes on from; ``None``, because traces are Triton's own here."""
+        return None

@@ -213,7 +213,7 @@ class InferenceRequest:
             request.sequence_end = bool(self._flags & REQUEST_FLAG_SEQUENCE_END)
         request.timeout_us = self._timeout
         request.priority = self._priority
-        request.trace_id = self._trace.get_context()
+        request.trace_id = self._trace._id
         return request
 
 
