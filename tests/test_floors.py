@@ -4,9 +4,10 @@ Imports inside functions count as well; those under ``TYPE_CHECKING`` do not run
 """
 
 import ast
+import graphlib
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +77,22 @@ def test_an_import_across_floors_is_found(module: str, statement: str) -> None:
     """The walk itself works, inside functions too."""
     assert wrong_imports(module, statement)
     assert wrong_imports(module, f"def later():\n    if True:\n        {statement}")
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """A circle has no first file to read."""
+    paths = {module_of(path): path for path in SOURCE.rglob("*.py")}
+    graph = {
+        module: {
+            module_named(name, paths)
+            for _, name in imports(ast.parse(path.read_text(encoding="utf-8")))
+            if name.startswith("modelport.")
+        }
+        - {module}
+        for module, path in paths.items()
+    }
+    # Names the circle, if there is one.
+    graphlib.TopologicalSorter(graph).prepare()
 
 
 def test_what_only_the_type_checker_reads_does_not_count() -> None:
@@ -166,6 +183,12 @@ def is_below(name: str, allowed: tuple[str, ...]) -> bool:
 def module_of(path: Path) -> str:
     parts = path.relative_to(SOURCE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def module_named(name: str, modules: Container[str]) -> str:
+    """Name the module that an import is of, which may be of something in it."""
+    name = name.removeprefix("modelport.")
+    return name if name in modules else name.rpartition(".")[0]
 
 
 def floor_of(module: str) -> str:

@@ -1,16 +1,14 @@
 """Bodies of requests while they come: of known length, in chunks, or given on piece by piece."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from modelport.protocols.base import Buffer
+from modelport.server.http.exchange import HttpExchange
 from modelport.server.http.known_heads import Bound
 from modelport.wire.chunked import ChunkedReader
 from modelport.wire.http import HttpLimits, RequestHead
-
-if TYPE_CHECKING:
-    from modelport.server.http.exchange import HttpExchange
 
 __all__ = ["ChunkedBody", "CountedBody", "StreamedBody", "aligned_view"]
 
@@ -95,7 +93,7 @@ class StreamedBody:
 
     __slots__ = ("_missing", "_reader", "bound", "exchange", "is_complete")
 
-    def __init__(self, bound: Bound, exchange: "HttpExchange", limits: HttpLimits) -> None:
+    def __init__(self, bound: Bound, exchange: HttpExchange, limits: HttpLimits) -> None:
         self.bound = bound
         self.exchange = exchange
         head = bound.head

@@ -3,16 +3,13 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from modelport.protocols.base import BodyReceiver, Buffer, Headers
 from modelport.server.http.known_heads import Bound
 from modelport.server.http.listener import AccessRecord, HttpServer
 from modelport.wire.chunked import LAST_CHUNK, encode_chunk
 from modelport.wire.http import RequestHead, encode_response_head
-
-if TYPE_CHECKING:
-    from modelport.server.http.connection import Connection
 
 __all__ = ["JOIN_BELOW_BYTES", "Asked", "HttpExchange", "size_of"]
 
@@ -27,6 +24,57 @@ class Asker(Protocol):
 
     server: HttpServer
     peer: str
+
+
+class Carrier(Asker, Protocol):
+    """The same, for the exchange that answers on it; its one implementation is the connection."""
+
+    is_closing: bool
+    is_full: bool
+
+    def send(self, data: Buffer) -> None:
+        """Write, now or at the end of this turn of the loop."""
+        ...
+
+    def send_whole(
+        self, status: int, headers: Headers, body: Sequence[Buffer], *, close: bool, is_head: bool
+    ) -> None:
+        """Write an answer of known length."""
+        ...
+
+    def hold(self, data: Buffer) -> None:
+        """Keep for the end of this turn of the loop, or for what is written before it."""
+        ...
+
+    def write(self, buffers: Sequence[Buffer]) -> None:
+        """Write pieces of an answer."""
+        ...
+
+    def flush(self) -> None:
+        """Write what was kept."""
+        ...
+
+    def finished(self, exchange: "HttpExchange", *, close: bool) -> None:
+        """An answer is whole: close, or go on with the next request."""
+        ...
+
+    def abort(self) -> None:
+        """Break off."""
+        ...
+
+    def hand_over(
+        self, exchange: "HttpExchange", headers: Headers, guest: asyncio.Protocol
+    ) -> None:
+        """Answer 101, and be the guest's from now on."""
+        ...
+
+    def hold_body(self) -> None:
+        """Read no more of the body that is coming."""
+        ...
+
+    def release_body(self, exchange: "HttpExchange") -> None:
+        """Read on."""
+        ...
 
 
 class Asked:
@@ -142,11 +190,9 @@ class HttpExchange(Asked):
     _sent_bytes = 0
     _is_chunked = False
 
-    _connection: "Connection"
+    _connection: Carrier
 
-    def __init__(
-        self, connection: "Connection", bound: Bound, body: Buffer, received_ns: int
-    ) -> None:
+    def __init__(self, connection: Carrier, bound: Bound, body: Buffer, received_ns: int) -> None:
         self._connection = connection
         self._bound = bound
         self.body = body
