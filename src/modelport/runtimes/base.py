@@ -9,6 +9,7 @@ Runtimes of plain arrays need not write ``execute``: see :mod:`modelport.runtime
 runtime runs the shipped suite, :mod:`modelport.testing.runtime_suite`.
 """
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -358,9 +359,27 @@ class RemoteRuntime(ABC):
     def start(self, batch: Batch, done: RemoteDone) -> None:
         """Have a batch executed, of which there are less than ``capacity`` under way."""
 
-    @abstractmethod
     async def execute(self, batch: Batch) -> Sequence[Outcome] | None:
         """See :class:`Runtime`; ``start`` for those who have nobody to call."""
+        future: asyncio.Future[Sequence[Outcome] | None] = (
+            asyncio.get_running_loop().create_future()
+        )
+
+        def done(
+            _batch: Batch,
+            _times: tuple[int, int, int, int],
+            outcomes: Sequence[Outcome] | None,
+            error: Exception | None,
+        ) -> None:
+            if future.done():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(outcomes)
+
+        self.start(batch, done)
+        return await future
 
     @abstractmethod
     def cancel(self, work: Work) -> None:

@@ -339,26 +339,6 @@ class PooledEndpoint(RemoteRuntime):
             ]
         done(batch, times, outcomes, error)
 
-    async def execute(self, batch: Batch) -> Sequence[Outcome] | None:
-        """Answer a batch, on the loop that this lives on."""
-        future: asyncio.Future[Sequence[Outcome] | None] = (
-            asyncio.get_running_loop().create_future()
-        )
-
-        def done(
-            _batch: Batch,
-            _times: tuple[int, int, int, int],
-            outcomes: Sequence[Outcome] | None,
-            error: Exception | None,
-        ) -> None:
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(outcomes)
-
-        self.start(batch, done)
-        return await future
-
     def cancel(self, work: Work) -> None:
         """Tell the worker that has it; a task that goes on all the same costs it its process."""
         call = self._calls.get(work)

@@ -353,26 +353,9 @@ class WorkerRuntime(RemoteRuntime):
 
     async def execute(self, batch: Batch) -> Sequence[Outcome] | None:
         """Answer a batch, on whatever loop this runs."""
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
+        if self._loop is not asyncio.get_running_loop():
             self.attach(_nothing)
-        future: asyncio.Future[Sequence[Outcome] | None] = loop.create_future()
-
-        def done(
-            _batch: Batch,
-            _times: tuple[int, int, int, int],
-            outcomes: Sequence[Outcome] | None,
-            error: Exception | None,
-        ) -> None:
-            if future.done():
-                return
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(outcomes)
-
-        self.start(batch, done)
-        return await future
+        return await super().execute(batch)
 
     def _done(self, body: bytes) -> None:
         process = self._process
