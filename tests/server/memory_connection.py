@@ -43,6 +43,16 @@ class HandTurnedLoop:
         while self._ready:
             self._ready.popleft()()
 
+    @property
+    def has_work(self) -> bool:
+        """Whether anything is ready."""
+        return bool(self._ready)
+
+    def turn_once(self) -> None:
+        """Run what is ready now."""
+        for _ in range(len(self._ready)):
+            self._ready.popleft()()
+
     def advance(self, seconds: float) -> None:
         """Let time pass and run the timers in their order."""
         self.turn()

@@ -12,6 +12,7 @@ from modelport.server.pressure import (
     UNREAD_BYTES,
     Pressure,
 )
+from modelport.server.turns import Turns
 from modelport.testing.clock import ManualClock
 
 from .memory_connection import HandTurnedLoop, TestServer, get, turning
@@ -42,7 +43,7 @@ def loop() -> Iterator[HandTurnedLoop]:
 
 @pytest.fixture
 def pressure(loop: HandTurnedLoop) -> Pressure:
-    return Pressure(loop.clock)
+    return Pressure(loop.clock, Turns(loop.clock))
 
 
 class Waiter:
@@ -73,22 +74,28 @@ def test_an_answer_over_the_bound_goes_out_alone(pressure: Pressure) -> None:
     assert not pressure.reserve(2 * UNREAD_BYTES)
 
 
-def test_who_waits_goes_first_and_in_order(pressure: Pressure) -> None:
+def test_who_waits_goes_first_and_in_order(loop: HandTurnedLoop, pressure: Pressure) -> None:
     assert pressure.reserve(UNREAD_BYTES)
     waiters = [Waiter(pressure, HALF) for _ in range(3)]
     pressure.release(UNREAD_BYTES)
+    assert not pressure.reserve(1)
+    loop.turn()
     assert [waiter.outcome for waiter in waiters] == ["goes on", "goes on", ""]
     assert not pressure.reserve(1)
     pressure.release(HALF)
+    loop.turn()
     assert waiters[2].outcome == "goes on"
 
 
-def test_what_is_unread_takes_room_until_it_is_read(pressure: Pressure) -> None:
+def test_what_is_unread_takes_room_until_it_is_read(
+    loop: HandTurnedLoop, pressure: Pressure
+) -> None:
     reader = Reader(UNREAD_BYTES)
     pressure.filled(reader)
     assert not pressure.reserve(1)
     waiter = Waiter(pressure, 1)
     pressure.emptied(reader)
+    loop.turn()
     assert waiter.outcome == "goes on"
 
 
@@ -134,7 +141,9 @@ def test_who_waits_too_long_is_refused(loop: HandTurnedLoop, pressure: Pressure)
     assert repr(pressure) == "<Pressure unread=0 waiting=0>"
 
 
-def test_a_request_that_is_answered_at_once_lets_the_next_go_on(pressure: Pressure) -> None:
+def test_a_request_that_is_answered_at_once_lets_the_next_go_on(
+    loop: HandTurnedLoop, pressure: Pressure
+) -> None:
     """Thousands of them, without calling itself as deep."""
     assert pressure.reserve(UNREAD_BYTES)
     done: list[int] = []
@@ -146,6 +155,7 @@ def test_a_request_that_is_answered_at_once_lets_the_next_go_on(pressure: Pressu
     for _ in range(5000):
         pressure.wait(HALF, go_on, pytest.fail)
     pressure.release(UNREAD_BYTES)
+    loop.turn()
     assert len(done) == 5000
 
 

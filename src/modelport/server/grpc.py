@@ -306,7 +306,19 @@ class GrpcCall(Answering):
         if bound.answers.bytes < 16_384 and not connection.is_clogged:
             self._run(message)
         else:
-            connection.begin(self, bound.answers, lambda: self._run(message))
+            self._message = message
+            connection.begin(self)
+
+    @property
+    def answers(self) -> Answers:
+        """What is known of the answers of this method."""
+        return self._bound.answers
+
+    def run(self) -> None:
+        """Call the method: there is room for its answer."""
+        message, self._message = self._message, None
+        assert message is not None
+        self._run(message)
 
     def _run(self, message: Buffer) -> None:
         rpc = self._bound.rpc

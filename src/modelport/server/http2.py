@@ -9,7 +9,6 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
@@ -23,7 +22,7 @@ from modelport.server.http import (
     HttpServer,
 )
 from modelport.server.http2_exchange import Answering, Http2Exchange
-from modelport.server.pressure import LARGE_ANSWER_BYTES, TURN_NS, Answers
+from modelport.server.pressure import LARGE_ANSWER_BYTES, Answers
 from modelport.wire.header_blocks import Block
 from modelport.wire.http import RequestHead
 from modelport.wire.http2 import (
@@ -57,6 +56,10 @@ MOST_PRESSED = 4
 """Requests of one client that may wait for memory ahead of those of others."""
 WAITING_BYTES = 2048
 """What a request costs that is not begun because its client takes no answers, about."""
+HEAVY_BYTES = 65_536
+"""Bytes of answers whose writing takes so long that it has to wait for its share of a turn."""
+PILED_BYTES = 65_536
+"""Bytes not acted on above which a client is not read from until they are."""
 STREAM_FULL_BYTES = 65_536
 """Bytes of one stream that wait above which its producer is told to wait."""
 IN_PLACE_FROM_BYTES = 65_536
@@ -204,7 +207,7 @@ class Http2Connection(asyncio.Protocol):
         self._reserved_bytes = 0
         self._is_leaving = False
         self._has_left = False
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[Answering] = deque()
         self._full_since_ns = 0
         self._unread_bytes = 0
         now_ns = server.clock.now_ns()
@@ -274,6 +277,7 @@ class Http2Connection(asyncio.Protocol):
         endpoint = self.endpoint
         endpoint.feed(data)
         if self._is_behind:
+            self._transport.pause_reading()
             return
         self._advance()
         if endpoint.left >= self._options.in_place_from and not self._is_bulky:
@@ -305,13 +309,23 @@ class Http2Connection(asyncio.Protocol):
 
     def _advance(self) -> None:
         """Act on what has come, for a while; then the other connections have their turn."""
+        turns = self.server.turns
+        now_ns = self.server.clock.now_ns
+        self._heard_ns = started_ns = now_ns()
+        until_ns = turns.until_ns(started_ns)
+        if until_ns > started_ns:
+            self._act(started_ns, until_ns)
+            turns.spend(now_ns() - started_ns)
+        else:
+            self._fall_behind()
+
+    def _act(self, started_ns: int, until_ns: int) -> None:
         endpoint = self.endpoint
         server = self.server
-        self._heard_ns = started_ns = server.clock.now_ns()
         self._is_feeding = True
         try:
             while endpoint.proceed():
-                if server.clock.now_ns() - started_ns > TURN_NS or self.is_full:
+                if self.is_full or server.clock.now_ns() > until_ns:
                     self._fall_behind()
                     break
         except Http2Broken as exc:
@@ -332,10 +346,10 @@ class Http2Connection(asyncio.Protocol):
             self._close()
 
     def _fall_behind(self) -> None:
-        if not self._is_behind:
-            self._is_behind = True
+        self._is_behind = True
+        if self.endpoint.waiting_bytes > PILED_BYTES:
             self._transport.pause_reading()
-        asyncio.get_running_loop().call_soon(self._catch_up)
+        self.server.turns.later(self._catch_up)
 
     def _catch_up(self) -> None:
         if self._is_lost:
@@ -352,6 +366,11 @@ class Http2Connection(asyncio.Protocol):
         if not self._is_feeding and not self._is_held and not self._is_lost:
             self._is_held = True
             self.server.flush_soon(self)
+
+    @property
+    def is_heavy(self) -> bool:
+        """Whether writing what is held takes a while."""
+        return self.endpoint.out_bytes > HEAVY_BYTES
 
     def flush(self) -> None:
         """Write what the endpoint wants to send."""
@@ -419,33 +438,25 @@ class Http2Connection(asyncio.Protocol):
             or endpoint.queued_bytes + endpoint.out_bytes > MOST_QUEUED_BYTES
         )
 
-    def begin(self, stream: "Answering", answers: Answers, run: Callable[[], None]) -> None:
+    def begin(self, stream: Answering) -> None:
         """Run a request, now or when its client and all clients together leave room for it.
 
         Args:
             stream: Is not run any more once it is over.
-            answers: Tells how large the answer may be.
-            run: Called at most once.
         """
         if self.is_clogged or self._waiting:
             if len(self._waiting) >= MOST_WAITING and self.server.pressure.is_stuck(self):
                 stream.refuse(Overloaded(TOO_MANY_UNREAD))
                 return
             stream.is_holding = True
-
-            def later() -> None:
-                if not stream.is_over:
-                    self.endpoint.grant(stream)
-                    self._begin(stream, answers, run)
-
-            self._waiting.append(later)
+            self._waiting.append(stream)
         else:
-            self._begin(stream, answers, run)
+            self._begin(stream)
 
-    def _begin(self, stream: "Answering", answers: Answers, run: Callable[[], None]) -> None:
-        expected_bytes = answers.bytes
+    def _begin(self, stream: Answering) -> None:
+        expected_bytes = stream.answers.bytes
         if expected_bytes < LARGE_ANSWER_BYTES:
-            run()
+            stream.run()
             return
         pressure = self.server.pressure
 
@@ -454,7 +465,7 @@ class Http2Connection(asyncio.Protocol):
                 pressure.release(expected_bytes)
             else:
                 stream.reserved_bytes = expected_bytes
-                run()
+                stream.run()
                 self.wake()
 
         def go_on_late() -> None:
@@ -478,18 +489,23 @@ class Http2Connection(asyncio.Protocol):
     def _go_on_soon(self) -> None:
         if self._waiting and not self._is_going_on and not self.is_clogged:
             self._is_going_on = True
-            asyncio.get_running_loop().call_soon(self._go_on_with_waiting)
+            self.server.turns.later(self._go_on)
 
-    def _go_on_with_waiting(self) -> None:
+    def _go_on(self) -> None:
         """Begin what had to wait, for a while and as far as the client takes the answers."""
         waiting = self._waiting
-        until_ns = self.server.clock.now_ns() + TURN_NS
-        while waiting and self.server.clock.now_ns() <= until_ns:
-            if self.endpoint.out_bytes > HIGH_WATER_BYTES:
+        endpoint = self.endpoint
+        now_ns = self.server.clock.now_ns
+        until_ns = self.server.turns.until_ns(now_ns())
+        while waiting and now_ns() <= until_ns:
+            if endpoint.out_bytes > HIGH_WATER_BYTES:
                 self.flush()
             if self.is_clogged:
                 break
-            waiting.popleft()()
+            stream = waiting.popleft()
+            if not stream.is_over:
+                endpoint.grant(stream)
+                self._begin(stream)
         self._is_going_on = False
         self._go_on_soon()
         self.wake()

@@ -8,6 +8,7 @@ from modelport.errors import ModelportError
 from modelport.protocols.base import BodyReceiver, Buffer, Headers, Reply, Route
 from modelport.server.http import Asked, Bound, encode_error, internal_error
 from modelport.server.http.bodies import aligned_view
+from modelport.server.pressure import Answers
 from modelport.wire.chunked import body_too_large
 from modelport.wire.header_blocks import Block
 from modelport.wire.http import RequestHead
@@ -30,6 +31,15 @@ class Answering(Stream):
     """
 
     reserved_bytes = 0
+
+    @property
+    def answers(self) -> Answers:
+        """What is known of the answers to requests like this one."""
+        raise NotImplementedError
+
+    def run(self) -> None:
+        """Execute it; called at most once, when there is room for the answer."""
+        raise NotImplementedError
 
     def check_time(self, now_ns: int) -> None:
         """End it if its client takes too long to send it."""
@@ -130,9 +140,15 @@ class Http2Exchange(Answering, Asked):
 
     def _run_when_fit(self) -> None:
         self.received_ns = self._since_ns
-        self._connection.begin(self, self._bound.answers, self._run)
+        self._connection.begin(self)
 
-    def _run(self) -> None:
+    @property
+    def answers(self) -> Answers:
+        """What is known of the answers of this route."""
+        return self._bound.answers
+
+    def run(self) -> None:
+        """Call the handler, or answer without one."""
         bound = self._bound
         self._has_run = True
         handler = bound.handler

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from modelport.clock import Clock
+from modelport.server.turns import TURN_NS, Turns
 
-__all__ = ["LARGE_ANSWER_BYTES", "TURN_NS", "UNREAD_BYTES", "Answers", "Pressure", "Reader"]
+__all__ = ["LARGE_ANSWER_BYTES", "UNREAD_BYTES", "Answers", "Pressure", "Reader"]
 
 UNREAD_BYTES = 16_777_216
 """Unread bytes of all connections together above which requests with large answers wait."""
@@ -26,8 +27,6 @@ MOST_WAITING_NS = 10_000_000_000
 CHECK_S = 0.1
 MOST_CLOSED = 6
 """Stuck clients that are closed at one look: many come back at once, and each costs a turn."""
-TURN_NS = 1_000_000
-"""How long the loop stays with one kind of work before it looks at its sockets again."""
 MOST_KNOWN = 1024
 LONGEST_KNOWN = 256
 """Characters of a path whose answers are remembered: what strangers ask for stays small."""
@@ -69,17 +68,23 @@ class _Unread:
 class Pressure:
     """Counts unread bytes, and lets requests go on while there are few. On the event loop only.
 
+    Args:
+        clock: For how long clients are stuck.
+        turns: When those that waited go on.
+
     Attributes:
         is_short: Whether there were too many a moment ago, so that requests have to wait.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, turns: Turns) -> None:
         self._now_ns = clock.now_ns
+        self._turns = turns
         self._unread: dict[Reader, _Unread] = {}
+        self._thrown_out: deque[Reader] = deque()
         self._waiting: deque[tuple[int, int, Callable[[], None], Callable[[], None]]] = deque()
         self._answers_by_path: dict[str, Answers] = {}
         self._reserved_bytes = 0
-        self._is_letting_go_on = False
+        self._is_going_on = False
         self._turn_ns = 0
         self._timer: asyncio.TimerHandle | None = None
         self.is_short = False
@@ -125,14 +130,12 @@ class Pressure:
 
     def _end_turn(self) -> None:
         self._turn_ns = 0
-        if self._waiting:
-            self._let_go_on()
+        self._go_on_soon()
 
     def release(self, expected_bytes: int) -> None:
         """The answer is out, or will never be; from now on its unread bytes count."""
         self._reserved_bytes -= expected_bytes
-        if self._waiting:
-            self._let_go_on()
+        self._go_on_soon()
 
     def _has_room(self, expected_bytes: int) -> bool:
         taken_bytes = self._reserved_bytes + self.unread_bytes()
@@ -165,8 +168,8 @@ class Pressure:
 
     def emptied(self, reader: Reader) -> None:
         """A client has caught up, or has gone."""
-        if self._unread.pop(reader, None) is not None and self._waiting:
-            self._let_go_on()
+        if self._unread.pop(reader, None) is not None:
+            self._go_on_soon()
 
     def _watch(self) -> None:
         if self._timer is None:
@@ -191,26 +194,33 @@ class Pressure:
             if not is_short or total <= UNREAD_BYTES // 2:
                 break
             total -= self._unread.pop(reader).bytes
-            reader.abort()
+            self._thrown_out.append(reader)
+        if self._thrown_out:
+            self._throw_out()
         while self._waiting and self._waiting[0][0] <= now_ns:
             self._waiting.popleft()[3]()
-        self._let_go_on()
+        self._go_on_soon()
         if self._unread or self._waiting:
             self._watch()
 
-    def _let_go_on(self) -> None:
-        # A request that is answered at once releases its room in here: not by calling this again.
-        if self._is_letting_go_on:
-            return
-        self._is_letting_go_on = True
-        try:
-            until_ns = self._now_ns() + TURN_NS
-            while self._waiting and self._has_room(self._waiting[0][1]):
-                if self._now_ns() > until_ns:
-                    asyncio.get_running_loop().call_soon(self._let_go_on)
-                    break
-                _, expected_bytes, go_on, _ = self._waiting.popleft()
-                self._reserved_bytes += expected_bytes
-                go_on()
-        finally:
-            self._is_letting_go_on = False
+    def _throw_out(self) -> None:
+        # What hangs on a connection falls with it, and that takes a while: one in each turn.
+        self._thrown_out.popleft().abort()
+        if self._thrown_out:
+            asyncio.get_running_loop().call_soon(self._throw_out)
+
+    def _go_on_soon(self) -> None:
+        if self._waiting and not self._is_going_on and self._has_room(self._waiting[0][1]):
+            self._is_going_on = True
+            self._turns.later(self._go_on)
+
+    def _go_on(self) -> None:
+        now_ns = self._now_ns()
+        until_ns = self._turns.until_ns(now_ns)
+        while self._waiting and now_ns < until_ns and self._has_room(self._waiting[0][1]):
+            _, expected_bytes, go_on, _ = self._waiting.popleft()
+            self._reserved_bytes += expected_bytes
+            go_on()
+            now_ns = self._now_ns()
+        self._is_going_on = False
+        self._go_on_soon()

@@ -21,7 +21,7 @@ from modelport.server.http.exchange import (
 from modelport.server.http.failures import encode_error, internal_error
 from modelport.server.http.known_heads import Bound, keep
 from modelport.server.http.listener import HttpServer
-from modelport.server.pressure import LARGE_ANSWER_BYTES, TURN_NS
+from modelport.server.pressure import LARGE_ANSWER_BYTES
 from modelport.wire.chunked import END_OF_HEAD, END_OF_LINE, BadMessage, ChunkedReader
 from modelport.wire.http import check_partial_head, encode_response_head, parse_request_head
 
@@ -89,6 +89,9 @@ class Connection(asyncio.Protocol):
         "peer",
         "server",
     )
+
+    is_heavy = False
+    """What it holds for the end of the turn is small."""
 
     def __init__(self, server: HttpServer) -> None:
         self.server = server
@@ -225,16 +228,18 @@ class Connection(asyncio.Protocol):
     def _advance(self, data: bytes) -> None:
         """Serve the requests in ``data`` until one waits for its answer or is not whole."""
         self._is_advancing = True
-        until_ns = self._now_ns() + TURN_NS
+        turns = self.server.turns
+        now_ns = started_ns = self._now_ns()
+        until_ns = turns.until_ns(started_ns)
         try:
             while data:
                 if self._exchange is not None or self.is_full:
                     self._pending += data
                     return
-                if self._now_ns() > until_ns:
+                if now_ns > until_ns and now_ns > started_ns:
                     # Thousands of them fit into one read: the other connections come in between.
                     self._pending += data
-                    asyncio.get_running_loop().call_soon(self._go_on)
+                    turns.later(self._go_on)
                     return
                 if self.is_closing:
                     return
@@ -244,8 +249,10 @@ class Connection(asyncio.Protocol):
                     if bound is None:
                         return
                 data = self._begin(bound, data)
+                now_ns = self._now_ns()
         finally:
             self._is_advancing = False
+            turns.spend(now_ns - started_ns)
         if self._is_half_closed and self._exchange is None and not self._pending:
             self._close()
 

@@ -17,6 +17,7 @@ from modelport.server.http.failures import encode_error
 from modelport.server.http.known_heads import Bound
 from modelport.server.pressure import Pressure
 from modelport.server.routing import Match, Router
+from modelport.server.turns import Turns
 from modelport.wire.chunked import body_too_large
 from modelport.wire.http import HttpLimits, RequestHead
 
@@ -54,6 +55,11 @@ class Guest(Protocol):
 
 class Holder(Protocol):
     """A connection that holds answers for the end of this turn of the loop."""
+
+    @property
+    def is_heavy(self) -> bool:
+        """Whether writing them takes a while."""
+        ...
 
     def flush(self) -> None:
         """Write what is held."""
@@ -98,6 +104,7 @@ class HttpServer:
 
     Attributes:
         known: Heads that came lately, by their bytes.
+        turns: When work is done that can wait.
         not_found: What a request is told that no route wants.
         http2: Makes who takes over a connection that begins as HTTP/2 does; ``None`` refuses it.
     """
@@ -122,7 +129,8 @@ class HttpServer:
         self.connections: set[Guest] = set()
         self.known: dict[bytes, Bound] = {}
         self.answer_heads = AnswerHeads()
-        self.pressure = Pressure(clock)
+        self.turns = Turns(clock)
+        self.pressure = Pressure(clock, self.turns)
         # Whether nothing is to be noted or said beside an ordinary answer.
         self.is_plain = record_access is None
         self._is_draining = False
@@ -171,9 +179,21 @@ class HttpServer:
     def _flush(self) -> None:
         holding, self._holding = self._holding, []
         for connection in holding:
-            connection.flush()
+            if connection.is_heavy:
+                self._flush_heavy(connection)
+            else:
+                connection.flush()
             self.last_sender = connection
         self.last_sent_ns = self.clock.now_ns()
+
+    def _flush_heavy(self, connection: Holder) -> None:
+        turns, now_ns = self.turns, self.clock.now_ns
+        started_ns = now_ns()
+        if turns.until_ns(started_ns) > started_ns:
+            connection.flush()
+            turns.spend(now_ns() - started_ns)
+        else:
+            turns.later(connection.flush)
 
     def look_up(self, head: RequestHead) -> Bound:
         """Find the route of a request, and hear the door."""

@@ -51,7 +51,7 @@ LARGEST_WINDOW: Final = 2**31 - 1
 LARGEST_STREAM_ID: Final = 2**31 - 1
 LARGEST_SENT_FRAME: Final = 262_144
 """Larger frames than this would only keep the other streams waiting."""
-STREAMS_AT_ONCE: Final = 16
+STREAMS_AT_ONCE: Final = 4
 """Streams that are opened before ``Endpoint.proceed`` asks to be called again."""
 SMALL_DATA: Final = 64
 """Data frames below this are hardly worth their own nine bytes."""
