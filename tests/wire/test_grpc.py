@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from modelport.errors import InvalidRequest, TooLarge, Unsupported
 from modelport.wire.grpc import (
+    LONGEST_TEXT_BYTES,
     OK_TRAILERS,
     RESPONSE_HEAD,
     Buffer,
@@ -162,3 +163,16 @@ def test_timeouts() -> None:
 def test_a_timeout_is_written_not_shorter_and_hardly_longer_than_it_is(timeout_ns: int) -> None:
     again = parse_timeout(encode_timeout(timeout_ns))
     assert timeout_ns <= again <= timeout_ns * 1.00001 + 1
+
+
+@pytest.mark.parametrize("character", ["a", "%", "é", "错", "\U0001f600"])
+def test_a_text_stays_below_what_clients_take_of_fields(character: str) -> None:
+    """grpcio refuses the whole answer above 8 KiB, now and then, and always above 16."""
+    for count in (1, 500, 2048, 10_000):
+        ended = fields(encode_end(13, character * count, is_alone=True))
+        assert len(ended["grpc-message"]) <= LONGEST_TEXT_BYTES
+        _, text = decode_status(ended)
+        if text != character * count:
+            assert text.endswith("...")
+            assert set(text) == {character, "."}
+            assert len(ended["grpc-message"]) > LONGEST_TEXT_BYTES - 40

@@ -613,3 +613,26 @@ def test_h2_reads_what_we_write_and_we_read_what_it_writes(sizes: list[int], ste
     assert [len(received.get(stream_id, b"")) for stream_id in unsent] == sizes
     assert side.endpoint.streams == {}
     assert side.endpoint.queued_bytes == 0
+
+
+@pytest.mark.parametrize("size", [0, 100, 4095])
+def test_a_client_that_makes_its_table_smaller_is_told_that_ours_is(size: int) -> None:
+    """Once, before the next fields: libraries refuse what does not begin so."""
+    peer = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
+    peer.initiate_connection()
+    side = Side()
+    side.take(peer.data_to_send())
+    peer.receive_data(side.out())
+    fields = [(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", "/")]
+    for number, change in enumerate([size, None, 4096, size // 2, None]):
+        if change is not None:
+            peer.update_settings({h2.settings.SettingCodes.HEADER_TABLE_SIZE: change})
+        stream_id = 2 * number + 1
+        peer.send_headers(stream_id, fields, end_stream=True)
+        side.take(peer.data_to_send())
+        side.endpoint.send_block(side.opened[number], encode_block([(":status", "204")]))
+        side.endpoint.send_data(side.opened[number], [], 0, is_end=True)
+        back = side.out()
+        events = peer.receive_data(back)
+        assert any(isinstance(event, h2.events.StreamEnded) for event in events)
+        assert (b"\x20\x89" in back) is (number == 0)

@@ -120,6 +120,18 @@ def test_what_was_read_is_forgotten_when_the_table_changes() -> None:
         reader.read(b"\xbe")
 
 
+def test_a_block_that_changes_the_size_of_the_table_does_so_each_time() -> None:
+    """Or this side would go on to keep what the other one does not."""
+    reader = BlockReader(10_000)
+    empty, whole = b"\x20\x82", b"\x3f\xe1\x1f\x82"
+    for block in (empty, whole, empty):
+        assert reader.read(block).fields == [(":method", "GET")]
+    reader.read(b"\x40\x01a\x01b")  # finds no room
+    reader.read(whole)
+    with pytest.raises(BlockUnreadable):
+        reader.read(b"\xbe")
+
+
 def test_what_is_kept_stays_small() -> None:
     reader = BlockReader(100_000)
     for number in range(1000):

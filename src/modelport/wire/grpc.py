@@ -19,6 +19,7 @@ from modelport.wire.header_blocks import encode_block
 __all__ = [
     "ACCEPTED_CODINGS",
     "LARGEST_MESSAGE",
+    "LONGEST_TEXT_BYTES",
     "OK_TRAILERS",
     "PREFIX",
     "RESPONSE_HEAD",
@@ -42,6 +43,9 @@ PREFIX: Final = struct.Struct(">BI")
 PREFIX_BYTES: Final = 5
 LARGEST_MESSAGE: Final = 2**31 - 1
 """What the other implementations can hold."""
+LONGEST_TEXT_BYTES: Final = 6144
+"""Of the text of a status, as it is sent. Clients take 8 KiB of fields, and some give up the whole
+answer for more."""
 ALIGN_FROM_BYTES: Final = 16_384
 ALIGNMENT: Final = 64
 ACCEPTED_CODINGS: Final = "identity,deflate,gzip"
@@ -232,18 +236,26 @@ def encode_end(
 
     Args:
         status: See :class:`Status`.
-        text: For the caller; any characters.
+        text: For the caller; any characters. Cut where clients would not take it.
         trailers: More metadata; names in lower case.
         is_alone: Whether nothing was sent before; then they are the head of the response too.
     """
     fields = [*_ALONE] if is_alone else []
     fields.append(("grpc-status", str(int(status))))
     if text:
-        # Percent-encoded: what is no printable ASCII, and the percent sign. Texts of models may
-        # hold halves of surrogate pairs, which no client could decode.
-        fields.append(("grpc-message", quote(text, safe=_PLAIN, errors="replace")))
+        fields.append(("grpc-message", _encode_text(text)))
     fields += [(name.lower(), value) for name, value in trailers]
     return encode_block(fields)
+
+
+def _encode_text(text: str) -> str:
+    # Percent-encoded: what is no printable ASCII, and the percent sign. Texts of models may hold
+    # halves of surrogate pairs, which no client could decode.
+    quoted = quote(text, safe=_PLAIN, errors="replace")
+    while len(quoted) > LONGEST_TEXT_BYTES:
+        text = text[: len(text) * LONGEST_TEXT_BYTES // (len(quoted) + 12)]
+        quoted = quote(text, safe=_PLAIN, errors="replace") + "..."
+    return quoted
 
 
 def decode_status(fields: Mapping[str, str]) -> tuple[int, str]:

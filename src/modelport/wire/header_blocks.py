@@ -18,6 +18,9 @@ from hpack.table import HeaderTable
 
 __all__ = ["Block", "BlockReader", "BlockTooLarge", "BlockUnreadable", "encode_block"]
 
+_TABLE_UPDATES = frozenset(bytes([first]) for first in range(0x20, 0x40))
+"""How a block begins that changes the size of the table, which it has to do each time it comes.
+Source: RFC 7541 §6.3."""
 MOST_KNOWN_BLOCKS = 64
 LONGEST_KNOWN_BLOCK = 2048
 
@@ -88,7 +91,7 @@ class BlockReader:
         # A new entry is a new object at the front; an eviction without one shortens the table.
         if len(entries) != count or (count and entries[0] is not first):
             known.clear()
-        elif len(raw) <= LONGEST_KNOWN_BLOCK:
+        elif len(raw) <= LONGEST_KNOWN_BLOCK and raw[:1] not in _TABLE_UPDATES:
             if len(known) >= MOST_KNOWN_BLOCKS:
                 known.clear()
             known[raw] = block

@@ -9,8 +9,7 @@ __all__ = ["INTERNAL", "end_exiting", "error_status", "fail", "reply"]
 INTERNAL = 13
 
 LONGEST_STATUS = 2048
-"""Characters of a status's text. It travels in a header, percent-encoded, and clients take 8 KiB
-of headers."""
+"""Characters of a status's text. It travels in a header, where there is little room."""
 
 
 def reply(call: Call, message: bytes) -> None:

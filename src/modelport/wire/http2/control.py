@@ -11,6 +11,7 @@ from modelport.wire.http2.frames import (
     ACK,
     CONTINUATION,
     DEFAULT_FRAME_BYTES,
+    DEFAULT_TABLE_BYTES,
     LARGEST_SENT_FRAME,
     LARGEST_WINDOW,
     NO_DATA,
@@ -80,6 +81,8 @@ class Controlling(Receiving):
 
     def _take_setting(self, name: int, value: int) -> None:
         match name:
+            case Setting.HEADER_TABLE_SIZE if value < DEFAULT_TABLE_BYTES:
+                self._shrink_table()
             case Setting.ENABLE_PUSH if value > 1:
                 raise Http2Broken(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH is neither 0 nor 1")
             case Setting.MAX_CONCURRENT_STREAMS:

@@ -13,7 +13,9 @@ __all__ = [
     "CONTINUATION",
     "DATA",
     "DEFAULT_FRAME_BYTES",
+    "DEFAULT_TABLE_BYTES",
     "DEFAULT_WINDOW",
+    "EMPTY_TABLE",
     "END_HEADERS",
     "END_STREAM",
     "HAS_PRIORITY",
@@ -47,6 +49,9 @@ HEADER: Final = struct.Struct(">IBI")
 HEADER_BYTES: Final = 9
 DEFAULT_WINDOW: Final = 65_535
 DEFAULT_FRAME_BYTES: Final = 16_384
+DEFAULT_TABLE_BYTES: Final = 4096
+EMPTY_TABLE: Final = b"\x20"
+"""Before the fields of a block: the table for compression has no room from now on."""
 LARGEST_WINDOW: Final = 2**31 - 1
 LARGEST_STREAM_ID: Final = 2**31 - 1
 LARGEST_SENT_FRAME: Final = 262_144

@@ -11,6 +11,7 @@ from modelport.wire.http2.frames import (
     CONTINUATION,
     DEFAULT_FRAME_BYTES,
     DEFAULT_WINDOW,
+    EMPTY_TABLE,
     END_HEADERS,
     END_STREAM,
     HEADER,
@@ -39,6 +40,9 @@ class Sending(Ledger):
         self.send_window = DEFAULT_WINDOW
         self.peer_window = DEFAULT_WINDOW
         self.peer_frame_bytes = DEFAULT_FRAME_BYTES
+        # What the next block has to begin with.
+        self._table_update = b""
+        self._has_shrunk_table = False
 
     def open(self, stream: Stream, block: bytes, *, is_end: bool = False) -> None:
         """Open a stream, as a client. The caller looks at ``peer_max_streams``."""
@@ -62,7 +66,19 @@ class Sending(Ledger):
         if is_end:
             self._finish_if_done(stream)
 
+    def _shrink_table(self) -> None:
+        """Give up a table that is never written to: the other side has made its own smaller.
+
+        Source: RFC 7541 §4.2, which asks for this at the beginning of the next block.
+        """
+        if not self._has_shrunk_table:
+            self._has_shrunk_table = True
+            self._table_update = EMPTY_TABLE
+
     def _send_block(self, stream_id: int, block: bytes, flags: int) -> None:
+        if self._table_update:
+            block = self._table_update + block
+            self._table_update = b""
         most = self.peer_frame_bytes
         if len(block) <= most:
             self.out.append(
