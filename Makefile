@@ -8,6 +8,7 @@ BIN          := $(VENV)/bin
 COMPAT       := .venv-compat
 
 HTTP_PORT    ?= 8000
+GRPC_PORT    ?= 8001
 METRICS_PORT ?= 8002
 MODELS       ?= run/models
 ARGS         ?=
@@ -20,11 +21,11 @@ help: ## List the targets
 	@echo
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-10s %s\n", $$1, $$2}'
 	@echo
-	@echo 'Variables: HTTP_PORT=$(HTTP_PORT) METRICS_PORT=$(METRICS_PORT) MODELS=$(MODELS) ARGS= PYTHON='
+	@echo 'Variables: HTTP_PORT=$(HTTP_PORT) GRPC_PORT=$(GRPC_PORT) METRICS_PORT=$(METRICS_PORT) MODELS=$(MODELS) ARGS= PYTHON='
 
 run: $(VENV)/.examples ## Serve the example models; ARGS= gives options to modelport serve
 	@$(BIN)/python -m examples.prepare $(MODELS)
-	@exec $(BIN)/modelport serve $(MODELS) --http-port $(HTTP_PORT) --metrics-port $(METRICS_PORT) $(ARGS)
+	@exec $(BIN)/modelport serve $(MODELS) --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT) $(ARGS)
 
 test: $(VENV)/.test compat ## Run the tests; ARGS= gives options to pytest
 	$(BIN)/python -m pytest -rs $(ARGS)

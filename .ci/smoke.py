@@ -48,7 +48,7 @@ def with_server(talk) -> float:
     """Run ``make run``, talk to it, stop it, and give the seconds until it was ready."""
     started = time.monotonic()
     process = subprocess.Popen(
-        ["make", "run", "HTTP_PORT=0", "METRICS_PORT=0"],
+        ["make", "run", "HTTP_PORT=0", "GRPC_PORT=0", "METRICS_PORT=0"],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
