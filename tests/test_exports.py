@@ -16,7 +16,8 @@ WITHOUT = {
 MODULES = sorted(
     path
     for path in SOURCE.rglob("*.py")
-    if path.stat().st_size
+    # A package may have nothing to say but what is in it.
+    if len(ast.parse(path.read_text(encoding="utf-8")).body) > 1
     and not path.stem.endswith("_pb2")
     and path.relative_to(SOURCE).as_posix() not in WITHOUT
 )

@@ -14,9 +14,9 @@ from modelport.server.config import (
     load,
     resolve,
 )
+from modelport.server.setting_display import json_value, shown
 from modelport.server.setting_values import CacheConfig, MetricsConfig, Restriction
 from modelport.server.settings import SETTINGS, Settings
-from modelport.server.shown import json_value, shown
 from modelport.server.tritonserver import HARMLESS_VALUE_BY_FLAG, REMEDY_BY_FLAG
 
 

@@ -9,8 +9,8 @@ from modelport.cli.options import asks_for_help
 from modelport.cli.server_settings import read_settings
 from modelport.cli.terminal import is_coloured, paint, table
 from modelport.server.config import Origin, Resolved
+from modelport.server.setting_display import json_value, shown
 from modelport.server.settings import SETTINGS, Group
-from modelport.server.shown import json_value, shown
 
 __all__ = ["SUMMARY", "USAGE", "run"]
 

@@ -11,9 +11,9 @@ from modelport.cli import config as config_verb
 from modelport.cli import infer, models, serve, tasks
 from modelport.cli.help import options_section, render
 from modelport.cli.settings_help import sections
+from modelport.server.setting_display import shown_default
 from modelport.server.setting_values import SWITCH
 from modelport.server.settings import SETTINGS, Group, Setting
-from modelport.server.shown import shown_default
 from modelport.server.tritonserver import REMEDY_BY_FLAG
 
 __all__ = ["pages"]

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from modelport.cli.help import Entry, Section, render
 from modelport.cli.terminal import columns, is_coloured
 from modelport.server.config import CONFIG_VARIABLE
+from modelport.server.setting_display import shown_default
 from modelport.server.setting_values import SWITCH
 from modelport.server.settings import SETTINGS, Group, Setting
-from modelport.server.shown import shown_default
 
 __all__ = ["print_help", "sections"]
 

@@ -18,9 +18,9 @@ from msgspec import Struct, field
 from modelport.errors import LoadFailed
 from modelport.repository.devices import decide_kinds, instance_devices
 from modelport.repository.ensembles import complete_ensemble
+from modelport.repository.initial_states import read_initial_states
 from modelport.repository.layout import check_filename, list_files, read_labels
 from modelport.repository.reading import Reading
-from modelport.repository.states import read_initial_states
 from modelport.repository.uploads import DATA_BACKENDS, Upload
 from modelport.repository.warmup import Sample, read_samples
 from modelport.runtimes.base import (

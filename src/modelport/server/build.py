@@ -36,7 +36,7 @@ from modelport.server.access import AccessDoor
 from modelport.server.cors import Cors
 from modelport.server.greeting import greeting
 from modelport.server.http import Connection, HttpOptions, HttpServer
-from modelport.server.later import BENTOML_ROWS, OPS_ROWS, V1_ROWS, routes_later
+from modelport.server.lazy_protocols import BENTOML_ROWS, OPS_ROWS, V1_ROWS, routes_later
 from modelport.server.logs import AccessLog, Logs, configure_logs
 from modelport.server.routing import Router
 from modelport.server.settings import Settings

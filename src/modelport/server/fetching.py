@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from urllib.parse import SplitResult, unquote, urljoin
 
 from modelport.errors import InvalidRequest, TimedOut, TooLarge
-from modelport.server.guarded import GuardedConnection, ListedHosts, Resolve, split_url
+from modelport.server.listed_hosts import GuardedConnection, ListedHosts, Resolve, split_url
 from modelport.services.files import Folder, Upload, last_component
 
 __all__ = ["Fetcher"]

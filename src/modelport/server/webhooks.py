@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from modelport.engine.executor import call_on_thread
 from modelport.errors import InvalidRequest, ModelportError
 from modelport.protocols.bentoml.tasks import described
-from modelport.server.guarded import GuardedConnection, ListedHosts, Resolve, split_url
+from modelport.server.listed_hosts import GuardedConnection, ListedHosts, Resolve, split_url
 from modelport.stores.base import Notice
 
 __all__ = ["Webhooks"]

@@ -5,7 +5,7 @@ import pytest
 from modelport.errors import NotFound
 from modelport.protocols import bentoml, ops, v1
 from modelport.protocols.base import Access, Reply, Route
-from modelport.server.later import BENTOML_ROWS, OPS_ROWS, V1_ROWS, Row, routes_later
+from modelport.server.lazy_protocols import BENTOML_ROWS, OPS_ROWS, V1_ROWS, Row, routes_later
 
 ENGINE = cast(Any, None)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from modelport.errors import LoadFailed
-from modelport.repository.states import read_initial_states
+from modelport.repository.initial_states import read_initial_states
 from modelport.specs import InitialState, ModelConfig, SequenceBatching, State
 
 
