@@ -22,7 +22,6 @@ from modelport.engine.job import NOBODY, Job
 from modelport.engine.options import EngineOptions
 from modelport.engine.priority_queue import queue_of
 from modelport.engine.queue_policy import QueuePolicies
-from modelport.engine.warmup import batch_of, check
 from modelport.errors import (
     Overloaded,
     QueueTimedOut,
@@ -152,6 +151,8 @@ class Deployment(Answering):
         Raises:
             LoadFailed: If the model fails one.
         """
+        from modelport.engine.warmup import batch_of, check  # few models have such requests
+
         for sample in self.source.samples:
             make = partial(batch_of, sample, self._reshaping, self.completions)
             for _ in range(sample.count):

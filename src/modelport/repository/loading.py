@@ -11,18 +11,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec import Struct, field
 
 from modelport.errors import LoadFailed
 from modelport.repository.devices import decide_kinds, instance_devices
 from modelport.repository.ensembles import complete_ensemble
-from modelport.repository.initial_states import read_initial_states
 from modelport.repository.layout import check_filename, list_files, read_labels
 from modelport.repository.reading import Reading
 from modelport.repository.uploads import DATA_BACKENDS, Upload
-from modelport.repository.warmup import Sample, read_samples
 from modelport.runtimes.base import (
     Host,
     LoadContext,
@@ -35,6 +33,9 @@ from modelport.runtimes.registry import choose_runtime, import_runtime, in_worke
 from modelport.specs import ENVIRONMENT, Execution, ModelConfig
 from modelport.tensors import Array
 from modelport.wire import model_config
+
+if TYPE_CHECKING:
+    from modelport.repository.warmup import Sample
 
 __all__ = [
     "Choice",
@@ -146,7 +147,7 @@ class ModelVersion(Struct, eq=False):
     load_s: float = 0.0
     upload: Upload | None = None
     initial_states: Mapping[str, Array] = field(default_factory=dict)
-    samples: tuple[Sample, ...] = ()
+    samples: "tuple[Sample, ...]" = ()
     limit: "ConcurrencyLimit | None" = None
 
     def __repr__(self) -> str:
@@ -318,8 +319,16 @@ def _version(reading: Reading, version: int, config: ModelConfig) -> ModelVersio
     config_json = json.dumps(
         model_config.encode_json(config), ensure_ascii=False, separators=(",", ":")
     )
-    initial_states = read_initial_states(reading.place.directory, config)
-    samples = read_samples(reading.place.directory, config)
+    initial_states: Mapping[str, Array] = {}
+    samples: tuple[Sample, ...] = ()
+    if config.sequence_batching is not None:
+        from modelport.repository.initial_states import read_initial_states  # few models have them
+
+        initial_states = read_initial_states(reading.place.directory, config)
+    if config.model_warmup:
+        from modelport.repository.warmup import read_samples  # nor these
+
+        samples = read_samples(reading.place.directory, config)
     if reading.upload is not None:
         reading.upload.hold()
     return ModelVersion(
