@@ -8,17 +8,19 @@ import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypedDict, TypeVar, Unpack, overload
 
 from modelport.services.context import Context
 
 __all__ = [
     "Api",
+    "ApiOptions",
     "Context",
     "Mount",
     "Retry",
     "Service",
     "ServiceOptions",
+    "TaskOptions",
     "api",
     "asgi_app",
     "get_client",
@@ -281,22 +283,43 @@ def service(
     return declare if inner is None else declare(inner)
 
 
+class ApiOptions(TypedDict, total=False):
+    """What an endpoint can be told in the parentheses of ``@api``."""
+
+    route: str | None
+    """Its path; by default ``/`` and the name of the method, ``/`` for ``__call__``."""
+    name: str | None
+    """By which clients know it."""
+    input_spec: Any
+    """Type of the arguments in place of their annotations."""
+    output_spec: Any
+    """Type of the result in place of its annotation."""
+    batchable: bool
+    """Whether concurrent requests are put together."""
+    batch_dim: int | tuple[int, int]
+    """The dimension of the rows, one for argument and result or a pair."""
+    max_batch_size: int
+    """Most rows of one call; 100."""
+    max_latency_ms: float
+    """How long a request may wait for its batch before it is refused; 60 000."""
+
+
+class TaskOptions(ApiOptions, total=False):
+    """What a task can be told beside that."""
+
+    retry: Retry
+    """``never`` starts it at most once, and calls it failed when the server went down meanwhile;
+    ``on_interrupt`` runs it again."""
+    idempotent: bool
+    """Whether it may run twice, which makes ``on_interrupt`` the default."""
+
+
 @overload
 def api(function: F, /) -> F: ...
 
 
 @overload
-def api(
-    *,
-    route: str | None = ...,
-    name: str | None = ...,
-    input_spec: Any = ...,
-    output_spec: Any = ...,
-    batchable: bool = ...,
-    batch_dim: int | tuple[int, int] = ...,
-    max_batch_size: int = ...,
-    max_latency_ms: float = ...,
-) -> Callable[[F], F]: ...
+def api(**options: Unpack[ApiOptions]) -> Callable[[F], F]: ...
 
 
 def api(function: F | None = None, /, **options: Any) -> Any:
@@ -304,17 +327,16 @@ def api(function: F | None = None, /, **options: Any) -> Any:
 
     Args:
         function: The method, where there are no parentheses.
-        options: ``route``, by default ``/`` and the name of the method (``/`` for ``__call__``);
-            ``name``, by which clients know it; ``batchable`` with ``batch_dim`` (one for both or
-            a pair), ``max_batch_size`` (100 rows) and ``max_latency_ms``; ``input_spec`` and
-            ``output_spec``, types in place of the annotations.
+        options: See :class:`ApiOptions`.
 
     Raises:
         TypeError: If an option is unknown, or a batchable method has not exactly one argument.
     """
 
     def declare(target: F) -> F:
-        setattr(target, _API, _declared(target, options, _API_OPTIONS, is_task=False))
+        setattr(
+            target, _API, _declared(target, options, ApiOptions.__optional_keys__, is_task=False)
+        )
         return target
 
     return declare if function is None else declare(function)
@@ -325,19 +347,7 @@ def task(function: F, /) -> F: ...
 
 
 @overload
-def task(
-    *,
-    route: str | None = ...,
-    name: str | None = ...,
-    input_spec: Any = ...,
-    output_spec: Any = ...,
-    batchable: bool = ...,
-    batch_dim: int | tuple[int, int] = ...,
-    max_batch_size: int = ...,
-    max_latency_ms: float = ...,
-    retry: str = ...,
-    idempotent: bool = ...,
-) -> Callable[[F], F]: ...
+def task(**options: Unpack[TaskOptions]) -> Callable[[F], F]: ...
 
 
 def task(function: F | None = None, /, **options: Any) -> Any:
@@ -345,9 +355,7 @@ def task(function: F | None = None, /, **options: Any) -> Any:
 
     Args:
         function: The method, where there are no parentheses.
-        options: Those of :func:`api`; ``retry``: ``never`` starts it at most once and calls it
-            failed when the server went down meanwhile, ``on_interrupt`` runs it again;
-            ``idempotent``, which makes ``on_interrupt`` the default.
+        options: See :class:`TaskOptions`.
 
     Raises:
         TypeError: If an option is unknown, or the method is a generator.
@@ -356,7 +364,9 @@ def task(function: F | None = None, /, **options: Any) -> Any:
     def declare(target: F) -> F:
         if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
             raise TypeError(f"task '{target.__name__}' is a generator; a task has one result")
-        setattr(target, _API, _declared(target, options, _TASK_OPTIONS, is_task=True))
+        setattr(
+            target, _API, _declared(target, options, TaskOptions.__optional_keys__, is_task=True)
+        )
         return target
 
     return declare if function is None else declare(function)
@@ -517,19 +527,6 @@ def _below(path: str) -> str:
     return f"/{trimmed}" if trimmed else "/"
 
 
-_API_OPTIONS = frozenset(
-    {
-        "batch_dim",
-        "batchable",
-        "input_spec",
-        "max_batch_size",
-        "max_latency_ms",
-        "name",
-        "output_spec",
-        "route",
-    }
-)
-_TASK_OPTIONS = _API_OPTIONS | {"idempotent", "retry"}
 _ACTED_ON = {
     "traffic": frozenset({"max_concurrency", "timeout"}),
     "resources": frozenset({"gpu"}),
