@@ -1,1 +1,1 @@
-"""What survives a restart: the ports are in :mod:`.base`, SQLite behind them in the other files."""
+"""What survives a restart: the port is :mod:`.base`; :mod:`.tasks` has SQLite behind it."""

@@ -6,9 +6,7 @@ a webhook) is done by triggers: no way of ending a task can forget it.
 
 import hashlib
 import json
-import os
 import secrets
-import socket
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,6 +27,8 @@ from modelport.stores.base import (
 )
 from modelport.stores.bodies import BodyFiles
 from modelport.stores.sqlite import Database
+from modelport.stores.task_schema import SCHEMA, SHARES, VERSION
+from modelport.stores.workers import Workers
 
 __all__ = ["SqliteTasks"]
 
@@ -39,105 +39,8 @@ KEPT_FREE_BYTES = 256 << 20
 """Of the disk, for everybody else, and for the results of what was accepted."""
 FLUSHERS = 4
 """Threads that bring large bodies to the disk while the database goes on."""
-SEEN_EVERY_S = 3600.0
-FORGOTTEN_AFTER_S = 86_400.0
-"""Without a sign of life a process of another host is taken for gone, as far as files go."""
 
 T = TypeVar("T")
-
-_VERSION = 1
-_SCHEMA = """
-CREATE TABLE tasks (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    owner TEXT NOT NULL,
-    endpoint TEXT NOT NULL,
-    state TEXT NOT NULL,
-    priority INTEGER NOT NULL,
-    retry TEXT NOT NULL,
-    most_attempts INTEGER NOT NULL,
-    idempotency_key TEXT,
-    digest BLOB,
-    webhook TEXT,
-    created_s REAL NOT NULL,
-    expires_s REAL NOT NULL,
-    started_s REAL NOT NULL DEFAULT 0,
-    finished_s REAL NOT NULL DEFAULT 0,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    progress REAL,
-    progress_text TEXT NOT NULL DEFAULT '',
-    reason TEXT NOT NULL DEFAULT '',
-    cancel_requested INTEGER NOT NULL DEFAULT 0,
-    worker TEXT,
-    lease_s REAL NOT NULL DEFAULT 0
-);
-CREATE INDEX waiting ON tasks (endpoint, priority, number) WHERE state = 'queued';
-CREATE INDEX running ON tasks (lease_s) WHERE state = 'running';
-CREATE INDEX expiring ON tasks (expires_s) WHERE state = 'queued' AND expires_s != 0;
-CREATE INDEX ended ON tasks (finished_s) WHERE state IN ('completed', 'failed', 'canceled');
-CREATE INDEX owned ON tasks (owner, number);
-CREATE UNIQUE INDEX keyed ON tasks (owner, endpoint, idempotency_key)
-    WHERE idempotency_key IS NOT NULL;
-CREATE TABLE contents (
-    task INTEGER NOT NULL REFERENCES tasks (number) ON DELETE CASCADE,
-    is_result INTEGER NOT NULL,
-    status INTEGER NOT NULL,
-    headers TEXT NOT NULL,
-    size INTEGER NOT NULL,
-    body BLOB NOT NULL,
-    file TEXT,
-    PRIMARY KEY (task, is_result)
-);
-CREATE UNIQUE INDEX filed ON contents (file) WHERE file IS NOT NULL;
-CREATE TABLE notices (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    task INTEGER NOT NULL REFERENCES tasks (number) ON DELETE CASCADE,
-    due_s REAL NOT NULL,
-    attempts INTEGER NOT NULL DEFAULT 0
-);
-CREATE INDEX due ON notices (due_s);
-CREATE INDEX noticed ON notices (task);
-CREATE TABLE workers (
-    id TEXT PRIMARY KEY,
-    host TEXT NOT NULL,
-    process INTEGER NOT NULL,
-    process_started TEXT NOT NULL,
-    seen_s REAL NOT NULL
-);
-CREATE TABLE totals (bytes INTEGER NOT NULL);
-INSERT INTO totals VALUES (0);
-CREATE TABLE counts (
-    state TEXT NOT NULL,
-    endpoint TEXT NOT NULL,
-    count INTEGER NOT NULL,
-    PRIMARY KEY (state, endpoint)
-) WITHOUT ROWID;
-CREATE TRIGGER begun AFTER INSERT ON tasks BEGIN
-    INSERT INTO counts VALUES (NEW.state, NEW.endpoint, 1)
-    ON CONFLICT DO UPDATE SET count = count + 1;
-END;
-CREATE TRIGGER moved AFTER UPDATE OF state ON tasks WHEN OLD.state != NEW.state BEGIN
-    UPDATE counts SET count = count - 1 WHERE state = OLD.state AND endpoint = OLD.endpoint;
-    INSERT INTO counts VALUES (NEW.state, NEW.endpoint, 1)
-    ON CONFLICT DO UPDATE SET count = count + 1;
-END;
-CREATE TRIGGER forgotten AFTER DELETE ON tasks BEGIN
-    UPDATE counts SET count = count - 1 WHERE state = OLD.state AND endpoint = OLD.endpoint;
-END;
-CREATE TRIGGER kept AFTER INSERT ON contents BEGIN
-    UPDATE totals SET bytes = bytes + NEW.size;
-END;
-CREATE TRIGGER dropped AFTER DELETE ON contents BEGIN
-    UPDATE totals SET bytes = bytes - OLD.size;
-END;
-CREATE TRIGGER over AFTER UPDATE OF state ON tasks
-WHEN NEW.webhook IS NOT NULL AND NEW.state IN ('completed', 'failed', 'canceled')
-BEGIN
-    INSERT INTO notices (task, due_s) VALUES (NEW.number, NEW.finished_s);
-END;
-"""
-_SHARES = "CREATE INDEX IF NOT EXISTS waiting_of_owner ON tasks (owner) WHERE state = 'queued'"
-"""Not in the schema: files of this version have been without it."""
 
 
 class SqliteTasks:
@@ -171,12 +74,13 @@ class SqliteTasks:
         self._most_queued_each = most_queued_each
         self._most_bytes = most_bytes
         self._worker = secrets.token_hex(8)
+        self._workers = Workers(self._worker, now_s)
         self._bodies = BodyFiles(path.with_suffix(""), self._worker, kept_free_bytes)
         self._is_swept = False
-        self._database = Database(path, _SCHEMA, _VERSION)
+        self._database = Database(path, SCHEMA, VERSION)
         self._flushing = ThreadPoolExecutor(FLUSHERS, thread_name_prefix="store bodies")
-        self._database.call(lambda connection: connection.execute(_SHARES)).result()
-        self._database.call(self._register).result()
+        self._database.call(lambda connection: connection.execute(SHARES)).result()
+        self._database.call(self._workers.register).result()
 
     def __repr__(self) -> str:
         return f"<SqliteTasks {self._database}>"
@@ -462,13 +366,6 @@ class SqliteTasks:
 
     # Statements.
 
-    def _register(self, connection: sqlite3.Connection) -> None:
-        process = os.getpid()
-        connection.execute(
-            "INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?)",
-            (self._worker, _host(), process, _started(process), self._now_s()),
-        )
-
     def _submit(
         self, connection: sqlite3.Connection, task: NewTask, kept: Content, digest: bytes | None
     ) -> Task:
@@ -591,8 +488,8 @@ class SqliteTasks:
 
     def _recover(self, connection: sqlite3.Connection) -> tuple[int, list[str]]:
         now_s = self._now_s()
-        self._stay_known(connection)
-        gone = self._forget_dead_workers(connection)
+        self._workers.stay_known(connection)
+        gone = self._workers.forget_dead(connection)
         rows = connection.execute(
             "SELECT * FROM tasks WHERE state = 'running' AND (lease_s < ? OR worker IN "
             f"({', '.join('?' * len(gone))}))",
@@ -609,26 +506,6 @@ class SqliteTasks:
             left = self._left_files(connection)
             self._is_swept = True
         return len(rows) + late, left
-
-    def _stay_known(self, connection: sqlite3.Connection) -> None:
-        seen = connection.execute(
-            "SELECT seen_s FROM workers WHERE id = ?", (self._worker,)
-        ).fetchone()
-        if seen is None or seen["seen_s"] < self._now_s() - SEEN_EVERY_S:
-            self._register(connection)
-
-    def _forget_dead_workers(self, connection: sqlite3.Connection) -> list[str]:
-        """Find processes of this host that have ended: no need to wait for their leases."""
-        gone = []
-        for row in connection.execute("SELECT * FROM workers").fetchall():
-            if row["host"] == _host() and row["process_started"]:
-                is_gone = _started(row["process"]) != row["process_started"]
-            else:
-                is_gone = row["seen_s"] < self._now_s() - FORGOTTEN_AFTER_S
-            if is_gone:
-                gone.append(row["id"])
-                connection.execute("DELETE FROM workers WHERE id = ?", (row["id"],))
-        return gone
 
     def _left_files(self, connection: sqlite3.Connection) -> list[str]:
         """Find bodies that no row names, and whose process writes no more rows."""
@@ -723,25 +600,3 @@ def _is_named(connection: sqlite3.Connection, content: Content) -> bool:
         return False
     query = "SELECT 1 FROM contents WHERE file = ?"
     return connection.execute(query, (content.file.name,)).fetchone() is not None
-
-
-def _host() -> str:
-    """Name this host, and on it what sees the same process ids: containers may share a name."""
-    try:
-        space = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        space = ""
-    return f"{socket.gethostname()} {space}"
-
-
-def _started(process: int) -> str:
-    """When a process of this host was started, in words of the system; "" if it does not run.
-
-    A process id is used again sooner or later, but not with the same start.
-    """
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] == "Z" else f"{boot} {fields[19]}"
