@@ -18,6 +18,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar, Protocol, cast
 
+from msgspec import Struct
+
 from modelport.errors import (
     Cancelled,
     InvalidArguments,
@@ -253,7 +255,7 @@ class ServiceRuntime:
     def _joined(self, calls: Sequence["Call"]) -> list[Outcome]:
         endpoint = self._endpoint
         most = endpoint.api.max_batch_size
-        rows = [endpoint.batch_of(call.values)[0] for call in calls]
+        rows = [endpoint.rows_of(call.values) for call in calls]
         context = calls[-1].context
         if len(calls) == 1 and rows[0] > most:
             results = [
@@ -261,6 +263,10 @@ class ServiceRuntime:
             ]
             return [self._part_of(calls[0], endpoint.rejoin(results))]
         result = self._run_batch(endpoint.join([call.values for call in calls]), context)
+        if rows.count(1) == len(rows) and all(call.is_for(endpoint) for call in calls):
+            answers = endpoint.encode_rows(result, len(calls))
+            if answers is not None:
+                return [Response((), value=answer) for answer in answers]
         parts = endpoint.split(result, rows)
         return [self._part_of(call, part) for call, part in zip(calls, parts, strict=True)]
 
@@ -363,35 +369,29 @@ class _Items:
 _END = object()
 
 
-class Call:
+class Call(Struct):
     """A request, bound."""
 
-    __slots__ = ("_encode", "_respond", "_scope", "context", "values")
-
-    def __init__(
-        self,
-        values: dict[str, Any],
-        context: Context | None,
-        encode: Callable[[Any], Any] | None,
-        scope: CallScope | None,
-        respond: Callable[[Any], Response] | None = None,
-    ) -> None:
-        self.values = values
-        self.context = context
-        self._scope = scope
-        self._encode = encode
-        self._respond = respond
+    values: dict[str, Any]
+    context: Context | None
+    encode: Callable[[Any], Any] | None
+    scope: CallScope | None
+    respond: Callable[[Any], Response] | None = None
 
     def close(self) -> None:
         """It is over: what was kept for it may go."""
-        if self._scope is not None:
-            self._scope.close()
+        if self.scope is not None:
+            self.scope.close()
+
+    def is_for(self, endpoint: Endpoint) -> bool:
+        """Whether its caller wants what the endpoint makes of a result, and nothing else."""
+        return self.respond is None and self.encode == endpoint.encode
 
     def response(self, value: Any) -> Response:
         """Make a response of a result or an item."""
-        if self._respond is not None:
-            return self._respond(value)
-        return Response((), value=value if self._encode is None else self._encode(value))
+        if self.respond is not None:
+            return self.respond(value)
+        return Response((), value=value if self.encode is None else self.encode(value))
 
 
 def _send_last(work: Work, outcome: Outcome) -> None:

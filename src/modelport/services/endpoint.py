@@ -230,8 +230,15 @@ class Endpoint:
                 f"'{self._parameters[0].name}' has the shape {list(shape)}; it is joined with "
                 f"others along dimension {dim}"
             )
-        others = tuple(size for at, size in enumerate(shape) if at != dim)
-        return int(shape[dim]), (others, str(getattr(value, "dtype", type(value))))
+        others = (*shape[:dim], *shape[dim + 1 :])
+        return int(shape[dim]), (others, getattr(value, "dtype", type(value)))
+
+    def rows_of(self, values: Values) -> int:
+        """Count the rows of a batchable call."""
+        value = values[self._parameters[0].name]
+        if self.api.batch_dim[0] == 0 and value.__class__ is np.ndarray and value.ndim:
+            return len(value)
+        return self.batch_of(values)[0]
 
     def join(self, parts: Sequence[Values]) -> Values:
         """Put the arguments of several calls into those of one."""
@@ -257,10 +264,22 @@ class Endpoint:
                 "it has to give one result for each row"
             )
         parts, start = [], 0
+        is_plain = dim == 0 and result.__class__ is np.ndarray
         for count in rows:
-            parts.append(_slice(result, start, start + count, dim))
-            start += count
+            end = start + count
+            parts.append(result[start:end] if is_plain else _slice(result, start, end, dim))
+            start = end
         return parts
+
+    def encode_rows(self, result: Any, calls: int) -> list[Encoded] | None:
+        """Make the answers to calls of one row each, at once.
+
+        Returns:
+            ``None`` if this result has to be split and encoded part by part.
+        """
+        if result.__class__ is not np.ndarray or result.shape[:1] != (calls,):
+            return None
+        return None if self.api.batch_dim[1] else self.result.encode_rows(result)
 
     def cut(self, values: Values, most: int) -> list[Values]:
         """Cut the arguments of a call with more rows than one batch may have."""

@@ -3,16 +3,26 @@
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Annotated, Any, BinaryIO, get_args, get_origin
 from urllib.parse import quote
 
+import numpy as np
+from msgspec import Struct
 from pydantic import ConfigDict, TypeAdapter
 
 from modelport.services.files import guess_type, last_component
 from modelport.services.schema import inlined
-from modelport.services.values import FileKind, ImageKind, TableKind, dump_json, kind_of, rewrite
+from modelport.services.values import (
+    FileKind,
+    ImageKind,
+    TableKind,
+    dump_json,
+    dump_rows,
+    kind_of,
+    rewrite,
+)
 from modelport.validators import ContentType
 
 __all__ = ["Encoded", "Part", "ResultKind", "without_app"]
@@ -36,8 +46,7 @@ class Part:
     filename: str = ""
 
 
-@dataclass(slots=True)
-class Encoded:
+class Encoded(Struct):
     """An answer, ready to be written.
 
     Attributes:
@@ -54,7 +63,7 @@ class Encoded:
     body: bytes = b""
     status: int | None = None
     file: BinaryIO | None = None
-    parts: Sequence[Part] = field(default=())
+    parts: Sequence[Part] = ()
     app: Any = None
     is_text: bool = False
 
@@ -101,6 +110,17 @@ class ResultKind:
             schema["media_type"] = declared
             return cls(schema, _TextWriter((("Content-Type", declared),)))
         return cls(schema, _encode_json)
+
+    def encode_rows(self, result: "np.ndarray[Any, Any]") -> list[Encoded] | None:
+        """Make an answer of each row of a result at once, if they are numbers and become JSON.
+
+        Args:
+            result: [rows, ...].
+        """
+        if self.encode is not _encode_json:
+            return None
+        texts = dump_rows(result)
+        return None if texts is None else [Encoded(JSON_HEADERS, text) for text in texts]
 
 
 def _encode_json(value: Any) -> Encoded:
@@ -209,7 +229,7 @@ def _is_response(value: Any) -> bool:
 def _passed_through(value: Any) -> Encoded:
     """Take an answer of Starlette's as it is; one without a body is left to answer by itself."""
     whole = without_app(value) if value.background is None else None
-    return whole or Encoded((), app=value)
+    return Encoded((), app=value) if whole is None else whole
 
 
 def without_app(value: Any) -> Encoded | None:

@@ -26,6 +26,7 @@ __all__ = [
     "TableKind",
     "TensorKind",
     "dump_json",
+    "dump_rows",
     "kind_of",
     "rewrite",
 ]
@@ -322,14 +323,44 @@ def dump_json(value: Any) -> bytes:
     return to_json(value, by_alias=False, inf_nan_mode="constants", fallback=_plain)
 
 
+def dump_rows(array: Any) -> list[bytes] | None:
+    """Write each row of an array of numbers as an array of one row.
+
+    Writing all together and cutting the text takes a tenth of the time of writing each alone.
+
+    Args:
+        array: [rows, ...].
+
+    Returns:
+        As :func:`dump_json` would write ``array[0:1]``, ``array[1:2]`` and so on; ``None`` if that
+        has to be done for each alone.
+    """
+    depth = array.ndim
+    text = _dump_numbers(array) if depth and array.size else None
+    if text is None:
+        return None
+    opening, closing = b"[" * depth, b"]" * depth
+    rows = text[depth:-depth].split(b"%b,%b" % (closing[1:], opening[1:]))
+    return [b"%b%b%b" % (opening, row, closing) for row in rows]
+
+
 def _dump_array(array: Any) -> bytes:
-    kind = array.dtype.kind
-    is_finite = kind in "iub" or (
-        kind == "f" and array.itemsize > 2 and bool(np.isfinite(array).all())
-    )
-    if is_finite and array.dtype.isnative:
-        return orjson.dumps(np.ascontiguousarray(array), option=orjson.OPT_SERIALIZE_NUMPY)
+    text = _dump_numbers(array)
+    if text is not None:
+        return text
     return to_json(array.tolist(), inf_nan_mode="constants", fallback=_plain)
+
+
+def _dump_numbers(array: Any) -> bytes | None:
+    dtype = array.dtype
+    is_known = dtype.kind in "iub" or (dtype.kind == "f" and dtype.itemsize in (4, 8))
+    if not is_known or not dtype.isnative or not array.ndim:
+        return None
+    if not array.flags.c_contiguous:
+        array = np.ascontiguousarray(array)
+    text = orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)
+    # What is not finite comes as null.
+    return None if b"null" in text else text
 
 
 def _plain(value: Any) -> Any:
