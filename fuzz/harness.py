@@ -9,12 +9,47 @@
 
 import random
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 
-__all__ = ["main", "mutated", "mutations"]
+from modelport.errors import ModelportError
+
+__all__ = ["attempt", "check_text", "in_time", "main", "mutated", "mutations"]
 
 Check = Callable[[bytes], object]
+
+LONGEST_TEXT = 20_000
+"""Bytes of an error: what is sent may be quoted in it, but not at any length."""
+LONGEST_S = 2.0
+"""For one input, on a machine that has other things to do."""
+
+
+def attempt(read: Callable[[], object], *, errors: str = "strict") -> None:
+    """Read something, or be refused with a text that can be sent.
+
+    Args:
+        read: May raise ``ModelportError``, and nothing else.
+        errors: ``surrogateescape`` where bytes that are no text may be quoted.
+    """
+    try:
+        read()
+    except ModelportError as exc:
+        check_text(exc, errors=errors)
+
+
+def check_text(error: ModelportError, *, errors: str = "strict") -> None:
+    """Hold the text of an error to what can be sent."""
+    assert 0 < len(str(error).encode(errors=errors)) < LONGEST_TEXT
+
+
+@contextmanager
+def in_time(now_s: Callable[[], float] = time.perf_counter) -> Iterator[None]:
+    """Be over within ``LONGEST_S`` seconds of this clock."""
+    started_s = now_s()
+    yield
+    assert now_s() - started_s < LONGEST_S, "too slow"
 
 
 def mutations(

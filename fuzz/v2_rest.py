@@ -12,12 +12,12 @@ numbers written in them.
 """
 
 import struct
-import time
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from fuzz import harness
+from fuzz.harness import attempt, check_text
 from modelport import dtypes
 from modelport.errors import ModelportError
 from modelport.messages import Request, Response
@@ -111,8 +111,6 @@ CONFIGS = tuple(
 )
 
 OPTIONS = CodecOptions(max_json_bytes=1 << 16)
-LONGEST_TEXT = 20_000
-LONGEST_S = 2.0
 
 
 def check(data: bytes) -> None:
@@ -121,25 +119,24 @@ def check(data: bytes) -> None:
     Raises:
         Exception: Whatever broke it.
     """
-    started = time.perf_counter()
-    head, body = data[:3].ljust(3, b"\0"), data[3:]
-    length = _header_length(head, len(body))
-    _check(lambda: _infer(body, length))
-    _check(lambda: _answer(body, length))
-    _template(body)
-    for config in CONFIGS:
-        _check(lambda config=config: _echo(bind_raw(body, config).request))  # type: ignore[misc]
-        _check(lambda config=config: _generate(body, config))  # type: ignore[misc]
-    _check(lambda: decode_load_request(body, "m"))
-    _check(lambda: decode_unload_request(body))
-    _check(lambda: decode_index_request(body))
-    for coding in ("gzip", "deflate"):
-        _check(lambda coding=coding: decompress(body, coding, 1 << 16))  # type: ignore[misc]
-    text = body[:200].decode("latin-1")
-    _check(lambda: parse_header_length(text))
-    _check(lambda: check_coding(text))
-    choose_coding(text)
-    assert time.perf_counter() - started < LONGEST_S, "too slow"
+    with harness.in_time():
+        head, body = data[:3].ljust(3, b"\0"), data[3:]
+        length = _header_length(head, len(body))
+        attempt(lambda: _infer(body, length))
+        attempt(lambda: _answer(body, length))
+        _template(body)
+        for config in CONFIGS:
+            attempt(lambda config=config: _echo(bind_raw(body, config).request))  # type: ignore[misc]
+            attempt(lambda config=config: _generate(body, config))  # type: ignore[misc]
+        attempt(lambda: decode_load_request(body, "m"))
+        attempt(lambda: decode_unload_request(body))
+        attempt(lambda: decode_index_request(body))
+        for coding in ("gzip", "deflate"):
+            attempt(lambda coding=coding: decompress(body, coding, 1 << 16))  # type: ignore[misc]
+        text = body[:200].decode("latin-1")
+        attempt(lambda: parse_header_length(text))
+        attempt(lambda: check_coding(text))
+        choose_coding(text)
 
 
 def mutations(seed: int) -> Iterator[bytes]:
@@ -159,17 +156,6 @@ def _header_length(head: bytes, size: int) -> int | None:
             return int(number)
         case _:
             return int(number) % (size + 3) - 1
-
-
-def _check(read: Callable[[], object]) -> None:
-    try:
-        read()
-    except ModelportError as exc:
-        _check_text(exc)
-
-
-def _check_text(error: ModelportError) -> None:
-    assert 0 < len(str(error).encode()) < LONGEST_TEXT
 
 
 def _infer(body: bytes, length: int | None) -> None:
@@ -225,7 +211,7 @@ def _echo(request: Request) -> None:
         try:
             length, pieces = encoder.encode(response, request.id, is_binary)
         except ModelportError as exc:
-            _check_text(exc)
+            check_text(exc)
             assert any(tensor.datatype is dtypes.BYTES for tensor in good)
             continue
         try:
@@ -242,7 +228,7 @@ def _check_tensors(tensors: Sequence[Tensor]) -> None:
     for tensor in tensors:
         tensor.name.encode()
         if tensor.fault is not None:
-            _check_text(tensor.fault)
+            check_text(tensor.fault)
             continue
         assert tensor.array.shape == tensor.shape
         assert tensor.array.dtype == tensor.datatype.numpy
