@@ -8,22 +8,19 @@ time as the server and would be what is measured. Here a reply costs a few large
 head is parsed, the body counted and left behind in one buffer that all connections share.
 """
 
-import json
 import re
 import selectors
 import socket
-import statistics
 import sys
 import time
 from dataclasses import dataclass
 
 from benchmarks import inputs
+from benchmarks.clients.pressing import measure
 
 _BUFFER = bytearray(1 << 20)
 _VIEW = memoryview(_BUFFER)
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-_WARM_UP_S = 1.0
-_FEWEST_ANSWERS = 10
 _STATUS_OK = b"HTTP/1.1 200"
 
 
@@ -115,24 +112,7 @@ def _whole_bytes(received_bytes: int) -> int:
 def main(port: int, connections: int, seconds: int) -> None:
     """Warm up, measure, print."""
     press = Press(port, connections)
-    press.run(_WARM_UP_S)
-    cpu_before_s = time.process_time()
-    started_at = time.perf_counter()
-    print(json.dumps({"is_ready": True}), flush=True)
-    press.run(seconds)
-    measured_s = time.perf_counter() - started_at
-    if len(press.taken_s) < _FEWEST_ANSWERS:
-        raise ReplyError(f"{len(press.taken_s)} answers in {measured_s:.1f} s")
-    percentiles = statistics.quantiles(press.taken_s, n=100)
-    found = {
-        "requests": len(press.taken_s),
-        "seconds": measured_s,
-        "p50_ms": percentiles[49] * 1e3,
-        "p99_ms": percentiles[98] * 1e3,
-        "max_ms": max(press.taken_s) * 1e3,
-        "cpu_s": time.process_time() - cpu_before_s,
-    }
-    print(json.dumps(found))
+    measure(press, seconds)
 
 
 if __name__ == "__main__":

@@ -5,18 +5,14 @@ is a function of :mod:`benchmarks.messages`; prints one JSON line after its warm
 the end. With CHECKED 0 the answers may be any message.
 """
 
-import json
 import selectors
-import statistics
 import sys
 import time
 
 from benchmarks import messages
 from benchmarks.clients.grpc_peer import CallError, GrpcPeer
+from benchmarks.clients.pressing import measure
 from benchmarks.messages import Message
-
-_WARM_UP_S = 1.0
-_FEWEST_ANSWERS = 10
 
 
 class Lane:
@@ -85,24 +81,7 @@ def main(port: int, kind: str, connections: int, seconds: int, checked: int) -> 
     """Warm up, measure, print."""
     requests = {"affine": messages.affine, "image_identity": messages.image_identity}[kind]()
     press = Press(port, requests if checked else messages.unchecked(requests), connections)
-    press.run(_WARM_UP_S)
-    cpu_before_s = time.process_time()
-    started_at = time.perf_counter()
-    print(json.dumps({"is_ready": True}), flush=True)
-    press.run(seconds)
-    measured_s = time.perf_counter() - started_at
-    if len(press.taken_s) < _FEWEST_ANSWERS:
-        raise CallError(f"{len(press.taken_s)} answers in {measured_s:.1f} s")
-    percentiles = statistics.quantiles(press.taken_s, n=100)
-    found = {
-        "requests": len(press.taken_s),
-        "seconds": measured_s,
-        "p50_ms": percentiles[49] * 1e3,
-        "p99_ms": percentiles[98] * 1e3,
-        "max_ms": max(press.taken_s) * 1e3,
-        "cpu_s": time.process_time() - cpu_before_s,
-    }
-    print(json.dumps(found))
+    measure(press, seconds)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,6 @@ the socket unread, half read nothing because their windows are closed.
 """
 
 import asyncio
-import json
-import signal
 import socket
 import struct
 import sys
@@ -17,7 +15,7 @@ import uvloop
 from hpack import Encoder
 
 from benchmarks import messages
-from benchmarks.clients.hostile import Behaviour, Siege
+from benchmarks.clients.siege import Behaviour, besiege
 from modelport.wire.http2 import PREFACE
 
 _HEADER = struct.Struct(">IBI")
@@ -105,26 +103,11 @@ def _frame(kind: int, flags: int, stream_id: int, payload: bytes) -> bytes:
 
 async def main(port: int, streams: int, silent: int, answer_bytes: int) -> None:
     """Hold all connections until told to stop."""
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    siege = Siege(port)
     behaviours: list[Behaviour] = [partial(reset, streams=streams)] * bool(streams)
     for index in range(silent):
         window = 2**31 - 1 if index % 2 else 0
         behaviours.append(partial(ignore, window=window, answer_bytes=answer_bytes))
-    begun = [asyncio.Event() for _ in behaviours]
-    async with asyncio.TaskGroup() as connections:
-        held = [
-            connections.create_task(siege.hold(behave, has_begun))
-            for behave, has_begun in zip(behaviours, begun, strict=True)
-        ]
-        for has_begun in begun:
-            await has_begun.wait()
-        print(json.dumps({"is_ready": True}), flush=True)
-        await stop.wait()
-        for connection in held:
-            connection.cancel()
-    print(json.dumps({"reopened": siege.reopened}))
+    await besiege(port, behaviours)
 
 
 if __name__ == "__main__":

@@ -8,22 +8,17 @@ the server closes is opened again, as an attacker would.
 import asyncio
 import json
 import random
-import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
 from functools import partial
 
 import uvloop
 
 from benchmarks import inputs
+from benchmarks.clients.siege import Behaviour, besiege
 from benchmarks.exchange import Exchange
 
-Behaviour = Callable[[socket.socket, asyncio.Event], Awaitable[None]]
-
 _INTERVAL_S = 1.0
-# The kernel would otherwise take megabytes of answers on behalf of a client that reads none.
-RECEIVE_BUFFER_BYTES = 4_096
 _SEED = 20_240_229
 
 
@@ -49,27 +44,6 @@ async def ignore(peer: socket.socket, has_begun: asyncio.Event, requests: bytes)
         await asyncio.sleep(_INTERVAL_S)
 
 
-class Siege:
-    """Connections that come back when they are thrown out."""
-
-    def __init__(self, port: int) -> None:
-        self.reopened = 0
-        self._address = ("127.0.0.1", port)
-
-    async def hold(self, behave: Behaviour, has_begun: asyncio.Event) -> None:
-        """Connect and behave badly; never returns."""
-        while True:
-            with socket.socket() as peer:
-                peer.setblocking(False)
-                peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-                try:
-                    await asyncio.get_running_loop().sock_connect(peer, self._address)
-                    await behave(peer, has_begun)
-                except OSError:
-                    self.reopened += 1
-            await asyncio.sleep(_INTERVAL_S)
-
-
 def large_answer(answer_bytes: int) -> Exchange:
     """Give a small request whose answer has many bytes."""
     tensor = {"name": "COUNT", "shape": [1], "datatype": "INT32", "data": [answer_bytes // 4]}
@@ -84,26 +58,11 @@ def large_answer(answer_bytes: int) -> Exchange:
 
 async def main(port: int, slow: int, silent: int, answer_bytes: int, pipelined: int) -> None:
     """Hold all connections until told to stop."""
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    siege = Siege(port)
     random_numbers = random.Random(_SEED)
     requests = large_answer(answer_bytes).request(port) * pipelined
     behaviours: list[Behaviour] = [partial(trickle, random_numbers=random_numbers)] * slow
     behaviours += [partial(ignore, requests=requests)] * silent
-    begun = [asyncio.Event() for _ in behaviours]
-    async with asyncio.TaskGroup() as connections:
-        held = [
-            connections.create_task(siege.hold(behave, has_begun))
-            for behave, has_begun in zip(behaviours, begun, strict=True)
-        ]
-        for has_begun in begun:
-            await has_begun.wait()
-        print(json.dumps({"is_ready": True}), flush=True)
-        await stop.wait()
-        for connection in held:
-            connection.cancel()
-    print(json.dumps({"reopened": siege.reopened}))
+    await besiege(port, behaviours)
 
 
 if __name__ == "__main__":

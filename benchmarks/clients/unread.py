@@ -12,7 +12,7 @@ import sys
 
 import uvloop
 
-from benchmarks.clients.hostile import RECEIVE_BUFFER_BYTES
+from benchmarks.clients.siege import RECEIVE_BUFFER_BYTES
 from benchmarks.clients.streams import stream_at
 
 _AT_A_TIME = 50
