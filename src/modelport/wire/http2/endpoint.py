@@ -243,5 +243,7 @@ class Endpoint(Controlling):
         raise Http2Broken(ErrorCode.PROTOCOL_ERROR, "the connection does not begin as HTTP/2 does")
 
     def _check_size(self, kind: int, length: int) -> None:
-        if length > max(DEFAULT_FRAME_BYTES, self._limits.block_bytes):
-            raise Http2Broken(ErrorCode.FRAME_SIZE_ERROR, f"a frame of type {kind} is too large")
+        most = max(DEFAULT_FRAME_BYTES, self._limits.block_bytes)
+        if length > most:
+            what = "the header block" if kind == HEADERS else f"a frame of type {kind}"
+            raise Http2Broken(ErrorCode.FRAME_SIZE_ERROR, f"{what} is larger than {most} bytes")
