@@ -8,6 +8,7 @@ from modelport.server.pressure import (
     LONGEST_KNOWN,
     MOST_KNOWN,
     MOST_WAITING_NS,
+    PATIENCE_NS,
     STUCK_NS,
     UNREAD_BYTES,
     Pressure,
@@ -26,6 +27,7 @@ class Reader:
     def __init__(self, unread_bytes: int) -> None:
         self.left_bytes = unread_bytes
         self.is_aborted = False
+        self.reads_on = False
 
     def unread_bytes(self) -> int:
         return self.left_bytes
@@ -120,6 +122,41 @@ def test_the_longest_stuck_are_dropped_until_half_is_free(
     readers[0].left_bytes -= 1
     loop.advance(STUCK_NS / 2e9 + 2 * CHECK_S)
     assert [reader.is_aborted for reader in readers] == [False, True, True, True]
+
+
+def test_a_reader_that_has_read_before_may_stop_for_a_while(
+    loop: HandTurnedLoop, pressure: Pressure, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its machine is busy; with its connection all its calls would be lost."""
+    paused, never = Reader(2 * UNREAD_BYTES), Reader(UNREAD_BYTES)
+    for reader in (paused, never):
+        pressure.filled(reader)
+    loop.advance(0.2)
+    paused.left_bytes -= 1000
+    loop.advance(PATIENCE_NS / 1e9 - 0.2)
+    assert (paused.is_aborted, never.is_aborted) == (False, True)
+    pressure.emptied(paused)
+    pressure.filled(paused)
+    loop.advance(PATIENCE_NS / 1e9 - 0.2)
+    assert [paused.is_aborted] == [False], "it is known for longer than one answer takes"
+    loop.advance(0.5)
+    assert paused.is_aborted
+    assert caplog.text.count("clients are cut off that do not read their answers: 1") == 2
+
+
+def test_what_the_kernel_takes_at_once_is_not_read(
+    loop: HandTurnedLoop, pressure: Pressure
+) -> None:
+    loop.clock.advance(1)
+    first = Reader(UNREAD_BYTES)
+    pressure.filled(first)
+    loop.advance(CHECK_S * 0.9)
+    late = Reader(2 * UNREAD_BYTES)
+    pressure.filled(late)
+    late.left_bytes -= 100_000
+    loop.advance(STUCK_NS / 1e9 + 3 * CHECK_S)
+    assert not late.reads_on
+    assert (first.is_aborted, late.is_aborted) == (True, True)
 
 
 def test_stuck_readers_may_stay_while_there_is_room(

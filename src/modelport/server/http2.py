@@ -194,6 +194,7 @@ class Http2Connection(asyncio.Protocol):
         self.endpoint = Endpoint(self, shared.options.limits)
         self.peer = ""
         self.is_full = False
+        self.reads_on = False
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._is_feeding = False
         self._is_held = False

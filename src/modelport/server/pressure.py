@@ -3,10 +3,13 @@
 A client that does not read costs its own bound (``HIGH_WATER_BYTES``), but an answer is as large as
 it is, and five hundred clients times a megabyte is half a gigabyte. So while too much is unread,
 requests whose last answer was large wait before they are executed; small ones are not touched.
-Clients that have not read a byte for a while are closed to make room, the longest stuck first.
+Clients that have not read a byte for a while are closed to make room, the longest stuck first. Who
+has read before is given longer: a machine that is busy stops good clients for a second or two, and
+with the connection of one all its calls are lost.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -16,12 +19,18 @@ from modelport.server.turns import TURN_NS, Turns
 
 __all__ = ["LARGE_ANSWER_BYTES", "UNREAD_BYTES", "Answers", "Pressure", "Reader"]
 
+log = logging.getLogger("modelport.http")
+
 UNREAD_BYTES = 16_777_216
 """Unread bytes of all connections together above which requests with large answers wait."""
 LARGE_ANSWER_BYTES = 16_384
 """Answers below this are never waited with."""
 STUCK_NS = 500_000_000
 """A client that has not read a byte of its answer for so long is stuck, once memory is short."""
+PATIENCE_NS = 5_000_000_000
+"""The same for one that has been seen reading on."""
+READING_NS = 50_000_000
+"""What is taken this soon after an answer was written has gone into the buffers of the kernel."""
 MOST_WAITING_NS = 10_000_000_000
 """How long a request waits for memory before it is refused."""
 CHECK_S = 0.1
@@ -33,7 +42,13 @@ LONGEST_KNOWN = 256
 
 
 class Reader(Protocol):
-    """A connection whose client does not read as fast as we write."""
+    """A connection whose client does not read as fast as we write.
+
+    Attributes:
+        reads_on: Whether the client has been seen to take what it had not taken at once.
+    """
+
+    reads_on: bool
 
     def unread_bytes(self) -> int:
         """Bytes of answers that are still in memory."""
@@ -182,10 +197,11 @@ class Pressure:
         for reader, unread in self._unread.items():
             left_bytes = reader.unread_bytes()
             if left_bytes < unread.bytes:
+                reader.reads_on |= now_ns - unread.since_ns > READING_NS
                 unread.since_ns = now_ns
             # More is no sign of reading: a client can ask on while it takes no answers.
             unread.bytes = left_bytes
-            if now_ns - unread.since_ns > STUCK_NS:
+            if now_ns - unread.since_ns > (PATIENCE_NS if reader.reads_on else STUCK_NS):
                 stuck.append((unread.since_ns, reader))
         total = self.unread_bytes()
         self.is_short = is_short = total > UNREAD_BYTES or bool(self._waiting)
@@ -196,6 +212,11 @@ class Pressure:
             total -= self._unread.pop(reader).bytes
             self._thrown_out.append(reader)
         if self._thrown_out:
+            log.warning(
+                "clients are cut off that do not read their answers: %d; %d bytes of others wait",
+                len(self._thrown_out),
+                total,
+            )
             self._throw_out()
         while self._waiting and self._waiting[0][0] <= now_ns:
             self._waiting.popleft()[3]()
@@ -205,7 +226,9 @@ class Pressure:
 
     def _throw_out(self) -> None:
         # What hangs on a connection falls with it, and that takes a while: one in each turn.
-        self._thrown_out.popleft().abort()
+        # Looks may overlap: the last one's are not all gone when the machine is slow.
+        if self._thrown_out:
+            self._thrown_out.popleft().abort()
         if self._thrown_out:
             asyncio.get_running_loop().call_soon(self._throw_out)
 

@@ -87,6 +87,7 @@ class Connection(asyncio.Protocol):
         "is_closing",
         "is_full",
         "peer",
+        "reads_on",
         "server",
     )
 
@@ -97,6 +98,7 @@ class Connection(asyncio.Protocol):
         self.server = server
         self.peer = ""
         self.is_full = False
+        self.reads_on = False
         self.is_closing = False
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._bound: Bound | None = None
