@@ -109,9 +109,9 @@ def model(
     Coroutine functions run beside one another. A generator makes a decoupled model: every item that
     it yields is a response, and it is closed when the caller has gone.
 
-    Arrays are read-only; text is an object array of ``bytes``; BF16 is given as float32. An input
-    whose argument has a default is optional. An argument ``parameters`` that is no input gets the
-    request's parameters.
+    Arrays may be read-only, being views on what came; text is an object array of ``bytes``; BF16 is
+    given as float32. An input whose argument has a default is optional. An argument ``parameters``
+    that is no input gets the request's parameters.
 
     >>> @model(inputs={"x": "FP32[-1, 10]"}, outputs={"y": "FP32[-1, 10]"}, max_batch_size=32)
     ... def affine(x):
