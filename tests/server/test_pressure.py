@@ -6,6 +6,7 @@ from modelport.server.pressure import (
     CHECK_S,
     LARGE_ANSWER_BYTES,
     LONGEST_KNOWN,
+    MOST_CLOSED,
     MOST_KNOWN,
     MOST_WAITING_NS,
     PATIENCE_NS,
@@ -166,6 +167,20 @@ def test_stuck_readers_may_stay_while_there_is_room(
     pressure.filled(reader)
     loop.advance(10 * STUCK_NS / 1e9)
     assert not reader.is_aborted
+
+
+def test_a_thousand_stuck_readers_are_looked_at_in_pieces(
+    loop: HandTurnedLoop, pressure: Pressure
+) -> None:
+    readers = [Reader(UNREAD_BYTES // 500) for _ in range(1000)]
+    for reader in readers:
+        pressure.filled(reader)
+    loop.advance(STUCK_NS / 1e9 + CHECK_S)
+    assert sum(reader.is_aborted for reader in readers) == MOST_CLOSED
+    loop.advance(1000 / MOST_CLOSED * CHECK_S)
+    left = [reader for reader in readers if not reader.is_aborted]
+    assert len(left) * left[0].left_bytes <= UNREAD_BYTES
+    assert all(reader.is_aborted for reader in readers[: 1000 - len(left)]), "the longest stuck"
 
 
 def test_who_waits_too_long_is_refused(loop: HandTurnedLoop, pressure: Pressure) -> None:

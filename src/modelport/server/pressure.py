@@ -34,8 +34,12 @@ READING_NS = 50_000_000
 MOST_WAITING_NS = 10_000_000_000
 """How long a request waits for memory before it is refused."""
 CHECK_S = 0.1
+LOOKS_AT_ONCE = 64
+"""Clients that are looked at before other work may come in between; a thousand take 1 ms."""
 MOST_CLOSED = 6
 """Stuck clients that are closed at one look: many come back at once, and each costs a turn."""
+TELL_EACH_NS = 1_000_000_000
+"""How often the log says that clients were closed: an attack must not fill it."""
 MOST_KNOWN = 1024
 LONGEST_KNOWN = 256
 """Characters of a path whose answers are remembered: what strangers ask for stays small."""
@@ -95,11 +99,16 @@ class Pressure:
         self._now_ns = clock.now_ns
         self._turns = turns
         self._unread: dict[Reader, _Unread] = {}
+        self._unseen: list[Reader] = []
+        self._stuck: list[tuple[int, Reader]] = []
         self._thrown_out: deque[Reader] = deque()
+        self._untold = 0
+        self._told_ns = clock.now_ns() - TELL_EACH_NS
         self._waiting: deque[tuple[int, int, Callable[[], None], Callable[[], None]]] = deque()
         self._answers_by_path: dict[str, Answers] = {}
         self._reserved_bytes = 0
         self._is_going_on = False
+        self._is_looking = False
         self._turn_ns = 0
         self._timer: asyncio.TimerHandle | None = None
         self.is_short = False
@@ -187,14 +196,25 @@ class Pressure:
             self._go_on_soon()
 
     def _watch(self) -> None:
-        if self._timer is None:
+        if self._timer is None and not self._is_looking:
             self._timer = asyncio.get_running_loop().call_later(CHECK_S, self._look)
 
     def _look(self) -> None:
         self._timer = None
+        self._is_looking = True
+        self._unseen = list(self._unread)
+        self._stuck = []
+        self._turns.later(self._look_on)
+
+    def _look_on(self) -> None:
+        """Look at some of a thousand readers; the others have their turn later."""
         now_ns = self._now_ns()
-        stuck = []
-        for reader, unread in self._unread.items():
+        unseen = self._unseen
+        some, unseen[-LOOKS_AT_ONCE:] = unseen[-LOOKS_AT_ONCE:], ()
+        for reader in some:
+            unread = self._unread.get(reader)
+            if unread is None:
+                continue
             left_bytes = reader.unread_bytes()
             if left_bytes < unread.bytes:
                 reader.reads_on |= now_ns - unread.since_ns > READING_NS
@@ -202,27 +222,44 @@ class Pressure:
             # More is no sign of reading: a client can ask on while it takes no answers.
             unread.bytes = left_bytes
             if now_ns - unread.since_ns > (PATIENCE_NS if reader.reads_on else STUCK_NS):
-                stuck.append((unread.since_ns, reader))
+                self._stuck.append((unread.since_ns, reader))
+        if unseen:
+            self._turns.later(self._look_on)
+        else:
+            self._make_room(now_ns, self._stuck)
+
+    def _make_room(self, now_ns: int, stuck: list[tuple[int, Reader]]) -> None:
+        """Throw out who is stuck, if memory is short, and refuse who has waited too long."""
+        self._is_looking = False
         total = self.unread_bytes()
         self.is_short = is_short = total > UNREAD_BYTES or bool(self._waiting)
         stuck.sort(key=lambda row: row[0])
         for _, reader in stuck[:MOST_CLOSED]:
             if not is_short or total <= UNREAD_BYTES // 2:
                 break
-            total -= self._unread.pop(reader).bytes
-            self._thrown_out.append(reader)
+            unread = self._unread.pop(reader, None)
+            if unread is not None:
+                total -= unread.bytes
+                self._thrown_out.append(reader)
         if self._thrown_out:
-            log.warning(
-                "clients are cut off that do not read their answers: %d; %d bytes of others wait",
-                len(self._thrown_out),
-                total,
-            )
+            self._tell(now_ns, len(self._thrown_out), total)
             self._throw_out()
         while self._waiting and self._waiting[0][0] <= now_ns:
             self._waiting.popleft()[3]()
         self._go_on_soon()
         if self._unread or self._waiting:
             self._watch()
+
+    def _tell(self, now_ns: int, count: int, left_bytes: int) -> None:
+        self._untold += count
+        if now_ns - self._told_ns >= TELL_EACH_NS:
+            log.warning(
+                "clients are cut off that do not read their answers: %d; %d bytes of others wait",
+                self._untold,
+                left_bytes,
+            )
+            self._untold = 0
+            self._told_ns = now_ns
 
     def _throw_out(self) -> None:
         # What hangs on a connection falls with it, and that takes a while: one in each turn.

@@ -509,7 +509,9 @@ class Connection(asyncio.Protocol):
         held = self._held
         if held:
             held.append(data)
-            if len(held) > MOST_HELD:
+            count = len(held)
+            # A stream's items are of one size, about. Only what was written can be too much.
+            if count > MOST_HELD or count * len(data) > HIGH_WATER_BYTES:
                 self.flush()
             return
         now_ns = self._now_ns()
