@@ -175,6 +175,7 @@ def test_a_thousand_stuck_readers_are_looked_at_in_pieces(
     readers = [Reader(UNREAD_BYTES // 500) for _ in range(1000)]
     for reader in readers:
         pressure.filled(reader)
+        loop.clock.advance(1e-6)
     loop.advance(STUCK_NS / 1e9 + CHECK_S)
     assert sum(reader.is_aborted for reader in readers) == MOST_CLOSED
     loop.advance(1000 / MOST_CLOSED * CHECK_S)
