@@ -81,11 +81,7 @@ class PriorityQueue(JobQueue):
     def overdue(self, now_ns: int) -> list[Job]:
         """Take out those that have waited too long; those that are only delayed step back."""
         with self._lock:
-            late = [
-                job
-                for job in self.jobs
-                if job.is_queued and job.expires_ns and now_ns >= job.expires_ns
-            ]
+            late = self._late(now_ns)
             refused = []
             for job in late:
                 job.expires_ns = 0

@@ -122,11 +122,7 @@ class JobQueue:
     def overdue(self, now_ns: int) -> list[Job]:
         """Take out those that have waited too long."""
         with self._lock:
-            late = [
-                job
-                for job in self.jobs
-                if job.is_queued and job.expires_ns and now_ns >= job.expires_ns
-            ]
+            late = self._late(now_ns)
             for job in late:
                 job.is_queued = False
             self._statistics.pending -= len(late)
@@ -135,6 +131,13 @@ class JobQueue:
                 (job.expires_ns for job in self.jobs if job.expires_ns), default=0
             )
         return late
+
+    def _late(self, now_ns: int) -> list[Job]:
+        return [
+            job
+            for job in self.jobs
+            if job.is_queued and job.expires_ns and now_ns >= job.expires_ns
+        ]
 
     def clear(self) -> None:
         """Take everybody out."""

@@ -243,12 +243,7 @@ class Sequencer(Generic[S]):
 
     def done(self, step: S, now_ns: int) -> None:
         """A step that was cut has been executed."""
-        sequence = step.sequence
-        assert sequence is not None
-        assert sequence.running is step
-        assert sequence.instance is not None
-        sequence.running = None
-        self._running[sequence.instance] -= 1
+        sequence = self._has_run(step)
         if step.ends and sequence.waiting:
             # Another sequence of the same name; others have waited longer.
             self._stand_up(sequence)
@@ -259,14 +254,18 @@ class Sequencer(Generic[S]):
 
     def again(self, step: S) -> None:
         """A step that was cut wants to be executed once more, before all others of its sequence."""
+        sequence = self._has_run(step)
+        sequence.waiting.appendleft(step)
+        self._note_ready(sequence)
+
+    def _has_run(self, step: S) -> "Sequence[S]":
         sequence = step.sequence
         assert sequence is not None
         assert sequence.running is step
         assert sequence.instance is not None
         sequence.running = None
         self._running[sequence.instance] -= 1
-        sequence.waiting.appendleft(step)
-        self._note_ready(sequence)
+        return sequence
 
     def lose(self, instance: int, now_ns: int) -> list[S]:
         """End the sequences of an instance that has forgotten what it knew.

@@ -77,13 +77,7 @@ class Worker:
         """Serve until the server says that it is over, or has gone."""
         threading.Thread(target=self._listen, name="control", daemon=True).start()
         while not self._is_ending:
-            data = receive(self._work, self._incoming.fds)
-            if not data:
-                # The server has gone, and with it everybody who would hear the model's last words.
-                os._exit(1)
-            for kind, body in self._frames.feed(data):
-                self._handle(kind, body)
-            self._flush()
+            self._receive()
             if self._loop is not None:
                 self._run_loop(self._loop)
         sys.stdout.flush()
@@ -91,14 +85,19 @@ class Worker:
         # Threads of the model that do not end must not keep the process.
         os._exit(0)
 
+    def _receive(self) -> None:
+        """Do what the server says, and answer."""
+        data = receive(self._work, self._incoming.fds)
+        if not data:
+            # The server has gone, and with it everybody who would hear the model's last words.
+            os._exit(1)
+        for kind, body in self._frames.feed(data):
+            self._handle(kind, body)
+        self._flush()
+
     def _run_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         def readable() -> None:
-            data = receive(self._work, self._incoming.fds)
-            if not data:
-                os._exit(1)
-            for kind, body in self._frames.feed(data):
-                self._handle(kind, body)
-            self._flush()
+            self._receive()
             if self._is_ending:
                 loop.stop()
 
