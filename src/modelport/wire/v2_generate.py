@@ -76,12 +76,14 @@ def encode_generate_response(
     Raises:
         InvalidRequest: If an output cannot be said in JSON.
     """
-    if response.parameters or any(tensor.name in _FIXED for tensor in response.outputs):
-        return _encode_members(response, model, version, id)
     start = b'"id":%b,' % json.encode(id) if id else b""
     pieces: list[Buffer] = [b"{%b%b" % (start, _names(model, version))]
     for tensor in response.outputs:
+        if tensor.name in _FIXED:
+            return _encode_members(response, model, version, id)
         pieces += (_key(tensor.name), _value(tensor))
+    if response.parameters:
+        return _encode_members(response, model, version, id)
     pieces.append(b"}")
     return pieces
 
@@ -166,18 +168,26 @@ def _input(entry: ModelInput, value: Any, config: ModelConfig, options: CodecOpt
 
 
 def _shape(entry: ModelInput, count: int, *, is_batching: bool) -> tuple[int, ...]:
+    shape = _filled(tuple(entry.dims), count, is_batching)
+    if shape is None:
+        raise InvalidRequest(
+            f"The schema can not convert input '{entry.name}' to tensor with proper shape. "
+            f"Its shape is {list(entry.dims)}, and {count} values do not fill it."
+        )
+    return shape
+
+
+@lru_cache(256)
+def _filled(dims: tuple[int, ...], count: int, is_batching: bool) -> tuple[int, ...] | None:
     """Fill the batch and all open dimensions with 1, and the innermost open one with the rest."""
-    dims = [1, *entry.dims] if is_batching else list(entry.dims)
+    dims = (1, *dims) if is_batching else dims
     innermost = max((axis for axis, dim in enumerate(dims) if dim == -1), default=None)
     known = math.prod(dim for dim in dims if dim != -1)
     fits = count == known
     if innermost is not None:
         fits = count % known == 0 if known else count == 0
     if not fits:
-        raise InvalidRequest(
-            f"The schema can not convert input '{entry.name}' to tensor with proper shape. "
-            f"Its shape is {list(entry.dims)}, and {count} values do not fill it."
-        )
+        return None
     rest = count // known if known else 0
     return tuple(
         (rest if axis == innermost else 1) if dim == -1 else dim for axis, dim in enumerate(dims)
