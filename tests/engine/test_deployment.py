@@ -127,6 +127,11 @@ def test_request_that_does_not_fit_is_refused_and_counts_nowhere(bench: Bench) -
     bench.run(main())
 
 
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
 @EVERYWHERE
 @pytest.mark.parametrize(
     ("raised", "kind", "text"),
@@ -134,6 +139,9 @@ def test_request_that_does_not_fit_is_refused_and_counts_nowhere(bench: Bench) -
         (ValueError("too small"), Kind.MODEL_FAILED, "ValueError: too small"),
         (ModelFailed("no", code=Kind.INVALID), Kind.INVALID, "no"),
         (SystemExit(1), Kind.MODEL_FAILED, "the model's code raised SystemExit, which would end"),
+        (KeyboardInterrupt(), Kind.MODEL_FAILED, "the model's code raised KeyboardInterrupt"),
+        (Unspeakable(), Kind.MODEL_FAILED, "Unspeakable: its text could not be made"),
+        (FileNotFoundError(2, "No", "/a/b"), Kind.MODEL_FAILED, "FileNotFoundError: No: 'b'"),
     ],
 )
 def test_what_a_model_raises_fails_the_request_and_nothing_else(
@@ -180,6 +188,40 @@ def test_wrong_number_of_outcomes_fails_the_batch(
         assert deployment.in_flight == 0
 
     bench.run(main())
+
+
+@pytest.mark.parametrize("is_final", [True, False])
+def test_caller_whose_response_cannot_be_handed_on_hears_that_it_failed(
+    bench: Bench, caplog: pytest.LogCaptureFixture, is_final: bool
+) -> None:
+    """Else it would wait for ever."""
+
+    class Unable(FakeSink):
+        def push(self, response: Response, final: bool) -> bool:
+            if final:
+                raise TypeError("cannot be encoded")
+            return True
+
+        def end(self) -> None:
+            raise TypeError("cannot be encoded")
+
+    def run(batch: Batch) -> None:
+        (work,) = batch.works
+        work.send(Response([]), final=is_final)
+        if not is_final:
+            work.send(None, final=True)
+
+    async def main() -> None:
+        deployment, _ = bench.deploy(run, config=config_of(decoupled=True))
+        sink = Unable()
+        deployment.submit(request(1), sink)
+        assert await sink.error_text() == "internal error; the log of the server tells more"
+        assert sink.error is not None
+        assert sink.error.kind is Kind.MODEL_FAILED
+        assert deployment.in_flight == 0
+
+    bench.run(main())
+    assert "could not be handed on" in caplog.text
 
 
 def test_outcomes_that_cannot_be_read_fail_those_that_have_none_yet(

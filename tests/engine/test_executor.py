@@ -349,9 +349,12 @@ def test_asynchronous_model_may_also_answer_at_once_or_raise(bench: Bench) -> No
     bench.run(main())
 
 
-def test_task_of_a_model_that_ends_the_process_ends_nothing(bench: Bench) -> None:
+@pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt])
+def test_task_of_a_model_that_ends_the_process_ends_nothing(
+    bench: Bench, raised: type[BaseException]
+) -> None:
     async def rogue() -> None:
-        raise SystemExit(1)
+        raise raised
 
     rogues = []
 
@@ -373,7 +376,7 @@ def test_task_of_a_model_that_ends_the_process_ends_nothing(bench: Bench) -> Non
         await instance.thread.has_ended.wait()
 
     bench.run(main())
-    assert all(isinstance(task.exception(), SystemExit) for task in rogues)
+    assert all(isinstance(task.exception(), raised) for task in rogues)
 
 
 def test_closing_cancels_what_is_awaited_and_tells_so(bench: Bench) -> None:
@@ -495,14 +498,17 @@ def test_call_on_a_thread_can_be_given_up(bench: Bench) -> None:
     bench.run(main())
 
 
-def test_loop_of_the_server_survives_what_a_model_raises(bench: Bench) -> None:
+@pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_loop_of_the_server_survives_what_a_model_raises(
+    bench: Bench, raised: type[BaseException]
+) -> None:
     async def rogue() -> Sequence[Outcome] | None:
-        raise SystemExit(1)
+        raise raised
 
     async def main() -> Ran:
         return await await_outcomes(rogue())
 
-    assert "SystemExit" in str(bench.run(main()).error)
+    assert raised.__name__ in str(bench.run(main()).error)
 
 
 def test_what_is_no_exception_becomes_one() -> None:

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -465,6 +466,40 @@ def test_a_header_that_cannot_be_written_leaves_room_for_an_error(
     exchange.respond(500, (), [b"it failed"])
     server.loop.turn()
     assert client.statuses == [500]
+
+
+@pytest.mark.parametrize("status", [99, 100, 199, 600, "404"])
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_status_that_no_answer_has_leaves_room_for_an_error(
+    server: TestServer, client: Client, status: Any, is_stream: bool
+) -> None:
+    client.send(get("/later"))
+    exchange = server.waiting[0]
+    with pytest.raises(ValueError, match="cannot have the status"):
+        exchange.start(status, ()) if is_stream else exchange.respond(status, (), [b""])
+    exchange.respond(500, (), [b"it failed"])
+    server.loop.turn()
+    assert client.statuses == [500]
+
+
+@pytest.mark.parametrize("status", [204, 304])
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_an_answer_without_a_body_ends_with_its_head(
+    server: TestServer, client: Client, status: int, is_stream: bool
+) -> None:
+    """Whatever its handler would like to send; it would be taken for the next answer."""
+    client.send(get("/later") + get("/hello"))
+    exchange = server.waiting[0]
+    if is_stream:
+        exchange.start(status, ())
+        exchange.write(b"body")
+        exchange.finish()
+    else:
+        exchange.respond(status, (), [b"body"])
+    server.loop.turn()
+    head, _, rest = client.read().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert rest == HELLO
 
 
 # Streams

@@ -283,6 +283,12 @@ def test_response_heads(
     assert encode_response_head(status, headers, length, close=close) == written
 
 
+@pytest.mark.parametrize("name", ["", "A: b", "A\r\nB", "A B", "\xe9"])
+def test_a_name_is_a_token(name: str) -> None:
+    with pytest.raises(ValueError, match="no header can have the name"):
+        encode_response_head(200, [(name, "a")], 0, close=False)
+
+
 @pytest.mark.parametrize("value", ["a\r\nB: c", "a\n", "\r", "\0"])
 def test_a_value_cannot_break_out_of_its_line(value: str) -> None:
     with pytest.raises(ValueError, match="line break"):

@@ -26,6 +26,8 @@ from modelport.stats import InstanceStatistics, ModelStatistics
 
 __all__ = ["Answering"]
 
+INTERNAL_ERROR = "internal error; the log of the server tells more"
+
 log = logging.getLogger("modelport.engine")
 
 
@@ -249,7 +251,7 @@ class Answering:
         except Exception:
             # A bug in us, and not one that the others in the batch should pay for.
             log.exception("a response of model '%s' could not be handed on", self.name)
-            error = ModelportError("internal error; the log of the server tells more")
+            error = ModelFailed(INTERNAL_ERROR)
             if job.is_closed:
                 self._tell(job, error)
             else:
@@ -264,6 +266,7 @@ class Answering:
             job.sink.end()
         except Exception:
             log.exception("the end of a stream of model '%s' could not be handed on", self.name)
+            self._tell(job, ModelFailed(INTERNAL_ERROR))
         job.sink = NOBODY
 
     def _tell(self, job: Job, error: ModelportError) -> None:

@@ -203,7 +203,7 @@ class Deployment(Answering):
         error: Exception | None = None
         try:
             outcomes = instance.runtime.execute(batch)
-        except (Exception, SystemExit) as exc:
+        except BaseException as exc:
             error = failure_of(exc)
         ended_ns = self._now_ns()
         if (

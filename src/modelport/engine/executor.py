@@ -236,7 +236,7 @@ class InstanceThread:
             # way round, so one of the two sees the other.
             while not self._is_closing:
                 # Tasks that the model has made itself may try to end the process.
-                with contextlib.suppress(SystemExit):
+                with contextlib.suppress(SystemExit, KeyboardInterrupt):
                     loop.run_forever()
             _cancel_all(loop)
         finally:
@@ -332,7 +332,7 @@ async def await_outcomes(running: Awaitable[Sequence[Outcome] | None]) -> Ran:
     """
     try:
         return Ran(0, 0, await running, None)
-    except (Exception, SystemExit, asyncio.CancelledError) as exc:
+    except BaseException as exc:
         return Ran(0, 0, None, failure_of(exc))
 
 

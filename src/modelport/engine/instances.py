@@ -180,7 +180,8 @@ class Instances:
         error: Exception | None = None
         try:
             outcomes = instance.runtime.execute(batch)
-        except (Exception, SystemExit) as exc:
+        except BaseException as exc:
+            # Ctrl-C is a signal to the server, and never raised here: this one is the model's.
             error = failure_of(exc)
         self.executed(instance, batch, Ran(started_ns, self._now_ns(), outcomes, error))
 

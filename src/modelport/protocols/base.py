@@ -31,6 +31,7 @@ __all__ = [
     "Rpc",
     "arrival_by_grpc",
     "arrival_by_http",
+    "without_framing",
 ]
 
 Buffer = bytes | bytearray | memoryview
@@ -345,3 +346,11 @@ def arrival_by_grpc(call: Call, *, is_stream: bool = False) -> Arrival:
 # Source: Triton, "Trace", section "JSON Trace Output".
 _HTTP_STAGES = "HTTP_RECV_START", "HTTP_RECV_END", "HTTP_SEND_START", "HTTP_SEND_END"
 _GRPC_STAGES = "GRPC_WAITREAD_START", "GRPC_WAITREAD_END", "GRPC_SEND_START", "GRPC_SEND_END"
+
+
+def without_framing(headers: Headers) -> Headers:
+    """Leave out of the headers that somebody's code wants what the listener writes itself."""
+    return [row for row in headers if row[0].lower() not in _FRAMING]
+
+
+_FRAMING = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding", "upgrade"})

@@ -37,6 +37,7 @@ __all__ = [
     "Work",
     "as_model_failure",
     "gpus_of",
+    "text_of_failure",
 ]
 
 Outcome = Response | ModelportError | None
@@ -416,8 +417,19 @@ def as_model_failure(exc: Exception) -> ModelportError:
     """
     if isinstance(exc, ModelportError):
         return exc
-    text = str(exc)
-    if isinstance(exc, OSError) and exc.filename is not None:
-        name = str(exc.filename).replace("\\", "/").rpartition("/")[2]
-        text = f"{exc.strerror}: '{name}'"
+    text = text_of_failure(exc)
     return ModelFailed(f"{type(exc).__name__}: {text}" if text else type(exc).__name__)
+
+
+def text_of_failure(exc: BaseException) -> str:
+    """What an exception of a model says, without the path that an ``OSError`` has.
+
+    Also of one that cannot say it: whoever waits for an answer is told at least that it failed.
+    """
+    try:
+        if isinstance(exc, OSError) and exc.filename is not None:
+            name = str(exc.filename).replace("\\", "/").rpartition("/")[2]
+            return f"{exc.strerror}: '{name}'"
+        return str(exc)
+    except BaseException:
+        return "its text could not be made"

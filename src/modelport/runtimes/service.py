@@ -141,7 +141,7 @@ class ServiceRuntime:
                 return call.response(self._call(call.values, call.context))
             with self._slots:
                 return call.response(self._call(call.values, call.context))
-        except (Exception, SystemExit) as exc:
+        except BaseException as exc:
             return self._failure(exc)
         finally:
             if call is not None:
@@ -169,7 +169,8 @@ class ServiceRuntime:
         outcome: Outcome
         try:
             outcome = call.response(await self._call(call.values, call.context))
-        except (Exception, SystemExit, asyncio.CancelledError) as exc:
+        except BaseException as exc:
+            # KeyboardInterrupt, too, which would end the loop of the whole service.
             outcome = self._failure(exc)
         finally:
             call.close()
@@ -188,7 +189,7 @@ class ServiceRuntime:
                 if is_over:
                     break
                 await work.drained()
-        except (Exception, SystemExit, asyncio.CancelledError) as exc:
+        except BaseException as exc:
             error = None if isinstance(exc, Cancelled) else self._failure(exc)
         finally:
             call.close()
@@ -210,7 +211,7 @@ class ServiceRuntime:
                         break
                     work.send(call.response(item), final=False)
                     await work.drained()
-        except (Exception, SystemExit, asyncio.CancelledError) as exc:
+        except BaseException as exc:
             error = None if isinstance(exc, Cancelled) else self._failure(exc)
         finally:
             call.close()
@@ -243,7 +244,7 @@ class ServiceRuntime:
             return []
         try:
             return self._joined(calls)
-        except (Exception, SystemExit) as exc:
+        except BaseException as exc:
             if len(calls) == 1:
                 return [self._failure(exc)]
             if isinstance(exc, LoadFailed):

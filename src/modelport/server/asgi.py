@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from modelport.errors import LoadFailed
 from modelport.protocols import bentoml
-from modelport.protocols.base import Access, Body, Buffer, Exchange, Route
+from modelport.protocols.base import Access, Body, Buffer, Exchange, Route, without_framing
 from modelport.services.context import current_service
 from modelport.services.declaration import Mount
 from modelport.services.loop import ServiceLoop
@@ -254,7 +254,8 @@ class _Call:
             await app(scope, self._receive, self._send)
             if not self._is_done:
                 self._on_server(self._break_off)
-        except Exception:
+        except BaseException:
+            # Also what would end the loop, on which the whole service runs.
             if not self.is_gone:
                 log.exception("an application failed at %s", scope["path"])
             self._on_server(self._break_off)
@@ -341,19 +342,26 @@ class _Call:
     def _finish(self, data: bytes) -> None:
         assert self._head is not None
         status, headers = self._head
-        if not self._is_started:
-            self._exchange.respond(status, _without_length(headers), [data])
-        else:
+        if self._is_started:
             if data:
                 self._exchange.write(data)
             self._exchange.finish()
+            return
+        try:
+            self._exchange.respond(status, without_framing(headers), [data])
+        except ValueError:
+            self._refuse_head()
 
     def _write(self, data: bytes, loop: asyncio.AbstractEventLoop) -> None:
         assert self._head is not None
         assert self._writable is not None
         if not self._is_started:
+            try:
+                self._exchange.start(self._head[0], without_framing(self._head[1]))
+            except ValueError:
+                self._refuse_head()
+                self.is_gone = True
             self._is_started = True
-            self._exchange.start(self._head[0], _without_length(self._head[1]))
         writable = self._writable
 
         def go_on() -> None:
@@ -365,18 +373,16 @@ class _Call:
         else:
             self._exchange.on_writable = go_on
 
+    def _refuse_head(self) -> None:
+        log.exception("an application gave an answer that cannot be sent")
+        self._break_off()
+
     def _break_off(self) -> None:
         if self._is_started:
             self._exchange.abort()
         else:
             text = b"Internal Server Error"
             self._exchange.respond(500, (("Content-Type", "text/plain; charset=utf-8"),), [text])
-
-
-def _without_length(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Leave out what the listener writes itself."""
-    own = ("content-length", "transfer-encoding", "connection")
-    return [row for row in headers if row[0].lower() not in own]
 
 
 def _bind_routes(app: Any, instance: Any) -> None:

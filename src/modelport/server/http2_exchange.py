@@ -11,7 +11,7 @@ from modelport.server.http.bodies import aligned_view
 from modelport.server.pressure import Answers
 from modelport.wire.chunked import body_too_large
 from modelport.wire.header_blocks import Block
-from modelport.wire.http import RequestHead
+from modelport.wire.http import WITHOUT_BODY, RequestHead, check_final
 from modelport.wire.http2 import ErrorCode, MalformedHead, Stream
 from modelport.wire.http2_heads import encode_response_fields, parse_trailer_fields
 
@@ -215,6 +215,7 @@ class Http2Exchange(Answering, Asked):
         """Answer whole. The connection stays, whatever ``close`` says: others are using it."""
         if self.is_answered or self.is_over:
             return
+        check_final(status)
         bound, server, endpoint = self._bound, self.server, self._connection.endpoint
         if server.record_access is not None or status >= 400:
             headers = self.with_request_id(status, headers, body)
@@ -224,7 +225,7 @@ class Http2Exchange(Answering, Asked):
             bound.answers.bytes = size
         block = _response_block(status, headers, bound.answer_headers, size)
         self.is_answered = self.is_started = True
-        is_bare = not size or bound.head.method == "HEAD"
+        is_bare = not size or bound.head.method == "HEAD" or status in WITHOUT_BODY
         endpoint.send_block(self, block, is_end=is_bare)
         if not is_bare:
             endpoint.send_data(self, pieces, size, is_end=True)
@@ -235,9 +236,10 @@ class Http2Exchange(Answering, Asked):
         """Begin an answer whose length is not known yet."""
         if self.is_answered or self.is_over:
             return
+        check_final(status)
+        block = encode_response_fields(status, (*headers, *self._bound.answer_headers))
         self.is_started = True
         self._status = status
-        block = encode_response_fields(status, (*headers, *self._bound.answer_headers))
         self._connection.endpoint.send_block(self, block)
         self._connection.wake()
 
@@ -246,7 +248,7 @@ class Http2Exchange(Answering, Asked):
         if self.is_answered or self.is_over:
             return False
         piece = _flat(data)
-        if len(piece) and self._bound.head.method != "HEAD":
+        if len(piece) and self._bound.head.method != "HEAD" and self._status not in WITHOUT_BODY:
             self._connection.endpoint.send_data(self, [piece], len(piece))
             self._connection.wake()
         self._sent_bytes += len(piece)
@@ -342,7 +344,7 @@ def _response_block(status: int, headers: Headers, more: Headers, size: int) -> 
             _BLOCKS[(status, headers)] = block
     else:
         block = encode_response_fields(status, (*headers, *more))
-    if status in (204, 304):
+    if status in WITHOUT_BODY:
         return block
     length = b"%d" % size
     # content-length, a literal with the indexed name 28: RFC 7541 §6.2.2.

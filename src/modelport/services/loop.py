@@ -85,7 +85,7 @@ class ServiceLoop:
         try:
             while True:
                 # A coroutine may try to end the process.
-                with contextlib.suppress(SystemExit):
+                with contextlib.suppress(SystemExit, KeyboardInterrupt):
                     loop.run_forever()
                     break
             tasks = asyncio.all_tasks(loop)

@@ -252,7 +252,7 @@ def _headers_of(response: Any) -> HeaderRows:
     return tuple(
         (name.decode("latin-1"), text.decode("latin-1"))
         for name, text in response.raw_headers
-        if name.lower() != b"content-length"
+        if name.lower() not in (b"content-length", b"transfer-encoding", b"connection")
     )
 
 

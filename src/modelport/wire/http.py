@@ -8,6 +8,7 @@ Source: RFC 9110, RFC 9112.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from urllib.parse import unquote
 
 import httptools
@@ -17,8 +18,11 @@ from modelport.wire.chunked import END_OF_LINE, TOKEN, BadMessage
 
 __all__ = [
     "REASONS",
+    "WITHOUT_BODY",
     "HttpLimits",
     "RequestHead",
+    "check_final",
+    "check_header",
     "check_partial_head",
     "encode_response_head",
     "parse_request_head",
@@ -258,6 +262,28 @@ def unquote_component(component: str) -> str:
     return unquote(component) if "%" in component else component
 
 
+def check_final(status: object) -> None:
+    """Hold what somebody's code has chosen against what a whole answer may have (RFC 9110 §15).
+
+    Raises:
+        ValueError: It is no number, or none of 200 to 599.
+    """
+    if status not in _FINAL:
+        raise ValueError(f"an answer cannot have the status {status!r}; 200 to 599 it can")
+
+
+def check_header(name: str, value: str) -> None:
+    """Hold a header of an answer against what fits on its line (RFC 9110 §5).
+
+    Raises:
+        ValueError: The name is no token, or the value would break out of the line.
+    """
+    if "\r" in value or "\n" in value or "\0" in value:
+        raise ValueError(f"the value of header {name!r} holds a line break")
+    if not _is_name(name):
+        raise ValueError(f"no header can have the name {name!r}")
+
+
 def encode_response_head(
     status: int, headers: Sequence[tuple[str, str]], content_length: int | None, *, close: bool
 ) -> bytes:
@@ -274,12 +300,11 @@ def encode_response_head(
     """
     lines = [f"HTTP/1.1 {status} {REASONS.get(status, 'Status')}"]
     for name, value in headers:
-        if "\r" in value or "\n" in value or "\0" in value:
-            raise ValueError(f"the value of header {name} holds a line break")
+        check_header(name, value)
         lines.append(f"{name}: {value}")
     if close:
         lines.append("Connection: close")
-    if status in _WITHOUT_BODY:
+    if status in WITHOUT_BODY:
         pass  # RFC 9110 §8.6, RFC 9112 §6.1: neither says anything here
     elif content_length is None:
         lines.append("Transfer-Encoding: chunked")
@@ -289,7 +314,15 @@ def encode_response_head(
     return "\r\n".join(lines).encode("latin-1", "replace")
 
 
-_WITHOUT_BODY = frozenset({100, 101, 204, 304})
+@lru_cache(maxsize=256)
+def _is_name(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None
+
+
+WITHOUT_BODY = frozenset({100, 101, 204, 304})
+"""Statuses whose answers end with their head."""
+_FINAL = range(200, 600)
+_NAME = re.compile(TOKEN.decode())
 
 REASONS = {
     100: "Continue",
@@ -298,6 +331,7 @@ REASONS = {
     201: "Created",
     202: "Accepted",
     204: "No Content",
+    205: "Reset Content",
     206: "Partial Content",
     301: "Moved Permanently",
     302: "Found",

@@ -117,6 +117,8 @@ def encode_response_fields(status: int, headers: Iterable[tuple[str, str]]) -> b
         if not _VALUE.fullmatch(value):
             raise ValueError(f"the value of header {name} holds a line break")
         low = name.lower()
+        if not _NAME.fullmatch(low):
+            raise ValueError(f"no header can have the name {name!r}")
         if low not in _OF_CONNECTIONS:
             fields.append((low, value))
     return encode_block(fields)

@@ -834,6 +834,23 @@ class TestSenderOfDecoupledModel:
         assert asked.is_ended
         assert "TRITONSERVER_RESPONSE_COMPLETE_FINAL" in str(asked.sent[-1])
 
+    @pytest.mark.parametrize("config", [DECOUPLED, X_TO_Y])
+    def test_last_response_that_cannot_be_read_leaves_the_request_to_be_answered(
+        self, serve: Serve, config: ModelConfig
+    ) -> None:
+        """Half a surrogate pair is text in Python, and nowhere else."""
+        body = (
+            "def execute(self, requests):\n"
+            "    half = pb_utils.Tensor('y', np.array(['\\udcff']))\n"
+            "    response = pb_utils.InferenceResponse([half])\n"
+            "    requests[0].get_response_sender().send(response, flags=FINAL)"
+        )
+        strings = (ModelOutput(name="y", data_type="TYPE_STRING", dims=(-1,)),)
+        model = serve(body, replace(config, output=strings))
+        asked = work()
+        (outcome,) = run(model.instance, [asked])
+        assert "surrogates not allowed" in str(outcome)
+
     def test_on_a_loop_the_caller_is_told_at_its_next_turn(self, serve: Serve) -> None:
         """What is let go of by the garbage collector must not reach into the engine's work."""
         model = serve("async def execute(self, requests): return None", DECOUPLED)

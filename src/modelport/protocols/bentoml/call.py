@@ -8,7 +8,7 @@ from typing import Any
 from modelport.errors import ModelportError, TimedOut, WorkerDied
 from modelport.exceptions import BentoMLException
 from modelport.messages import Arguments, Request, Response, Ticket
-from modelport.protocols.base import Exchange, Headers
+from modelport.protocols.base import Exchange, Headers, without_framing
 from modelport.protocols.bentoml.beside_loop import MOST_ON_LOOP, beside_loop
 from modelport.protocols.bentoml.meter import Meter
 from modelport.protocols.bentoml.ports import EnginePort, Prepared, ServedEndpoint
@@ -16,6 +16,7 @@ from modelport.protocols.bentoml.replies import encode_error, error_text, new_re
 from modelport.protocols.bentoml.upload import BodyReader
 from modelport.wire import bentoml, json, multipart
 from modelport.wire.bentoml import BodyKind, ItemFormat
+from modelport.wire.http import check_final, check_header
 
 __all__ = ["EndpointHandler", "FileSender"]
 
@@ -210,21 +211,22 @@ class _OneSink(_Sink):
         """Write the answer."""
         if self.is_over:
             return False
+        self._answer(response.value)
+        # Last: if the answer cannot be sent, ``fail`` still has to give one.
         self._over()
-        prepared: Prepared = response.value
+        return True
+
+    def _answer(self, prepared: Prepared) -> None:
         endpoint = self._handler.endpoint
         if prepared.app is not None:
-            self._answered(prepared.app.status_code)
             endpoint.run_app(self._exchange, prepared.app)
-            return True
+            self._answered(prepared.app.status_code)
+            return
         status = prepared.status or 200
         context = self._context
-        if context is not None:
-            if context.response.status_code is not None:
-                status = context.response.status_code
-            if context.response.background:
-                endpoint.run_later(context.response.background)
-        self._answered(status)
+        if context is not None and context.response.status_code is not None:
+            status = context.response.status_code
+        check_final(status)
         headers = self._headers(prepared)
         if prepared.parts:
             boundary = secrets.token_hex(16)
@@ -235,7 +237,9 @@ class _OneSink(_Sink):
             FileSender(self._exchange, prepared.file).begin(status, headers)
         else:
             self._exchange.respond(status, headers, [prepared.body])
-        return True
+        self._answered(status)
+        if context is not None and context.response.background:
+            endpoint.run_later(context.response.background)
 
     def end(self) -> None:
         """Answer that there was nothing, which no function does."""
@@ -310,15 +314,16 @@ class _StreamSink(_Sink):
     def _start(self) -> None:
         if self._is_started:
             return
-        self._is_started = True
-        self._timer.cancel()
         media_type = (
             _MEDIA_TYPE.get(self._wanted) or self._handler.endpoint.method.result.media_type
         )
         headers = (("Content-Type", media_type), ("Cache-Control", "no-cache"))
         if self._context is not None and self._context.response.status_code is not None:
             self._status = self._context.response.status_code
+        check_final(self._status)
         self._exchange.start(self._status, _overridden(headers, self._headers(None)))
+        self._is_started = True
+        self._timer.cancel()
 
     def _over(self) -> None:
         self._timer.cancel()
@@ -343,7 +348,11 @@ class FileSender:
         exchange = self._exchange
         exchange.on_disconnect = self._file.close
         exchange.on_writable = self._go_on
-        exchange.start(status, headers)
+        try:
+            exchange.start(status, headers)
+        except ValueError:
+            self._file.close()
+            raise
         self._go_on()
 
     def _go_on(self) -> None:
@@ -361,6 +370,10 @@ class FileSender:
 
 def _overridden(rows: Headers, by: Any) -> Headers:
     """Add headers, each in place of one of the same name; of cookies there may be many."""
+    by = without_framing(by)
+    for name, value in by:
+        # Also what is only kept for now: a task's author is to hear of it, not who fetches it.
+        check_header(name, value)
     names = {name.lower() for name, _ in by} - {"set-cookie"}
     return (*(row for row in rows if row[0].lower() not in names), *by)
 

@@ -38,7 +38,8 @@ def encode_error(error: ModelportError) -> Reply:
 def status_of(error: ModelportError) -> int:
     """The status of an error in this protocol; authors choose theirs."""
     if isinstance(error, BentoMLException):
-        return int(error.error_code)
+        chosen = int(error.error_code)
+        return chosen if 200 <= chosen <= 599 else 500
     return _STATUS[error.kind]
 
 

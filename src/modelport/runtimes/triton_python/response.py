@@ -102,10 +102,11 @@ class InferenceResponseSender:
                 "Unable to send response. A response must be given unless the flags hold "
                 "TRITONSERVER_RESPONSE_COMPLETE_FINAL."
             )
+        # Read before anything is noted: if that fails, the request is still to be answered.
+        outcome = None if response is None else self._interface.read(self._work, response)
         is_dropped = self._advance(response is not None, bool(flags))
         if is_dropped:
             return
-        outcome = None if response is None else self._interface.read(self._work, response)
         is_final = bool(flags) or not self._interface.is_decoupled
         try:
             self._work.send(outcome, final=is_final)

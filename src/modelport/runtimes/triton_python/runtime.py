@@ -9,7 +9,15 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, ClassVar, overload
 
 from modelport.errors import LoadFailed, ModelportError
-from modelport.runtimes.base import Batch, Gpus, Host, LoadContext, ModelSource, Outcome
+from modelport.runtimes.base import (
+    Batch,
+    Gpus,
+    Host,
+    LoadContext,
+    ModelSource,
+    Outcome,
+    text_of_failure,
+)
 from modelport.runtimes.calls import calls_others, waiting_for
 from modelport.runtimes.model_code import Home, import_model
 from modelport.runtimes.nvidia import count_gpus
@@ -202,7 +210,9 @@ class TritonPythonRuntime:
 
     def _fail(self, requests: list[ServedRequest], exc: BaseException) -> list[Outcome]:
         self._log_exception("execute", exc)
-        return _failed(requests, self._interface.failure(f"{type(exc).__name__}: {exc}"))
+        return _failed(
+            requests, self._interface.failure(f"{type(exc).__name__}: {text_of_failure(exc)}")
+        )
 
     def _log_exception(self, function: str, exc: BaseException) -> None:
         text = "".join(traceback.format_exception(exc)).rstrip()

@@ -23,7 +23,12 @@ from modelport.server.http.known_heads import Bound, keep
 from modelport.server.http.listener import HttpServer
 from modelport.server.pressure import LARGE_ANSWER_BYTES
 from modelport.wire.chunked import END_OF_HEAD, END_OF_LINE, BadMessage, ChunkedReader
-from modelport.wire.http import check_partial_head, encode_response_head, parse_request_head
+from modelport.wire.http import (
+    WITHOUT_BODY,
+    check_partial_head,
+    encode_response_head,
+    parse_request_head,
+)
 
 __all__ = [
     "BURST_GAP_NS",
@@ -491,7 +496,7 @@ class Connection(asyncio.Protocol):
         """Write an answer of known length."""
         length = sum(map(size_of, body))
         head = self.server.answer_heads.encode(status, headers, length, close=close)
-        if is_head or length == 0:
+        if is_head or length == 0 or status in WITHOUT_BODY:
             self.send(head)
         elif length < JOIN_BELOW_BYTES:
             self.send(b"".join([head, *body]))

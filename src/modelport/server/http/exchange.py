@@ -9,7 +9,7 @@ from modelport.protocols.base import BodyReceiver, Buffer, Headers
 from modelport.server.http.known_heads import Bound
 from modelport.server.http.listener import AccessRecord, HttpServer
 from modelport.wire.chunked import LAST_CHUNK, encode_chunk
-from modelport.wire.http import RequestHead, encode_response_head
+from modelport.wire.http import WITHOUT_BODY, RequestHead, check_final, encode_response_head
 
 __all__ = ["JOIN_BELOW_BYTES", "Asked", "HttpExchange", "size_of"]
 
@@ -189,6 +189,7 @@ class HttpExchange(Asked):
     _status = 0
     _sent_bytes = 0
     _is_chunked = False
+    _has_body = True
 
     _connection: Carrier
 
@@ -257,6 +258,7 @@ class HttpExchange(Asked):
                 connection.send(b"%b%d\r\n\r\n%b" % (prefix, len(payload), payload))
                 connection.finished(self, close=False)
                 return
+        check_final(status)
         if server.record_access is not None or status >= 400:
             headers = self.with_request_id(status, headers, body)
         bound = self._bound
@@ -276,12 +278,14 @@ class HttpExchange(Asked):
         """Begin an answer whose length is not known yet."""
         if self.is_over:
             return
+        check_final(status)
         connection = self._connection
         self._status = status
         self._sent_bytes = 0
         # RFC 9112 §6.1: an HTTP/1.0 client does not know chunks; the end of the connection is the
         # end of the answer.
         self._is_chunked = self._bound.head.minor == 1
+        self._has_body = self._bound.head.method != "HEAD" and status not in WITHOUT_BODY
         close = connection.server.is_draining or not self._bound.head.keep_alive
         head = encode_response_head(
             status,
@@ -301,7 +305,7 @@ class HttpExchange(Asked):
         if self.is_over:
             return False
         if len(data):
-            if self._bound.head.method != "HEAD":
+            if self._has_body:
                 connection.write(encode_chunk(data) if self._is_chunked else [data])
                 if not self._sent_bytes:
                     # Somebody waits for the first piece as for no other.
@@ -315,7 +319,7 @@ class HttpExchange(Asked):
             return
         self.is_over = True
         connection = self._connection
-        if self._is_chunked and self._bound.head.method != "HEAD":
+        if self._is_chunked and self._has_body:
             connection.write([LAST_CHUNK])
         close = (
             not self._is_chunked
