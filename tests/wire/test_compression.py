@@ -1,11 +1,19 @@
 import gzip
+import random
+import time
 import tracemalloc
 import zlib
 
 import pytest
 
 from modelport.errors import InvalidRequest, TooLarge, Unsupported
-from modelport.wire.compression import check_coding, choose_coding, compress, decompress
+from modelport.wire.compression import (
+    PIECE_BYTES,
+    check_coding,
+    choose_coding,
+    compress,
+    decompress,
+)
 
 TEXT = b"tensors " * 1000
 
@@ -96,3 +104,21 @@ def test_many_members_count_together() -> None:
     bomb = gzip.compress(bytes(1000)) * 101
     with pytest.raises(TooLarge):
         decompress(bomb, "gzip", 100_000)
+
+
+def test_members_of_any_size_are_read() -> None:
+    folded = b"".join(gzip.compress(bytes([at % 256]) * at * 3) for at in range(2000))
+    assert len(folded) > PIECE_BYTES
+    whole = b"".join(bytes([at % 256]) * at * 3 for at in range(2000))
+    assert decompress(folded, "gzip", len(whole)) == whole
+    noise = random.Random(0).randbytes(3 * PIECE_BYTES)
+    assert decompress(gzip.compress(noise) + gzip.compress(b""), "gzip", len(noise)) == noise
+
+
+def test_millions_of_empty_members_are_refused_at_once() -> None:
+    """They took hours, each one of them a copy of all that followed."""
+    body = gzip.compress(b"") * 1_000_000
+    started = time.perf_counter()
+    with pytest.raises(InvalidRequest, match="has more than 4096 members"):
+        decompress(body, "gzip", 1000)
+    assert time.perf_counter() - started < 2
