@@ -16,8 +16,8 @@ Buffer = bytes | bytearray | memoryview
 CODINGS = ("gzip", "deflate")
 
 MOST_MEMBERS = 4096
-"""Of one gzip body. bgzip makes one of every 64 KiB, so that 64 MiB have a quarter of this; an empty
-one has 20 bytes, and millions of them would keep a processor busy for nothing."""
+"""Of one gzip body. bgzip makes one of every 64 KiB, so that 64 MiB have a quarter of this; an
+empty one has 20 bytes, and millions of them would keep a processor busy for nothing."""
 PIECE_BYTES = 65_536
 """That a member is given at a time: what follows its end is copied, so it must not be the rest."""
 
