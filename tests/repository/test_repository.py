@@ -329,6 +329,17 @@ def test_names_that_lead_elsewhere_are_refused(bench: Bench, run: Run) -> None:
     run(main())
 
 
+def test_unloading_a_name_that_no_file_can_have_changes_nothing(bench: Bench, run: Run) -> None:
+    async def main() -> None:
+        repository = bench.repository()
+        await repository.open()
+        before = repository.index()
+        await repository.unload("n" * 300)
+        assert repository.index() == before
+
+    run(main())
+
+
 def test_nothing_is_loaded_on_request_unless_the_mode_is_explicit(bench: Bench, run: Run) -> None:
     bench.model("m")
 

@@ -27,6 +27,23 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
 @bentoml.asgi_app(application, path="/app")
 @bentoml.service
 class Hostile:
+    def __init__(self) -> None:
+        self.mood = ""
+
+    def __is_ready__(self) -> bool:
+        if self.mood == "quit":
+            raise SystemExit
+        return True
+
+    async def __is_alive__(self) -> bool:
+        if self.mood == "quit":
+            raise KeyboardInterrupt
+        return True
+
+    @bentoml.api
+    def set_mood(self, mood: str) -> None:
+        self.mood = mood
+
     @bentoml.api
     def ok(self) -> str:
         return "fine"

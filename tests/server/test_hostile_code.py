@@ -109,6 +109,13 @@ def test_a_cookie_that_breaks_its_line_fails_the_download(served: Served) -> Non
     assert call(served, "/cookie_of_file", {})[0] == 500
 
 
+def test_a_check_that_ends_processes_is_a_no(served: Served) -> None:
+    call(served, "/set_mood", {"mood": "quit"})
+    assert get(served, "/readyz")[0] == get(served, "/livez")[0] == 503
+    call(served, "/set_mood", {"mood": ""})
+    assert get(served, "/readyz")[0] == get(served, "/livez")[0] == 200
+
+
 @pytest.mark.parametrize("path", ["quits", "status", "header"])
 def test_an_application_that_cannot_answer_is_500(served: Served, path: str) -> None:
     assert get(served, f"/app/{path}")[0] == 500

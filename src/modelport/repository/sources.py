@@ -6,6 +6,7 @@ look alike: a source lists names, and places a name.
 """
 
 import contextlib
+import errno
 import importlib.util
 import re
 from collections.abc import Container, Sequence
@@ -223,7 +224,12 @@ def list_names(sources: Sequence[Source]) -> list[str]:
 
 def has_model(sources: Sequence[Source], name: str) -> bool:
     """Whether any of them has a model of this name now."""
-    return any(source.find(name) is not None for source in sources)
+    try:
+        return any(source.find(name) is not None for source in sources)
+    except OSError as exc:
+        if exc.errno == errno.ENAMETOOLONG:
+            return False
+        raise
 
 
 def look_at(sources: Sequence[Source]) -> dict[str, object]:

@@ -56,7 +56,7 @@ class LiveService:
         try:
             for name in self.service.hooks("deployment"):
                 self.run(getattr(self.service.inner, name))
-        except (Exception, SystemExit) as exc:
+        except BaseException as exc:
             raise self._failed(exc) from exc
 
     def open(self, others: "dict[int, LiveService]") -> None:
@@ -83,7 +83,7 @@ class LiveService:
             self.instance = instance
             for name in service.hooks("startup"):
                 self.run(getattr(instance, name))
-        except (Exception, SystemExit) as exc:
+        except BaseException as exc:
             raise self._failed(exc) from exc
 
     def _failed(self, exc: BaseException) -> LoadFailed:
@@ -99,7 +99,7 @@ class LiveService:
             for name in self.service.hooks("shutdown"):
                 try:
                     self.run(getattr(instance, name))
-                except (Exception, SystemExit):
+                except BaseException:
                     log.exception("%s of service %s failed", name, self.service.name)
         for proxy in self._proxies:
             if isinstance(proxy, RemoteProxy):
@@ -126,7 +126,8 @@ class LiveService:
         current_service.set(self.instance)
         try:
             return bool(self.run(method))
-        except Exception:
+        except BaseException:
+            # Whoever asks does so on the server's own loop, which SystemExit would end.
             log.exception("%s of service %s failed", check, self.service.name)
             return False
 
@@ -142,7 +143,7 @@ class LiveService:
                     await each()
                 else:
                     await asyncio.to_thread(each)
-            except Exception:
+            except (Exception, SystemExit, KeyboardInterrupt):
                 log.exception("what service %s does after an answer failed", self.service.name)
 
 

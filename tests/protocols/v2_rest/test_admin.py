@@ -192,6 +192,20 @@ def test_a_failed_load_says_why() -> None:
     assert (exchange.status, exchange.json) == (400, {"error": text})
 
 
+@pytest.mark.parametrize("verb", ["load", "unload"])
+def test_what_fails_by_a_bug_is_answered_all_the_same(
+    verb: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise OSError("a secret path")
+
+    monkeypatch.setattr(MemoryEngine, verb, fail)
+    exchange = later(server(), f"/v2/repository/models/m/{verb}")
+    assert exchange.status == 500
+    assert exchange.json == {"error": "internal error; the log of the server tells more"}
+    assert "a secret path" in caplog.text
+
+
 def test_a_load_of_what_is_not_there_is_a_failure_inside_as_in_triton() -> None:
     text = "failed to load 'a', failed to poll from model repository"
     exchange = later(server(load_error=PollFailed(text)), "/v2/repository/models/a/load")

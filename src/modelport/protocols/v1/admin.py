@@ -1,14 +1,17 @@
 """Which models there are, how they are, what they take; and looking for changed files."""
 
 import asyncio
+import logging
 
-from modelport.errors import ModelportError, NotFound, Unsupported
+from modelport.errors import ModelFailed, ModelportError, NotFound, Unsupported
 from modelport.protocols.base import Exchange, Handler
 from modelport.protocols.v1.ports import EnginePort
 from modelport.protocols.v1.replies import asked_version, fail, not_found, respond_json
 from modelport.wire import v1
 
 __all__ = ["Admin", "no_method"]
+
+log = logging.getLogger("modelport.http")
 
 
 class Admin:
@@ -65,6 +68,9 @@ class Admin:
             has_changed = await self._engine.refresh()
         except ModelportError as exc:
             fail(exchange, exc)
+        except Exception:
+            log.exception("%s could not be done", exchange.path)
+            fail(exchange, ModelFailed("internal error; the log of the server tells more"))
         else:
             self._respond_config(exchange, 201 if has_changed else 200)
 

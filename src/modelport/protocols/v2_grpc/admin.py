@@ -1,9 +1,10 @@
 """Health, metadata, configuration, statistics and the model repository over V2 gRPC."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 
-from modelport.errors import ModelportError, NotFound
+from modelport.errors import ModelFailed, ModelportError, NotFound
 from modelport.protocols.base import Buffer, Call
 from modelport.protocols.v2 import answers
 from modelport.protocols.v2.options import V2Options
@@ -13,6 +14,8 @@ from modelport.wire import v2_grpc_admin as wire
 from modelport.wire.proto import grpc_service_pb2 as pb
 
 __all__ = ["Admin"]
+
+log = logging.getLogger("modelport.grpc")
 
 Unary = Callable[[Call, Buffer], None]
 
@@ -97,5 +100,8 @@ async def _answer(call: Call, work: Coroutine[None, None, None]) -> None:
         await work
     except ModelportError as exc:
         fail(call, exc)
+    except Exception:
+        log.exception("a load or unload that was asked for by gRPC could not be done")
+        fail(call, ModelFailed("internal error; the log of the server tells more"))
     else:
         reply(call, b"")

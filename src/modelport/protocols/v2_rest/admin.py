@@ -1,9 +1,10 @@
 """Health, metadata, configuration, statistics and the model repository over V2 REST."""
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 
-from modelport.errors import InvalidRequest, ModelportError, Unsupported
+from modelport.errors import InvalidRequest, ModelFailed, ModelportError, Unsupported
 from modelport.protocols.base import Exchange, Handler
 from modelport.protocols.v2 import answers
 from modelport.protocols.v2.ports import EnginePort
@@ -17,6 +18,8 @@ __all__ = [
     "reporting",
     "repository_named",
 ]
+
+log = logging.getLogger("modelport.http")
 
 
 def reporting(handler: Handler) -> Handler:
@@ -127,6 +130,9 @@ async def _answer(exchange: Exchange, work: Coroutine[None, None, None]) -> None
         await work
     except ModelportError as exc:
         fail(exchange, exc)
+    except Exception:
+        log.exception("%s could not be done", exchange.path)
+        fail(exchange, ModelFailed("internal error; the log of the server tells more"))
     else:
         respond_empty(exchange)
 
