@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks import inputs, servers
 from benchmarks.clients.hostile import large_answer
 from benchmarks.clients.launch import client
-from benchmarks.load import check, press
+from benchmarks.load import press
 from benchmarks.plan import Plan
 from benchmarks.report import Row, at_most, compared, value
 from benchmarks.servers import Server
@@ -87,7 +87,9 @@ def _besiege(plan: Plan, repository: Path, appetite: Appetite) -> Siege:
     exchanges = inputs.affine()
     peak = PeakMemory()
     with servers.modelport(repository) as server:
-        check(server, [exchanges[0], large_answer(appetite.answer_bytes)])
+        # Models become ready one after the other.
+        server.await_answer(exchanges[0])
+        server.await_answer(large_answer(appetite.answer_bytes))
         idle_bytes = server.resident_bytes()
         alone = press(server, exchanges, connections=CONNECTIONS, seconds=plan.seconds)
         besiegers = client(
