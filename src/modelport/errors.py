@@ -33,6 +33,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 __all__ = [
+    "INTERNAL_ERROR",
     "Cancelled",
     "Conflict",
     "Forbidden",
@@ -73,6 +74,10 @@ class Kind(enum.StrEnum):
     MODEL_FAILED = "model_failed"
     LOAD_FAILED = "load_failed"
     UNKNOWN = "unknown"
+
+
+INTERNAL_ERROR = "internal error; the log of the server tells more"
+"""What a caller hears of a failure that is not the fault of the request; the log explains it."""
 
 
 class ModelportError(Exception):

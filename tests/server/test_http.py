@@ -534,6 +534,23 @@ def test_a_stream_to_http_1_0_ends_with_the_connection(server: TestServer, clien
     assert client.is_closed()
 
 
+def test_a_stream_in_one_turn_is_held_back_as_soon_as_its_client_is_full(
+    server: TestServer, client: Client
+) -> None:
+    """Pieces wait for the end of the turn, but not more of them than a client may leave unread."""
+    other = server.client()
+    client.transport.is_stuck = True
+    client.send(get("/later"))
+    other.send(get("/hello"))  # so close before the others that they are held
+    exchange = server.waiting[0]
+    exchange.start(200, ())
+    written = 0
+    while exchange.write(bytes(4096)):
+        written += 4096
+        assert written < 2 * HIGH_WATER_BYTES
+    assert client.connection.is_full
+
+
 def test_a_client_that_does_not_read_holds_its_own_stream_back(
     server: TestServer, client: Client
 ) -> None:

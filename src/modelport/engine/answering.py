@@ -18,15 +18,13 @@ from modelport.engine.executor import Completions, Ran
 from modelport.engine.instances import Instances
 from modelport.engine.job import NOBODY, Job, Times
 from modelport.engine.reshape import Reshaping
-from modelport.errors import Cancelled, Kind, ModelFailed, ModelportError
+from modelport.errors import INTERNAL_ERROR, Cancelled, Kind, ModelFailed, ModelportError
 from modelport.messages import Response
 from modelport.repository.loading import ModelVersion
 from modelport.runtimes.base import Batch, Outcome, as_model_failure
 from modelport.stats import InstanceStatistics, ModelStatistics
 
 __all__ = ["Answering"]
-
-INTERNAL_ERROR = "internal error; the log of the server tells more"
 
 log = logging.getLogger("modelport.engine")
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from modelport.engine.notices import Deliver, Notices
 from modelport.errors import (
+    INTERNAL_ERROR,
     Cancelled,
     InvalidRequest,
     ModelportError,
@@ -301,7 +302,7 @@ class Tasks:
             reason = exc.text
         except Exception:
             log.exception("task %s of %s failed", task_id, running.endpoint.name)
-            reason = "internal error; the log of the server tells more"
+            reason = INTERNAL_ERROR
         # Nobody stops it any more, but its lease is renewed still: a large result takes a while.
         running.is_ending = True
         self._may_claim.set()

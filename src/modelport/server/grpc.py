@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelport.errors import (
+    INTERNAL_ERROR,
     InvalidRequest,
     ModelportError,
     Overloaded,
@@ -345,7 +346,7 @@ class GrpcCall(Answering):
 
     def _fail(self) -> None:
         log.exception("the handler of %s failed", self.path)
-        self.finish(Status.INTERNAL, "internal error; the log of the server tells more")
+        self.finish(Status.INTERNAL, INTERNAL_ERROR)
 
     def _deliver(self, messages: Iterable[Buffer]) -> None:
         """Give the receiver what has come, as far as it is welcome."""

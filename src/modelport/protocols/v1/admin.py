@@ -3,7 +3,7 @@
 import asyncio
 import logging
 
-from modelport.errors import ModelFailed, ModelportError, NotFound, Unsupported
+from modelport.errors import INTERNAL_ERROR, ModelFailed, ModelportError, NotFound, Unsupported
 from modelport.protocols.base import Exchange, Handler
 from modelport.protocols.v1.ports import EnginePort
 from modelport.protocols.v1.replies import asked_version, fail, not_found, respond_json
@@ -70,7 +70,7 @@ class Admin:
             fail(exchange, exc)
         except Exception:
             log.exception("%s could not be done", exchange.path)
-            fail(exchange, ModelFailed("internal error; the log of the server tells more"))
+            fail(exchange, ModelFailed(INTERNAL_ERROR))
         else:
             self._respond_config(exchange, 201 if has_changed else 200)
 

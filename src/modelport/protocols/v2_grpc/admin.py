@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 
-from modelport.errors import ModelFailed, ModelportError, NotFound
+from modelport.errors import INTERNAL_ERROR, ModelFailed, ModelportError, NotFound
 from modelport.protocols.base import Buffer, Call
 from modelport.protocols.v2 import answers
 from modelport.protocols.v2.options import V2Options
@@ -102,6 +102,6 @@ async def _answer(call: Call, work: Coroutine[None, None, None]) -> None:
         fail(call, exc)
     except Exception:
         log.exception("a load or unload that was asked for by gRPC could not be done")
-        fail(call, ModelFailed("internal error; the log of the server tells more"))
+        fail(call, ModelFailed(INTERNAL_ERROR))
     else:
         reply(call, b"")

@@ -4,7 +4,13 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 
-from modelport.errors import InvalidRequest, ModelFailed, ModelportError, Unsupported
+from modelport.errors import (
+    INTERNAL_ERROR,
+    InvalidRequest,
+    ModelFailed,
+    ModelportError,
+    Unsupported,
+)
 from modelport.protocols.base import Exchange, Handler
 from modelport.protocols.v2 import answers
 from modelport.protocols.v2.ports import EnginePort
@@ -132,7 +138,7 @@ async def _answer(exchange: Exchange, work: Coroutine[None, None, None]) -> None
         fail(exchange, exc)
     except Exception:
         log.exception("%s could not be done", exchange.path)
-        fail(exchange, ModelFailed("internal error; the log of the server tells more"))
+        fail(exchange, ModelFailed(INTERNAL_ERROR))
     else:
         respond_empty(exchange)
 

@@ -515,7 +515,8 @@ class Connection(asyncio.Protocol):
         if held:
             held.append(data)
             count = len(held)
-            # A stream's items are of one size, about. Only what was written can be too much.
+            # The transport says that a client does not read only of what it was given. The items of
+            # a stream are of one size, about, so the last one stands for all.
             if count > MOST_HELD or count * len(data) > HIGH_WATER_BYTES:
                 self.flush()
             return

@@ -2,14 +2,12 @@
 
 import logging
 
-from modelport.errors import ModelportError
+from modelport.errors import INTERNAL_ERROR, ModelportError
 from modelport.protocols.base import ErrorEncoder, Reply
 
 __all__ = ["encode_error", "internal_error"]
 
 log = logging.getLogger("modelport.http")
-
-INTERNAL_ERROR = "internal error; the log of the server tells more"
 
 
 def encode_error(errors: ErrorEncoder, error: ModelportError) -> Reply:
