@@ -1,5 +1,6 @@
 import asyncio
 import threading
+import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
@@ -250,6 +251,34 @@ def test_thread_goes_on_with_what_it_may_take(bench: Bench) -> None:
         await until(lambda: len(instance.told) == 3)
         assert instance.batches == batches
         assert [ran.is_kept for ran in instance.told] == [True, True, False]
+        instance.thread.close()
+        await instance.thread.has_ended.wait()
+
+    bench.run(main())
+
+
+def test_batch_that_is_over_is_let_go_while_the_thread_goes_on(bench: Bench) -> None:
+    class Sent:
+        """Stands for what a caller sent."""
+
+    async def main() -> None:
+        is_released = threading.Event()
+        told: list[Ran] = []
+
+        def run(batch: Batch) -> Sequence[Outcome]:
+            if not batch.works:
+                assert is_released.wait(10)
+            return ANSWER
+
+        sent = Sent()
+        lives_on = weakref.ref(sent)
+        instance = Instance(bench, run, [batch_of()])
+        instance.thread.execute(Batch((cast(Any, sent),), 1), lambda _, ran: told.append(ran))
+        del sent
+        await until(lambda: len(told) == 1)
+        assert lives_on() is None
+        is_released.set()
+        await until(lambda: len(told) == 2)
         instance.thread.close()
         await instance.thread.has_ended.wait()
 

@@ -33,6 +33,7 @@ __all__ = [
     "InstanceThread",
     "Placement",
     "Ran",
+    "are_awaited",
     "await_outcomes",
     "call_on_thread",
     "failure_of",
@@ -172,6 +173,8 @@ class InstanceThread:
         self._queue: SimpleQueue[tuple[Batch, Done] | None] = SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_closing = False
+        # The first batch that the model awaits, on its way to the loop that is made for it.
+        self._first: _Running | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -194,39 +197,44 @@ class InstanceThread:
 
     def _run(self) -> None:
         try:
-            while (item := self._queue.get()) is not None:
-                running = self._execute_all(*item)
-                if running is not None:
-                    self._run_loop(running)
-                    return
-                # Else the last batch lives until the next one has come.
-                del item
+            self._execute_all()
+            if self._first is not None:
+                self._run_loop()
         finally:
             self._completions.post(self.has_ended.set)
 
-    def _execute_all(self, batch: Batch | None, done: Done) -> "_Running | None":
-        """Run a batch and those that follow it, to the end or to the first ``await``."""
-        while batch is not None:
-            started_ns = self._now_ns()
-            outcomes: Any = None
-            error: Exception | None = None
-            try:
-                outcomes = self._runtime.execute(batch)
-            except BaseException as exc:
-                # Also what would end the thread: everybody in the batch waits for an answer.
-                error = failure_of(exc)
-            if outcomes.__class__ is not list and inspect.isawaitable(outcomes):
-                return _Running(outcomes, batch, done, started_ns)
-            ended_ns = self._now_ns()
-            following = self._take()
-            ran = Ran(started_ns, ended_ns, outcomes, error, following is not None)
-            self._completions.post(done, batch, ran)
-            batch = following
-        return None
+    def _execute_all(self) -> None:
+        """Run what comes, one batch after another, to the end or to the first ``await``."""
+        while (item := self._queue.get()) is not None:
+            batch: Batch | None
+            batch, done = item
+            del item
+            while batch is not None:
+                started_ns = self._now_ns()
+                outcomes: Any = None
+                error: Exception | None = None
+                try:
+                    outcomes = self._runtime.execute(batch)
+                except BaseException as exc:
+                    # Also what would end the thread: everybody in the batch waits for an answer.
+                    error = failure_of(exc)
+                if are_awaited(outcomes):
+                    self._first = _Running(outcomes, batch, done, started_ns)
+                    return
+                ended_ns = self._now_ns()
+                following = self._take()
+                self._completions.post(
+                    done, batch, Ran(started_ns, ended_ns, outcomes, error, following is not None)
+                )
+                # The loop clears away what is over: the next batch shall not wait for that, and
+                # nothing may live on because it was the first or the last for now.
+                outcomes = error = None
+                batch = following
 
-    def _run_loop(self, first: "_Running") -> None:
+    def _run_loop(self) -> None:
         loop = new_event_loop()
         asyncio.set_event_loop(loop)
+        first, self._first = cast(_Running, self._first), None
         self._keep(loop.create_task(self._finish(first)))
         del first
         self._loop = loop
@@ -250,7 +258,7 @@ class InstanceThread:
             outcomes = self._runtime.execute(batch)
         except BaseException as exc:
             error = failure_of(exc)
-        if outcomes.__class__ is not list and inspect.isawaitable(outcomes):
+        if are_awaited(outcomes):
             loop = cast(asyncio.AbstractEventLoop, self._loop)
             running = _Running(outcomes, batch, done, started_ns)
             self._keep(loop.create_task(self._finish(running)))
@@ -304,6 +312,13 @@ def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
     with contextlib.suppress(SystemExit):
         loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         loop.run_until_complete(loop.shutdown_asyncgens())
+
+
+def are_awaited(outcomes: object) -> bool:
+    """Whether outcomes are still to come. An instance waits for the answer to this one."""
+    # What has a length is there; to ask an abstract class takes ten times as long.
+    is_there = outcomes is None or hasattr(outcomes, "__len__")
+    return not is_there and inspect.isawaitable(outcomes)
 
 
 def failure_of(exc: BaseException) -> Exception:

@@ -6,7 +6,6 @@ it still waits.
 """
 
 import asyncio
-import inspect
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from modelport.engine.executor import (
     InstanceThread,
     Placement,
     Ran,
+    are_awaited,
     await_outcomes,
     failure_of,
 )
@@ -195,7 +195,7 @@ class Instances:
         """
         self._occupy(instance)
         outcomes: Any = ran.outcomes
-        if outcomes.__class__ is not list and inspect.isawaitable(outcomes):
+        if are_awaited(outcomes):
             self._await(instance, batch, ran.started_ns, outcomes)
         else:
             self.completed(instance, batch, ran)
