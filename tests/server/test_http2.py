@@ -20,6 +20,7 @@ from modelport.server.http import AccessRecord, Connection, HttpOptions
 from modelport.server.http2 import Http2Options
 from modelport.server.settings import Settings
 from modelport.server.tls import server_context
+from modelport.server.turns import TURN_NS
 from modelport.testing.clock import ManualClock
 from modelport.wire.http2 import ErrorCode
 
@@ -329,6 +330,23 @@ def test_many_requests_of_one_turn_are_answered_in_one_write(client: Client) -> 
     client.talk()
     assert len(client.ended) == 10
     assert len(client.transport.writes) <= writes + 2  # and once for the first settings
+
+
+def test_one_request_is_not_behind_those_that_others_pile_up(world: World) -> None:
+    modest, greedy = world.client(), world.client()
+    for client, calls in ((modest, 1), (greedy, 30)):
+        for _ in range(calls):
+            stream_id = client.peer.get_next_available_stream_id()
+            fields = [(":method", "POST"), *FIELDS, (":path", "/t.Test/Later"), *GRPC]
+            client.peer.send_headers(stream_id, fields)
+            client.peer.send_data(stream_id, b"\0\0\0\0\0", end_stream=True)
+    world.server.turns.spend(TURN_NS)
+    greedy.transport.feed(greedy.peer.data_to_send())
+    assert world.methods.waiting == []
+    modest.transport.feed(modest.peer.data_to_send())
+    assert len(world.methods.waiting) == 1
+    greedy.talk()
+    assert len(world.methods.waiting) == 31
 
 
 # gRPC, frame by frame.

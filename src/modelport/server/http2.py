@@ -23,6 +23,7 @@ from modelport.server.http import (
 )
 from modelport.server.http2_exchange import Answering, Http2Exchange
 from modelport.server.pressure import LARGE_ANSWER_BYTES, Answers
+from modelport.server.turns import SLICE_NS
 from modelport.wire.header_blocks import Block
 from modelport.wire.http import RequestHead
 from modelport.wire.http2 import (
@@ -58,6 +59,8 @@ WAITING_BYTES = 2048
 """What a request costs that is not begun because its client takes no answers, about."""
 HEAVY_BYTES = 65_536
 """Bytes of answers whose writing takes so long that it has to wait for its share of a turn."""
+LITTLE_BYTES = 512
+"""Bytes that are acted on at once, as a request on HTTP/1 is: nothing is piled up in them."""
 PILED_BYTES = 65_536
 """Bytes not acted on above which a client is not read from until they are."""
 STREAM_FULL_BYTES = 65_536
@@ -314,6 +317,8 @@ class Http2Connection(asyncio.Protocol):
         now_ns = self.server.clock.now_ns
         self._heard_ns = started_ns = now_ns()
         until_ns = turns.until_ns(started_ns)
+        if until_ns <= started_ns and self.endpoint.waiting_bytes <= LITTLE_BYTES:
+            until_ns = started_ns + SLICE_NS
         if until_ns > started_ns:
             self._act(started_ns, until_ns)
             turns.spend(now_ns() - started_ns)
