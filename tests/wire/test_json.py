@@ -1,9 +1,12 @@
 import math
 import time
 from collections.abc import Callable
+from json import dumps
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from modelport.errors import InvalidRequest, TooLarge
 from modelport.server import setting_values
@@ -108,6 +111,52 @@ def test_pairs_keep_order_and_repetition() -> None:
     pairs = json.decode_pairs(b'{"b":1,"a":{"c":2},"b":3}')
     assert pairs == [("b", 1), ("a", [("c", 2)]), ("b", 3)]
     assert type(pairs[1][1]) is json.Pairs
+
+
+_VALUES = (
+    st.text(max_size=3).map(dumps)
+    | (st.integers() | st.floats() | st.booleans() | st.none()).map(dumps)
+    | st.sampled_from(
+        ["-0", "1e400", "1E5", "[1]", "{}", '"\\u0041"', '"\\ud800"', "1" * 401, "1."]
+    )
+)
+_MEMBERS = st.tuples(st.sampled_from(['"a"', '"b"', '""', '"\\u0061"', "a"]), _VALUES)
+
+
+@given(
+    members=st.lists(_MEMBERS, max_size=4),
+    between=st.sampled_from([",", ", ", " ,\n", ",,"]),
+    after=st.sampled_from(["", " ", "x", "}"]),
+)
+def test_flat_objects_are_read_quickly_and_the_same(
+    members: list[tuple[str, str]], between: str, after: str
+) -> None:
+    text = "{" + between.join(f"{key}:{value}" for key, value in members) + "}" + after
+    data = text.encode("utf-8", "surrogatepass")
+    try:
+        slowly = repr(json._parse(data, json._PAIRS_DECODER, 100))
+    except InvalidRequest as exc:
+        slowly = str(exc)
+    try:
+        quickly = repr(json.decode_pairs(data))
+    except InvalidRequest as exc:
+        quickly = str(exc)
+    assert quickly == slowly
+
+
+def test_nothing_is_flat_that_is_repeated_nested_long_or_out_of_range() -> None:
+    assert json._read_flat(b'{"a":"b","c":1.5,"d":true}') == [("a", "b"), ("c", 1.5), ("d", True)]
+    for text in (
+        b'{"a":1,"a":1}',
+        b'{"a":"","a":""}',
+        b'{"a":[]}',
+        b'{"a":' * 800,
+        b"[" * 4000,
+        b'{"a":18446744073709551616}',
+        b'{"a":"\\""}',
+        b'{"a":"%b"}' % (b"x" * 5000),
+    ):
+        assert json._read_flat(text) is None
 
 
 @pytest.mark.parametrize("decode", [json.decode, json.decode_pairs])

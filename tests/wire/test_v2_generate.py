@@ -15,6 +15,7 @@ from modelport.wire.v2_generate import (
     encode_generate_response,
 )
 from modelport.wire.v2_rest import CodecOptions
+from modelport.wire.v2_values import encode_values
 
 
 def config(max_batch_size: int = 0, **inputs: tuple[str, tuple[int, ...]]) -> ModelConfig:
@@ -141,6 +142,25 @@ def test_short_floats_are_refused_only_when_strict() -> None:
     assert decode({"I": 0.5}, model).payload.tensors[0].array.tolist() == [0.5]
     with pytest.raises(InvalidRequest, match=r"^receiving FP16 data via JSON is not supported"):
         decode({"I": 0.5}, model, strict=True)
+
+
+@pytest.mark.parametrize("shape", [(1,), (1, 1), ()])
+@pytest.mark.parametrize("datatype", dtypes.DATATYPE_BY_NAME.values(), ids=str)
+def test_an_array_of_one_element_is_that_element(
+    datatype: dtypes.DataType, shape: tuple[int, ...]
+) -> None:
+    element = "hé\n".encode() if datatype is dtypes.BYTES else 1
+    array = np.full(shape, element, datatype.numpy)
+    encoded = b"".join(encode_generate_response(Response([Tensor("x", datatype, array)]), "m", "1"))
+    expected = encode_values(array, datatype, "x")[1:-1]
+    assert encoded == b'{"model_name":"m","model_version":"1","x":%b}' % expected
+
+
+def test_bytes_that_are_no_text_cannot_be_said() -> None:
+    for items in ([b"\xff"], [b"\xff", b"a"]):
+        tensor = Tensor("x", dtypes.BYTES, np.array(items, object))
+        with pytest.raises(InvalidRequest, match="'x' holds BYTES that are not UTF-8"):
+            encode_generate_response(Response([tensor]), "m", "1")
 
 
 def test_a_response_is_one_flat_object() -> None:

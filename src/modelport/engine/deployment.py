@@ -108,6 +108,8 @@ class Deployment(Answering):
             and self._reshaping is None
         )
         self._may_skip_queue = self._could_skip_queue
+        # Whether a queue of one would be cut at once.
+        self._is_cut_at_once = policy.max_delay_ns == 0 and config.sequence_batching is None
 
     def __repr__(self) -> str:
         return (
@@ -251,6 +253,14 @@ class Deployment(Answering):
             self._apply_policy(self._policies, job)
         if self._reshaping is not None:
             request.payload = self._reshaping.inputs(request.payload)
+        if (
+            self._is_cut_at_once
+            and self._free
+            and not (self._waiting or self._is_dispatching or self._placement.is_inline)
+        ):
+            # Nobody else waits, and an instance does: the queue would make this very batch.
+            self._start_alone(job, now_ns)
+            return
         if not self._queue.enter(job):
             self.statistics.record_failure(0, "REJECTED")
             raise self._overloaded(job)
@@ -261,6 +271,14 @@ class Deployment(Answering):
             self._dispatch()
         if job.expires_ns and job.is_queued:
             self._expiry.set(self._queue.earliest_ns)
+
+    def _start_alone(self, job: Job, now_ns: int) -> None:
+        job.is_running = True
+        job.started_ns = now_ns
+        self._hold(job)
+        if self._ordered is not None:
+            self._ordered.append(job)
+        self._instances.execute(Batch((job,), job.rows))
 
     def _apply_policy(self, policies: QueuePolicies, job: Job) -> None:
         job.level = policies.level_of(job.request.priority)

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from queue import SimpleQueue
+from types import CoroutineType
 from typing import Any, TypeVar, cast
 
 from modelport.clock import Clock
@@ -259,7 +260,8 @@ class InstanceThread:
         except BaseException as exc:
             error = failure_of(exc)
         if are_awaited(outcomes):
-            loop = cast(asyncio.AbstractEventLoop, self._loop)
+            loop = self._loop
+            assert loop is not None
             running = _Running(outcomes, batch, done, started_ns)
             self._keep(loop.create_task(self._finish(running)))
         else:
@@ -316,9 +318,11 @@ def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
 
 def are_awaited(outcomes: object) -> bool:
     """Whether outcomes are still to come. An instance waits for the answer to this one."""
+    kind = outcomes.__class__
+    if kind is CoroutineType or kind is list or outcomes is None:
+        return kind is CoroutineType
     # What has a length is there; to ask an abstract class takes ten times as long.
-    is_there = outcomes is None or hasattr(outcomes, "__len__")
-    return not is_there and inspect.isawaitable(outcomes)
+    return not hasattr(outcomes, "__len__") and inspect.isawaitable(outcomes)
 
 
 def failure_of(exc: BaseException) -> Exception:

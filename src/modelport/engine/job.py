@@ -312,11 +312,11 @@ class Job:
 
 def _bytes_of(response: Response) -> int:
     value = response.value
-    total = len(value) if hasattr(value, "__len__") else 0
+    total = len(value) if value is not None and hasattr(value, "__len__") else 0
     for tensor in response.outputs:
         array = tensor.array
         # An array of objects counts pointers only.
-        total += array.nbytes if array.dtype != object else sum(map(len, array.flat))
+        total += sum(map(len, array.flat)) if array.dtype.hasobject else array.nbytes
     return total
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import orjson
 
@@ -101,7 +102,8 @@ def decode(text: Text, most_depth: int = MAX_DEPTH) -> Any:
 
 def decode_pairs(text: Text, most_depth: int = MAX_DEPTH) -> Any:
     """Like :func:`decode`, with every object as a :class:`Pairs`, so that repeated keys show."""
-    return _parse(text, _PAIRS_DECODER, most_depth)
+    flat = _read_flat(text) if most_depth > 0 else None
+    return _parse(text, _PAIRS_DECODER, most_depth) if flat is None else flat
 
 
 def encode(value: Any) -> bytes:
@@ -137,6 +139,34 @@ def _parse(text: Text, decoder: json.JSONDecoder, most_depth: int) -> Any:
     if "\\ud" in chars or "\\uD" in chars:
         _check_surrogates(value, data)
     return value
+
+
+def _read_flat(text: Text) -> Pairs | None:
+    """Read a small object of numbers and short texts, as most are, in a tenth of the time.
+
+    Returns:
+        ``None`` for whatever else it is: it is read the other way, or refused there.
+    """
+    if len(text) > _FLAT_BYTES or text.__class__ is memoryview or b"\\" in text:
+        return None
+    try:
+        members = _FLAT_DECODER.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if members.__class__ is not dict:
+        return None
+    strings = len(members)
+    for value in members.values():
+        kind = value.__class__
+        if kind is str:
+            strings += 1
+        elif kind is int:
+            if not -_MOST_EXACT < value < _MOST_EXACT:
+                return None
+        elif kind is not float and kind is not bool:
+            return None
+    # Of a name that occurs twice only the last is left: then there are more quotes than strings.
+    return Pairs(members.items()) if text.count(b'"') == 2 * strings else None
 
 
 def malformed(reason: str, offset: int) -> InvalidRequest:
@@ -207,6 +237,9 @@ def _pairs(members: Sequence[tuple[str, Any]]) -> Pairs:
     return Pairs(members)
 
 
+_FLAT_BYTES = 4096
+_FLAT_DECODER = msgspec.json.Decoder()
+_MOST_EXACT = 1 << 64
 _DECODER = json.JSONDecoder(parse_float=_parse_float, parse_int=_parse_int)
 _PAIRS_DECODER = json.JSONDecoder(
     parse_float=_parse_float, parse_int=_parse_int, object_pairs_hook=_pairs

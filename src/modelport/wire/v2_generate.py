@@ -102,8 +102,19 @@ def _key(name: str) -> bytes:
 
 
 def _value(tensor: Tensor) -> bytes:
-    values = encode_values(tensor.array, tensor.datatype, tensor.name)
-    return values[1:-1] if tensor.array.size == 1 else values
+    array = tensor.array
+    if array.size != 1:
+        return encode_values(array, tensor.datatype, tensor.name)
+    # A token of a stream, most of the time: one by one, these two kinds are quicker by hand.
+    item = array.item()
+    if item.__class__ is int and tensor.datatype is not dtypes.BF16:
+        return b"%d" % item
+    if item.__class__ is bytes:
+        try:
+            return orjson.dumps(item.decode())
+        except UnicodeDecodeError:
+            pass  # encode_values says what is wrong
+    return encode_values(array, tensor.datatype, tensor.name)[1:-1]
 
 
 def _encode_members(response: Response, model: str, version: str, id: str) -> list[Buffer]:

@@ -6,6 +6,7 @@ import inspect
 import threading
 import traceback
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from types import CoroutineType
 from typing import Any, ClassVar, overload
 
 from modelport.errors import LoadFailed, ModelportError
@@ -111,7 +112,8 @@ class TritonPythonRuntime:
                 returned = self._execute(requests)
         except (Exception, SystemExit) as exc:
             return self._fail(requests, exc)
-        if returned.__class__ is not list and inspect.isawaitable(returned):
+        kind = returned.__class__
+        if kind is CoroutineType or (kind is not list and inspect.isawaitable(returned)):
             return self._execute_async(requests, returned)
         return self._read(requests, returned)
 
