@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -69,6 +70,17 @@ async def flood(socket: WebSocket) -> None:
 async def deaf(socket: WebSocket) -> None:
     await socket.accept()
     await asyncio.sleep(600)
+
+
+@chat.websocket("/standing")
+async def standing(socket: WebSocket) -> None:
+    await socket.accept()
+    time.sleep(1.5)  # noqa: ASYNC251 - as careless applications do
+    while True:
+        message = await socket.receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        await socket.send_text(str(len(message["bytes"])))
 
 
 @chat.websocket("/who/{name}")

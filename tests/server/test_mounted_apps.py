@@ -234,6 +234,22 @@ def test_files_are_uploaded_to_an_application(served: Served, tmp_path: Path) ->
     assert json.loads(said) == [3_000_000, FILE.stat().st_size]
 
 
+def test_an_application_whose_loop_stands_still_holds_its_client_back(served: Served) -> None:
+    with Browser(served, "/chat/standing") as browser:
+        assert isinstance(browser.next(), ws.AcceptConnection)
+        piece = browser.peer.send(ws.BytesMessage(bytes(65_536)))
+        browser.socket.settimeout(0.5)
+        sent = 0
+        with contextlib.suppress(TimeoutError):
+            while sent < 100_000_000:
+                sent += browser.socket.send(piece[sent % len(piece) :])
+        assert sent < 100_000_000, "it was never made to wait"
+        browser.socket.settimeout(15)
+        browser.socket.sendall(piece[sent % len(piece) :])
+        messages = sent // len(piece) + 1
+        assert [browser.next().data for _ in range(messages)] == ["65536"] * messages
+
+
 def test_many_websockets_are_open_at_once(served: Served) -> None:
     with contextlib.ExitStack() as all_of_them:
         browsers = [all_of_them.enter_context(Browser(served, "/chat/echo")) for _ in range(50)]

@@ -178,6 +178,40 @@ def test_reading_can_be_held_back(server: TestServer, browser: Browser) -> None:
     assert browser.client.transport.reads
 
 
+def test_messages_wait_as_bytes_while_nobody_is_ready_for_them(
+    server: TestServer, browser: Browser
+) -> None:
+    socket, heard = server.sockets[0], list[str | bytes]()
+
+    def hear(message: str | bytes) -> None:
+        heard.append(message)
+        if len(heard) % 2 == 0:
+            socket.pause()
+
+    socket.on_message = hear
+    browser.send(*(ws.TextMessage(str(at)) for at in range(5)))
+    assert heard == ["0", "1"]
+    browser.send(ws.TextMessage("5"))
+    socket.resume()
+    assert heard == ["0", "1", "2", "3"]
+    assert not browser.client.transport.reads
+    socket.resume()
+    assert heard == ["0", "1", "2", "3", "4", "5"]
+
+
+def test_a_peer_that_is_not_listened_to_is_not_taken_for_dead(
+    server: TestServer, browser: Browser
+) -> None:
+    server.http.open()
+    server.sockets[0].pause()
+    server.loop.advance(2 * QUIET_BEFORE_END_S)
+    server.sockets[0].resume()
+    server.loop.advance(2)
+    assert not browser.client.is_closed()
+    server.loop.advance(QUIET_BEFORE_END_S)
+    assert browser.client.transport.is_aborted
+
+
 def test_a_server_that_goes_away_says_so(server: TestServer, browser: Browser) -> None:
     server.http.drain()
     (closed,) = browser.events()

@@ -1,4 +1,5 @@
 import struct
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -130,6 +131,22 @@ RECEIVED: list[tuple[bytes, list[Event]]] = [
     (frame(CLOSE, struct.pack("!H", 4321)), [Close(4321, "")]),
     (frame(CLOSE, b""), [Close(1005, "")]),
 ]
+
+
+@pytest.mark.parametrize("part", ["", "\u0416"])
+def test_a_message_in_many_parts_takes_no_more_than_its_size(part: str) -> None:
+    codec = server(100_000)
+    data = frame(CONTINUED, part.encode(), fin=False) * 200
+    assert list(codec.feed(frame(TEXT, b"", fin=False))) == []
+    tracemalloc.start()
+    try:
+        for _ in range(100):
+            assert list(codec.feed(data)) == []
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert held < 100_000
+    assert list(codec.feed(frame(CONTINUED, b"!"))) == [Message(part * 20_000 + "!")]
 
 
 @pytest.mark.parametrize(("data", "events"), RECEIVED)

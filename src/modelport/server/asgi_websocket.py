@@ -76,7 +76,10 @@ class _Conversation:
         self._socket: WebSocket | None = None
         # On the application's loop.
         self._waiting: deque[Message] = deque([{"type": "websocket.connect"}])
-        self._waiting_bytes = 0
+        # What has come and what has been taken, each counted on one loop alone: the application's
+        # may stand still while the client sends.
+        self._heard_count = self._heard_bytes = 0
+        self._taken_count = self._taken_bytes = 0
         self._arrived: asyncio.Event | None = None
         self._is_accepted = False
         self._is_over = False
@@ -115,9 +118,11 @@ class _Conversation:
         self._waiting.popleft()
         if not self._waiting:
             self._arrived.clear()
-        self._waiting_bytes -= _size(message)
-        if message["type"] == "websocket.receive" and not self._waiting:
-            self._on_server(self._resume)
+        if message["type"] == "websocket.receive":
+            self._taken_count += 1
+            self._taken_bytes += _size(message)
+            if not self._waiting:
+                self._on_server(self._resume)
         return message
 
     async def _send(self, message: Message) -> None:
@@ -152,13 +157,10 @@ class _Conversation:
 
     def _arrive(self, message: Message) -> None:
         self._waiting.append(message)
-        self._waiting_bytes += _size(message)
         if message["type"] == "websocket.disconnect":
             self._is_over = True
         if self._arrived is not None:
             self._arrived.set()
-        if len(self._waiting) > MOST_WAITING or self._waiting_bytes > MOST_WAITING_BYTES:
-            self._on_server(self._pause)
 
     def _on_server(self, call: Callable[..., object], *args: object) -> None:
         with contextlib.suppress(RuntimeError):
@@ -215,7 +217,13 @@ class _Conversation:
 
     def _heard(self, data: str | bytes) -> None:
         kind = "text" if isinstance(data, str) else "bytes"
-        self._to_app({"type": "websocket.receive", kind: data})
+        message = {"type": "websocket.receive", kind: data}
+        self._to_app(message)
+        self._heard_count += 1
+        self._heard_bytes += _size(message)
+        count, size = self._heard_count - self._taken_count, self._heard_bytes - self._taken_bytes
+        if self._socket is not None and (count > MOST_WAITING or size > MOST_WAITING_BYTES):
+            self._socket.pause()
 
     def _write(self, data: str | bytes, settle: Callable[[bool], None]) -> None:
         socket = self._socket
@@ -236,10 +244,6 @@ class _Conversation:
     def _refuse(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         if not self._exchange.is_over:
             self._exchange.respond(status, headers, [body])
-
-    def _pause(self) -> None:
-        if self._socket is not None:
-            self._socket.pause()
 
     def _resume(self) -> None:
         if self._socket is not None:

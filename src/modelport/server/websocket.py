@@ -5,7 +5,8 @@ same transport, under the same eye on time and the same drain.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 from modelport.protocols.base import Headers
@@ -49,6 +50,8 @@ class WebSocket(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._is_full = False
         self._is_closing = False
+        self._is_paused = False
+        self._events: Iterator[Event] = iter(())
         self._peer_code = 1006  # RFC 6455 §7.1.5: gone without a word
         self._heard_ns = self._clock.now_ns()
         self._pinged_ns = self._heard_ns
@@ -82,13 +85,17 @@ class WebSocket(asyncio.Protocol):
         self._transport.write(self._codec.encode_close(code, reason))
 
     def pause(self) -> None:
-        """Read no more until ``resume``; what has been read still comes."""
+        """Neither read nor give messages until ``resume``."""
+        self._is_paused = True
         if self._transport is not None:
             self._transport.pause_reading()
 
     def resume(self) -> None:
-        """Read on."""
-        if self._transport is not None:
+        """Give what has been read, and read on."""
+        self._is_paused = False
+        self._heard_ns = self._clock.now_ns()
+        self._take_events()
+        if self._transport is not None and not self._is_paused:
             self._transport.resume_reading()
 
     # Called by the transport.
@@ -110,8 +117,18 @@ class WebSocket(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes have come."""
         self._heard_ns = self._clock.now_ns()
+        self._events = itertools.chain(self._events, self._codec.feed(data))
+        self._take_events()
+
+    def _take_events(self) -> None:
+        # A piece of 256 KB may hold forty thousand messages: those that nobody is ready for stay
+        # bytes.
         try:
-            for event in self._codec.feed(data):
+            while not self._is_paused:
+                event = next(self._events, None)
+                if event is None:
+                    self._events = iter(())
+                    return
                 self._take(event)
         except WebSocketBroken as exc:
             self.close(exc.code, str(exc))
@@ -154,7 +171,7 @@ class WebSocket(asyncio.Protocol):
         if self._is_closing:
             if now_ns - self._closed_ns > CLOSE_GRACE_S * 1e9:
                 self.abort()
-        elif now_ns - self._heard_ns > QUIET_BEFORE_END_S * 1e9:
+        elif now_ns - self._heard_ns > QUIET_BEFORE_END_S * 1e9 and not self._is_paused:
             self.abort()
         elif now_ns - max(self._heard_ns, self._pinged_ns) > QUIET_BEFORE_PING_S * 1e9:
             self._pinged_ns = now_ns

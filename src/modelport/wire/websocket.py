@@ -155,8 +155,6 @@ class WebSocketCodec:
     def __init__(self, *, is_client: bool, max_message_bytes: int) -> None:
         self._frames = FrameProtocol(is_client, [])
         self._max_bytes = max_message_bytes
-        self._size = 0
-        self._text: list[str] = []
         self._bytes = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Event]:
@@ -186,22 +184,17 @@ class WebSocketCodec:
         return self._take_part(payload, is_last=frame.message_finished)
 
     def _take_part(self, part: str | bytes | bytearray, *, is_last: bool) -> Message | None:
-        self._size += len(part) if not isinstance(part, str) else len(part.encode())
-        if self._size > self._max_bytes:
+        # Bytes, for text too: parts of one character each would take fifty times their size.
+        is_text = isinstance(part, str)
+        self._bytes += part.encode() if isinstance(part, str) else part
+        if len(self._bytes) > self._max_bytes:
             raise WebSocketBroken(
                 f"a WebSocket message may have {self._max_bytes} bytes",
                 int(CloseReason.MESSAGE_TOO_BIG),
             )
-        is_text = isinstance(part, str)
-        if isinstance(part, str):
-            self._text.append(part)
-        else:
-            self._bytes += part
         if not is_last:
             return None
-        message = Message("".join(self._text) if is_text else bytes(self._bytes))
-        self._size = 0
-        self._text.clear()
+        message = Message(self._bytes.decode() if is_text else bytes(self._bytes))
         self._bytes.clear()
         return message
 
