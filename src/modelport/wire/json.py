@@ -147,7 +147,7 @@ def _read_flat(text: Text) -> Pairs | None:
     Returns:
         ``None`` for whatever else it is: it is read the other way, or refused there.
     """
-    if len(text) > _FLAT_BYTES or text.__class__ is memoryview or b"\\" in text:
+    if len(text) > _FLAT_BYTES or isinstance(text, memoryview) or b"\\" in text:
         return None
     try:
         members = _FLAT_DECODER.decode(text)
