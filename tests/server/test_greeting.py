@@ -45,6 +45,23 @@ def test_it_says_where_and_what() -> None:
     assert told[1] == "  models: add_sub, iris"
 
 
+@pytest.mark.parametrize(
+    ("mode", "told"),
+    [("none", "start again"), ("explicit", "NAME/load"), ("poll", "they are found")],
+)
+def test_without_models_it_says_how_to_get_some(mode: str, told: str) -> None:
+    models = greet(options=("--model-control-mode", mode)).splitlines()[1]
+    assert models.startswith("  models: none")
+    assert told in models
+
+
+def test_without_http_it_names_the_other_ports_alone() -> None:
+    settings = resolve(["models"], {}).settings
+    told = greeting(engine_of("iris"), {**ADDRESSES, "http": []}, settings).splitlines()
+    assert "is ready (gRPC: localhost:8001, metrics: " in told[0]
+    assert len(told) == 2
+
+
 def test_it_calls_one_model_of_each_kind_and_the_simplest_first() -> None:
     told = greet("add_sub", "linear_regression_model", "iris", "sentiment")
     asked = [
@@ -56,10 +73,6 @@ def test_it_calls_one_model_of_each_kind_and_the_simplest_first() -> None:
 def test_it_leaves_out_what_it_cannot_make_up() -> None:
     told = greet("digit_photo", "photo_decode", "digits", "digit_label", "digit_resize", "repeat")
     assert "/infer" not in told
-
-
-def test_without_models_it_says_how_to_load_one() -> None:
-    assert "POST /v2/repository/models/NAME/load" in greet()
 
 
 def test_where_keys_are_asked_for_the_calls_bring_one() -> None:

@@ -9,6 +9,8 @@ that looks there first. That reaches imports inside functions as well, and touch
 
 Names of the standard library go before files beside the model, and these before installed
 packages; a mere directory (weights, say) never hides an installed package.
+
+What fails in such a file while a model comes up is told with its line in it.
 """
 
 import builtins
@@ -18,15 +20,17 @@ import itertools
 import re
 import sys
 import threading
+import traceback
 from collections.abc import Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
 
-from modelport.runtimes.base import Host
+from modelport.errors import LoadFailed
+from modelport.runtimes.base import Host, ModelSource, as_model_failure
 
-__all__ = ["Home", "import_model", "importing", "nearest_home"]
+__all__ = ["Home", "import_model", "importing", "load_failure", "nearest_home"]
 
 _PREFIX = "modelport_model_"
 _HOME = "__modelport_home__"
@@ -156,6 +160,35 @@ def nearest_home(frame: FrameType | None) -> Home | None:
             return home
         frame = frame.f_back
     return None
+
+
+def load_failure(
+    source: ModelSource, what: str, exc: BaseException, host: Host | None
+) -> LoadFailed:
+    """Tell the log where in the model's code it happened, and the operator what.
+
+    Without a host, which nothing has while a configuration is being completed, the last line of the
+    model's own that had a part in it is all that is told of the place.
+    """
+    if host is not None:
+        text = "".join(traceback.format_exception(exc)).rstrip()
+        host.log("error", f"{what} failed: {text}", model=source.name)
+    failure = as_model_failure(exc).text if isinstance(exc, Exception) else f"SystemExit: {exc}"
+    for directory in (source.version_directory, source.directory):
+        failure = failure.replace(f"{directory}/", "")
+    if isinstance(exc, ModuleNotFoundError):
+        failure += "; install its package where the server runs, or put it beside the model file"
+    return LoadFailed(
+        f"model '{source.name}' version {source.version}: {what} failed{_place(exc)}: {failure}"
+    )
+
+
+def _place(exc: BaseException) -> str:
+    place = ""
+    for frame, line in traceback.walk_tb(exc.__traceback__):
+        if _HOME in frame.f_globals:
+            place = f" in '{Path(frame.f_code.co_filename).name}' line {line}"
+    return place
 
 
 class _Loader(SourceFileLoader):

@@ -29,7 +29,7 @@ from modelport.runtimes.base import (
     as_model_failure,
 )
 from modelport.runtimes.calls import calls_others, waiting_for
-from modelport.runtimes.model_code import Home
+from modelport.runtimes.model_code import Home, load_failure
 from modelport.runtimes.nvidia import count_gpus
 from modelport.runtimes.python_objects import (
     DEFAULT_FILENAME,
@@ -38,7 +38,6 @@ from modelport.runtimes.python_objects import (
     callable_of,
     config_of,
     import_object,
-    load_failure,
     made,
     style_of,
     wants_parameters,

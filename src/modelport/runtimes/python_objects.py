@@ -2,7 +2,6 @@
 
 import enum
 import inspect
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 
 from modelport.annotations import stream_of, tensors_of
 from modelport.errors import LoadFailed
-from modelport.runtimes.base import Host, ModelSource, as_model_failure
-from modelport.runtimes.model_code import Home, import_model
+from modelport.runtimes.base import Host, ModelSource
+from modelport.runtimes.model_code import Home, import_model, load_failure
 from modelport.runtimes.python_files import typed_functions
 from modelport.runtimes.python_readers import check_readable
 from modelport.signature import ModelSignature, signature_of
@@ -33,7 +32,6 @@ __all__ = [
     "callable_of",
     "config_of",
     "import_object",
-    "load_failure",
     "made",
     "style_of",
     "wants_parameters",
@@ -313,19 +311,6 @@ def _execution(signature: ModelSignature) -> dict[str, Parameter]:
     if not signature.execution:
         return {}
     return {"execution": Parameter(string_value=signature.execution)}
-
-
-def load_failure(
-    source: ModelSource, what: str, exc: BaseException, host: Host | None
-) -> LoadFailed:
-    """Tell the log where in the model's code it happened, and the operator what."""
-    if host is not None:
-        text = "".join(traceback.format_exception(exc)).rstrip()
-        host.log("error", f"{what} failed: {text}", model=source.name)
-    failure = as_model_failure(exc).text if isinstance(exc, Exception) else f"SystemExit: {exc}"
-    for directory in (source.version_directory, source.directory):
-        failure = failure.replace(f"{directory}/", "")
-    return LoadFailed(f"model '{source.name}' version {source.version}: {what} failed: {failure}")
 
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

@@ -24,16 +24,14 @@ def greeting(
     urls = [f"{scheme}://{_host(host)}:{port}" for host, port in addresses["http"]]
     metrics = [f"{scheme}://{_host(host)}:{port}/metrics" for host, port in addresses["metrics"]]
     served = engine.deployments()
-    lines = [f"Modelport {__version__} is ready on {', '.join(urls)}"]
+    lines = [f"Modelport {__version__} is ready" + (f" on {', '.join(urls)}" if urls else "")]
     others = [f"gRPC: {_host(host)}:{port}" for host, port in addresses.get("grpc", [])]
     others += [f"metrics: {url}" for url in metrics]
     if others:
         lines[0] += f" ({', '.join(others)})"
     names = sorted({deployment.name for deployment in served})
     shown = ", ".join(names[:MOST_MODELS]) + (", ..." if len(names) > MOST_MODELS else "")
-    lines.append(
-        f"  models: {shown or 'none yet; load one with POST /v2/repository/models/NAME/load'}"
-    )
+    lines.append(f"  models: {shown or _NO_MODELS[settings.model_control_mode]}")
     if urls:
         base = urls[0]
         lines.append("  try:")
@@ -106,4 +104,9 @@ def _host(host: str) -> str:
     return f"[{shown}]" if ":" in shown else shown
 
 
+_NO_MODELS = {
+    "none": "none; add or mend some, and start again",
+    "explicit": "none yet; load one with POST /v2/repository/models/NAME/load",
+    "poll": "none yet; add some, and they are found",
+}
 _VALUES: dict[str, object] = {"BYTES": "I love it", "BOOL": True, "FP32": 1.5, "FP64": 1.5}

@@ -4,6 +4,7 @@ import ast
 import importlib
 import importlib.util
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -166,5 +167,13 @@ def _import(file: Path, target: str) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as exc:
         del sys.modules[name]
-        raise LoadFailed(f"importing '{file.name}' failed: {type(exc).__name__}: {exc}") from exc
+        raise LoadFailed(
+            f"importing '{file.name}' failed{_place(exc, file)}: {type(exc).__name__}: {exc}"
+        ) from exc
     return module
+
+
+def _place(exc: BaseException, file: Path) -> str:
+    frames = traceback.extract_tb(exc.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(file)]
+    return f" in line {lines[-1]}" if lines else ""

@@ -266,7 +266,11 @@ def _decode_nested(
         except msgspec.DecodeError:
             pass
     # Part of a document whose depth has been found to be right.
-    value = exact_json.decode(text, exact_json.DEEPEST)
+    try:
+        value = exact_json.decode(text, exact_json.DEEPEST)
+    except InvalidRequest as exc:
+        # It counts from the beginning of what it was given.
+        raise InvalidRequest(f"{exc.text} of 'data' of input '{name}'") from None
     if type(value) is not list:
         raise wrong_type("data", "array", f"'data' of input '{name}'", value)
     return _check_types(_flat(value), datatype, name)

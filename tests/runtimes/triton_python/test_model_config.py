@@ -158,7 +158,10 @@ class TestComplete:
         ("body", "text"),
         [
             ("return None", "TypeError: expected a ModelConfig back, got NoneType"),
-            ("raise KeyError('x')", "auto_complete_config failed: KeyError: 'x'"),
+            (
+                "raise KeyError('x')",
+                "auto_complete_config failed in 'model.py' line 17: KeyError: 'x'",
+            ),
             ("config.set_max_batch_size(1); return config.as_dict()", "ModelConfig back, got dict"),
         ],
     )

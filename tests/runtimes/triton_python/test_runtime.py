@@ -153,7 +153,7 @@ class TestLoad:
         with pytest.raises(LoadFailed) as failed:
             serve("def initialize(self, args): raise ValueError('no weights')\nexecute = print")
         assert str(failed.value) == (
-            "model 'm' version 1: initialize failed: ValueError: no weights"
+            "model 'm' version 1: initialize failed in 'model.py' line 16: ValueError: no weights"
         )
         assert not {name for name in set(sys.modules) - modules if "_m_" in name}
 

@@ -20,7 +20,7 @@ from modelport.runtimes.base import (
     text_of_failure,
 )
 from modelport.runtimes.calls import calls_others, waiting_for
-from modelport.runtimes.model_code import Home, import_model
+from modelport.runtimes.model_code import Home, import_model, load_failure
 from modelport.runtimes.nvidia import count_gpus
 from modelport.runtimes.triton_python.interface import Interface
 from modelport.runtimes.triton_python.model_config import ModelConfig as FillableConfig
@@ -64,7 +64,7 @@ class TritonPythonRuntime:
                 raise TypeError(f"expected a ModelConfig back, got {type(filled_in).__name__}")
             return completed(config, filled_in)
         except (Exception, SystemExit) as exc:
-            raise _load_failure(source, "auto_complete_config", exc, None) from exc
+            raise load_failure(source, "auto_complete_config", exc, None) from exc
         finally:
             home.forget()
 
@@ -89,7 +89,7 @@ class TritonPythonRuntime:
                 initialize(_arguments(context))
         except (Exception, SystemExit) as exc:
             self._home.forget()
-            raise _load_failure(source, "initialize", exc, context.host) from exc
+            raise load_failure(source, "initialize", exc, context.host) from exc
 
     def execute(
         self, batch: Batch
@@ -274,7 +274,7 @@ def _model_class(
     try:
         module = import_model(home, file, source.directory)
     except (Exception, SystemExit) as exc:
-        raise _load_failure(source, f"importing '{file.name}'", exc, host) from exc
+        raise load_failure(source, f"importing '{file.name}'", exc, host) from exc
     model_class = getattr(module, "TritonPythonModel", None)
     if model_class is None or not callable(getattr(model_class, "execute", None)):
         home.forget()
@@ -299,18 +299,6 @@ def _answers_yes(is_ready: Callable[[], object]) -> bool:
     thread.start()
     thread.join(_IS_READY_TIMEOUT_S)
     return bool(answers and answers[0])
-
-
-def _load_failure(
-    source: ModelSource, what: str, exc: BaseException, host: Host | None
-) -> LoadFailed:
-    if host is not None:
-        text = "".join(traceback.format_exception(exc)).rstrip()
-        host.log("error", f"{what} failed: {text}", model=source.name)
-    return LoadFailed(
-        f"model '{source.name}' version {source.version}: {what} failed: "
-        f"{type(exc).__name__}: {exc}"
-    )
 
 
 def _arguments(context: LoadContext) -> dict[str, str]:
