@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelport.wire.proto import grpc_service_pb2 as pb
-from modelport.wire.protobuf import Malformed, cut, field, varint
+from modelport.wire.protobuf import MOST_MEMBERS, Malformed, cut, field, varint
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,14 @@ def test_members_in_any_order_are_found() -> None:
 def test_members_of_every_kind_are_passed_over() -> None:
     kinds = b"\x50\x96\x01" + b"\x59" + bytes(8) + b"\x65" + bytes(4) + b"\xba\x3e\x01x"
     assert cut(kinds + field(7, b"r"), {7}) == (kinds, [(7, len(kinds) + 2, len(kinds) + 3)])
+
+
+def test_a_message_of_very_many_members_is_refused_before_they_cost_anything() -> None:
+    most = field(7, b"") * MOST_MEMBERS
+    assert len(cut(most, {7})[1]) == MOST_MEMBERS
+    for member in (field(7, b""), field(5, b""), b"\x00\x00"):
+        with pytest.raises(Malformed, match="more than 16384 members"):
+            cut(member * (MOST_MEMBERS + 1), {7})
 
 
 @pytest.mark.parametrize(

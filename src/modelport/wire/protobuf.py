@@ -11,12 +11,16 @@ from collections.abc import Container
 
 from modelport.errors import InvalidRequest
 
-__all__ = ["LENGTH_DELIMITED", "Malformed", "cut", "field", "tag", "varint"]
+__all__ = ["LENGTH_DELIMITED", "MOST_MEMBERS", "Malformed", "cut", "field", "tag", "varint"]
 
 Buffer = bytes | memoryview
 
 LENGTH_DELIMITED = 2
 """The wire type of strings, bytes and messages."""
+
+MOST_MEMBERS = 16_384
+"""Of one message that is cut: two for each of thousands of tensors. A member may be two bytes long
+and costs a hundred times its size, so that a bound in bytes alone is none."""
 
 _VARINT = 0
 _FIXED_64 = 1
@@ -69,13 +73,18 @@ def cut(data: Buffer, numbers: Container[int]) -> tuple[bytes, list[tuple[int, i
         in ``data``.
 
     Raises:
-        Malformed: If a member is cut off, or of a kind that there is no more.
+        Malformed: If a member is cut off, or of a kind that there is no more, or if there are more
+            than ``MOST_MEMBERS``.
     """
     kept: list[Buffer] = []
     places: list[tuple[int, int, int]] = []
     position = start = 0
     end = len(data)
+    members = 0
     while position < end:
+        members += 1
+        if members > MOST_MEMBERS:
+            raise Malformed(f"the message is malformed: it has more than {MOST_MEMBERS} members")
         begin = position
         # Nearly every tag and most lengths are one byte.
         key = data[position]
