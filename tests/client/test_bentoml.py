@@ -1,10 +1,12 @@
 import asyncio
+import datetime
 import inspect
 import io
 import json
 import os
 import socket
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from http import HTTPStatus
@@ -111,6 +113,13 @@ def service(**answers: list[Answer]) -> dict[str, list[Answer]]:
     }
 
 
+def giving(output: dict[str, Any], answers: list[Answer]) -> dict[str, list[Answer]]:
+    """A service with one endpoint, ``given``, of this output."""
+    route = {"name": "given", "route": "/given", "input": {"properties": {}}, "output": output}
+    schema = json.dumps({"name": "Probe", "routes": [route]}).encode()
+    return {"/readyz": [reply(b"\n")], "/schema.json": [reply(schema)], "/given": answers}
+
+
 def echo(asked: Asked) -> bytes:
     return reply(asked.body)
 
@@ -172,6 +181,25 @@ def client_of(request: pytest.FixtureRequest) -> ClientOf:
 
 
 # Arguments.
+
+
+@pytest.mark.parametrize(
+    ("value", "sent"),
+    [
+        (datetime.timedelta(minutes=1.5), 90.0),
+        (datetime.datetime(2026, 1, 2, 3, 4, 5), "2026-01-02T03:04:05"),
+        (uuid.UUID(int=5), "00000000-0000-0000-0000-000000000005"),
+        (HTTPStatus.OK, 200),
+    ],
+)
+def test_values_of_the_standard_library_go_as_their_json(ask: Ask, value: Any, sent: Any) -> None:
+    with scripted(service(classify=[echo])) as server:
+        assert ask(server.url, "classify", "t", n=value) == {"text": "t", "n": sent}
+
+
+def test_bytes_that_are_no_text_are_refused_with_what_takes_them(ask: Ask) -> None:
+    with scripted(service()) as server, pytest.raises(TypeError, match="a file or a root input"):
+        ask(server.url, "classify", b"\xff")
 
 
 def test_arguments_go_as_json_and_those_left_out_do_not_go(ask: Ask) -> None:
@@ -377,6 +405,57 @@ def test_records_of_text_keep_apart_and_tell_of_failures(ask: Ask) -> None:
         assert server.asked[-1].headers["accept"].startswith("application/x-ndjson")
         with pytest.raises(BentoMLException, match="burst"):
             ask(server.url, "words")
+
+
+@pytest.mark.parametrize(
+    "output",
+    [{"type": "integer"}, {"type": "boolean"}, {"anyOf": [{"type": "string"}, {"type": "null"}]}],
+)
+def test_items_that_would_run_together_are_asked_for_in_records(
+    ask: Ask, output: dict[str, Any]
+) -> None:
+    good = chunked(b"9\n1", b"0\n11\n", content_type="application/x-ndjson")
+    bad = chunked(b'9\n{"error": "burst"}\n', content_type="application/x-ndjson")
+    with scripted(giving({**output, "is_stream": True}, [good, bad])) as server:
+        assert ask(server.url, "given") == [9, 10, 11]
+        assert server.asked[-1].headers["accept"].startswith("application/x-ndjson")
+        with pytest.raises(BentoMLException, match="burst"):
+            ask(server.url, "given")
+
+
+def test_number_without_anything_behind_it_ends_with_its_piece() -> None:
+    answers: list[Answer] = [chunked(b"10", is_whole=False)]
+    with (
+        scripted(giving({"type": "integer", "is_stream": True}, answers)) as server,
+        SyncHTTPClient(server.url) as client,
+    ):
+        items = client.call("given")
+        assert next(items) == 10
+        with pytest.raises(ServiceUnavailable, match="in the middle of its answer"):
+            next(items)
+
+
+def test_items_and_members_become_arrays_and_tables(ask: Ask) -> None:
+    tensor = {"type": "tensor", "format": "numpy-array", "dtype": "float32"}
+    with scripted(giving({**tensor, "is_stream": True}, [chunked(b"[1,2][3]")])) as server:
+        items = ask(server.url, "given")
+        assert [(each.dtype, each.tolist()) for each in items] == [
+            (np.float32, [1, 2]),
+            (np.float32, [3]),
+        ]
+    wrong = giving({**tensor, "is_stream": True}, [chunked(b'["a"]')])
+    with scripted(wrong) as server, pytest.raises(BentoMLException, match="what the schema says"):
+        ask(server.url, "given")
+    whole = {"type": "object", "properties": {"rows": {"type": "array", "items": tensor}}}
+    with scripted(giving(whole, [reply(b'{"rows": [[1], [2, 3]], "n": 1}')])) as server:
+        result = ask(server.url, "given")
+        assert [each.tolist() for each in result["rows"]] == [[1], [2, 3]]
+        assert result["n"] == 1
+
+
+def test_tensor_that_is_not_there_is_none(ask: Ask) -> None:
+    with scripted(giving({"type": "tensor", "format": "numpy-array"}, [reply(b"null")])) as server:
+        assert ask(server.url, "given") is None
 
 
 def test_item_is_given_as_soon_as_it_has_come() -> None:

@@ -1,7 +1,9 @@
 import asyncio
+import os
 import socket
 import ssl
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -216,3 +218,25 @@ def test_one_async_client_outlives_an_event_loop() -> None:
             return answer.body
 
         assert [asyncio.run(main()) for _ in range(2)] == [b"x", b"x"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_forked_process_uses_a_connection_of_its_own() -> None:
+    with scripted({"/": [echo]}) as server:
+        client = Client(5.0)
+        assert client.send(Request("POST", server.url, [], b"before")).body == b"before"
+        with warnings.catch_warnings():
+            # The server of this test is a thread; Python 3.12 warns of it.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+        if child == 0:
+            body = b""
+            try:
+                body = client.send(Request("POST", server.url, [], b"child")).body
+            finally:
+                os._exit(0 if body == b"child" else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert server.connections == 2
+        assert client.send(Request("POST", server.url, [], b"after")).body == b"after"
+        assert server.connections == 2
+        client.close()

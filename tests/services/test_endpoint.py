@@ -5,7 +5,7 @@ from typing import Annotated, Any, cast
 
 import numpy as np
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from modelport.errors import InvalidArguments, LoadFailed
 from modelport.services.context import Context
@@ -20,8 +20,33 @@ class Point(BaseModel):
     y: float = 0.0
 
 
+class Reading(BaseModel):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    values: Annotated[np.ndarray, Shape((2, -1)), DType("float32")]
+    unit: str = "m"
+    inside: list["Reading"] = []
+
+
+class Report(BaseModel):
+    readings: dict[str, Reading]
+    where: Path | None = None
+
+
+class Opaque:
+    """Of which pydantic knows nothing."""
+
+
 @service
 class Sample:
+    @api
+    def report(self, report: Report, maybe: Report | None = None) -> Report:
+        return report
+
+    @api
+    def opaque(self, text: str, thing: Opaque | None = None) -> dict[str, Opaque]:
+        return {}
+
     @api
     def plain(self, text: str, n: int = 3, opt: float | None = None) -> dict[str, Any]:
         return {"text": text, "n": n, "opt": opt}
@@ -137,6 +162,33 @@ def test_what_is_no_such_array_is_refused(x: Any) -> None:
 
 def test_arrays_are_known_inside_of_other_types() -> None:
     assert called("nested", {"xs": {"a": [1, 2], "b": [3]}}) == [3.0, 3.0]
+
+
+def test_arrays_are_known_inside_of_models() -> None:
+    report = called("report", {"report": {"readings": {"a": {"values": [1, 2, 3, 4]}}}})
+    assert isinstance(report, Report)
+    assert isinstance(report.readings["a"], Reading)
+    values = report.readings["a"].values
+    assert values.dtype == np.float32
+    assert values.tolist() == [[1, 2], [3, 4]]
+    found = endpoint("report")
+    assert json.loads(found.encode(report).body)["readings"]["a"]["values"] == [[1, 2], [3, 4]]
+    said = found.input_schema["properties"]["report"]["properties"]["readings"]
+    assert said["type"] == "object"
+    with pytest.raises(InvalidArguments):
+        called("report", {"report": {"readings": {"a": {"values": [1]}}}})
+
+
+def test_a_text_is_no_path_inside_of_models_either() -> None:
+    with pytest.raises(InvalidArguments) as raised:
+        called("report", {"report": {"readings": {}, "where": "/etc/passwd"}})
+    assert raised.value.detail[0]["type"] == "path_type"
+
+
+def test_what_has_no_schema_keeps_nothing_else_from_having_one() -> None:
+    found = endpoint("opaque")
+    assert found.input_schema["properties"]["text"]["type"] == "string"
+    assert found.output_schema["type"] == "object"
 
 
 def test_an_upload_becomes_a_file_that_is_gone_with_its_folder() -> None:

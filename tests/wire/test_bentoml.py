@@ -26,6 +26,13 @@ def test_items_are_given_as_soon_as_they_are_whole() -> None:
     assert list(reader.feed(b" ")) == [3.5]
 
 
+def test_numbers_can_end_with_their_pieces() -> None:
+    reader = JsonItems(is_whole_in_pieces=True)
+    pieces = [b"1", b"0", b"-2.5", b"1e3", b"7 8"]
+    assert [list(reader.feed(piece)) for piece in pieces] == [[1], [0], [-2.5], [1e3], [7, 8]]
+    assert list(reader.end()) == []
+
+
 @pytest.mark.parametrize("stream", [b"[1", b"1.", b"1e+", b"nul", b"\xff", b"x"])
 def test_a_stream_that_is_not_whole_is_refused(stream: bytes) -> None:
     reader = JsonItems()

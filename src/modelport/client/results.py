@@ -62,10 +62,26 @@ def result_of(schema: Mapping[str, Any], headers: Mapping[str, str], body: bytes
         ):
             raise
         return body.decode()
+    return _shaped(value, schema)
+
+
+def _shaped(value: Any, schema: Mapping[str, Any]) -> Any:
+    """Make arrays and tables where the schema has them: alone, in lists, and as members."""
+    kind = schema.get("type")
+    if value is None:
+        return None
     if kind == "tensor":
         return _tensor(value, schema)
     if kind == "dataframe":
         return _dataframe(value)
+    if kind == "array" and isinstance(value, list):
+        items = schema.get("items")
+        if isinstance(items, Mapping) and items.get("type") in _SHAPED:
+            return [_shaped(each, items) for each in value]
+    elif kind == "object" and isinstance(value, dict):
+        for name, member in schema.get("properties", _NOTHING).items():
+            if name in value and isinstance(member, Mapping) and member.get("type") in _SHAPED:
+                value[name] = _shaped(value[name], member)
     return value
 
 
@@ -233,36 +249,52 @@ class Items(Protocol):
 def items_of(schema: Mapping[str, Any], headers: Mapping[str, str]) -> Items:
     """What cuts a stream into the items of an endpoint."""
     if headers.get("content-type", "").startswith("application/x-ndjson"):
-        return TextRecords()
-    if schema.get("type") != "string":
-        return JsonItems()
-    return BinaryItems() if schema.get("format") == "binary" else TextItems()
+        return _Made(JsonItems(), _item_of_record)
+    match schema.get("type"):
+        case "string":
+            return BinaryItems() if schema.get("format") == "binary" else TextItems()
+        case "integer" | "number":
+            return JsonItems(is_whole_in_pieces=True)
+        case "tensor" | "dataframe" | "array" | "object":
+            return _Made(JsonItems(), lambda item: _shaped(item, schema))
+    return JsonItems()
 
 
-class TextRecords:
-    """Pieces of text, each in a record of its own; what is no text is the failure of the stream."""
+class _Made:
+    """Items made of JSON values."""
 
-    def __init__(self) -> None:
-        self._records = JsonItems()
+    def __init__(self, values: JsonItems, make: Callable[[Any], Any]) -> None:
+        self._values = values
+        self._make = make
 
-    def feed(self, data: bytes) -> Iterator[str]:
+    def feed(self, data: bytes) -> Iterator[Any]:
         """Give those that have come whole.
 
         Raises:
             BentoMLException: The stream has failed.
+            InvalidRequest: An item is not what the schema says.
         """
-        for record in self._records.feed(data):
-            yield self._text(record)
+        return self._all(self._values.feed(data))
 
-    def end(self) -> Iterator[str]:
+    def end(self) -> Iterator[Any]:
         """Give what is left."""
-        for record in self._records.end():
-            yield self._text(record)
+        return self._all(self._values.end())
 
-    def _text(self, record: Any) -> str:
-        if not isinstance(record, str):
-            raise BentoMLException(json.dumps(record))
-        return record
+    def _all(self, values: Iterator[Any]) -> Iterator[Any]:
+        for value in values:
+            try:
+                item = self._make(value)
+            except (ValueError, TypeError) as exc:
+                raise InvalidRequest(f"an item is not what the schema says: {exc}") from exc
+            yield item
+
+
+def _item_of_record(record: Any) -> Any:
+    """Only streams of text, numbers and the like are asked for in records."""
+    if isinstance(record, dict):
+        # The server tells that it failed.
+        raise BentoMLException(json.dumps(record))
+    return record
 
 
 class BinaryItems:
@@ -341,3 +373,6 @@ def _dataframe(value: Any) -> Any:
 
 
 _JSON = json.JSONDecoder()
+_NOTHING: Mapping[str, Any] = {}
+_SHAPED = frozenset({"tensor", "dataframe", "array", "object"})
+"""Types that are arrays or tables, or may hold some."""

@@ -102,9 +102,16 @@ def plain(value: Any, schema: Mapping[str, Any]) -> Any:
     if isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value).decode()
+        try:
+            return bytes(value).decode()
+        except UnicodeDecodeError:
+            raise TypeError(
+                "bytes that are no UTF-8 cannot be sent as JSON; a file or a root input can be any"
+            ) from None
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat()
+    if isinstance(value, datetime.timedelta):
+        return value.total_seconds()
     if isinstance(value, PurePath) or _is_number_or_id(value):
         return str(value)
     if hasattr(type(value), "__dataclass_fields__"):

@@ -34,7 +34,7 @@ from modelport.services.context import Context
 from modelport.services.declaration import Api
 from modelport.services.files import Upload
 from modelport.services.results import Encoded, ResultKind
-from modelport.services.schema import inlined
+from modelport.services.schema import Lenient, inlined
 from modelport.services.values import Kind, kind_of, rewrite
 from modelport.validators import ContentType
 
@@ -320,9 +320,9 @@ class Endpoint:
     def input_schema(self) -> dict[str, Any]:
         """What may be sent, in the form of ``/schema.json``."""
         if self.is_root:
-            schema = inlined(self._adapter.json_schema(mode="validation"))
+            schema = inlined(self._adapter.json_schema(schema_generator=Lenient))
             return {**schema, "root_input": True}
-        schema = inlined(self._model.model_json_schema(mode="validation"))
+        schema = inlined(self._model.model_json_schema(schema_generator=Lenient))
         if self._var_keyword is None:
             schema.pop("additionalProperties", None)
         schema.setdefault("properties", {})

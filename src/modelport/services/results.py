@@ -13,7 +13,7 @@ from msgspec import Struct
 from pydantic import ConfigDict, TypeAdapter
 
 from modelport.services.files import guess_type, last_component
-from modelport.services.schema import inlined
+from modelport.services.schema import Lenient, inlined
 from modelport.services.values import (
     FileKind,
     ImageKind,
@@ -269,7 +269,8 @@ def _schema(annotation: Any, declared: str) -> dict[str, Any]:
     for config in (ConfigDict(arbitrary_types_allowed=True), None):
         try:
             adapter: TypeAdapter[Any] = TypeAdapter(rewrite(annotation), config=config)
-            return inlined(adapter.json_schema(mode="serialization"))
+            said = adapter.json_schema(mode="serialization", schema_generator=Lenient)
+            return inlined(said)
         except Exception:
             continue
     return {}

@@ -3,10 +3,24 @@
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["inlined"]
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import CoreSchema
+
+__all__ = ["Lenient", "inlined"]
 
 MOST_DEEP = 12
 """Models may contain themselves; below this a reference stays one."""
+
+
+class Lenient(GenerateJsonSchema):
+    """Says nothing of what has no JSON schema, such as a class of the author's own.
+
+    One argument or field like that shall not keep clients from all other endpoints.
+    """
+
+    def handle_invalid_for_json_schema(self, schema: CoreSchema, error_info: str) -> dict[str, Any]:
+        """Allow anything there."""
+        return {}
 
 
 def inlined(schema: Mapping[str, Any]) -> dict[str, Any]:

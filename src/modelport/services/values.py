@@ -14,6 +14,7 @@ from typing import Annotated, Any, Protocol, Union, cast, get_args, get_origin
 
 import numpy as np
 import orjson
+from pydantic import BaseModel, create_model
 from pydantic_core import PydanticCustomError, core_schema, to_json
 
 from modelport.services.files import Upload
@@ -240,19 +241,30 @@ def kind_of(annotation: Any) -> Kind | None:
     return _kind(base, metadata)
 
 
-def rewrite(annotation: Any) -> Any:
-    """Put kinds in place of the types that pydantic does not know, at any depth of generics."""
+def rewrite(annotation: Any, within: frozenset[type] = frozenset()) -> Any:
+    """Put kinds in place of the types that pydantic does not know, at any depth.
+
+    Args:
+        annotation: Of a parameter, a result, or a field of a model.
+        within: The models that it stands in: one that contains itself stays as it is there.
+    """
     base, metadata = _split(annotation)
     kind = _kind(base, metadata)
     if kind is not None:
         others = tuple(each for each in metadata if not isinstance(each, _OURS))
         return Annotated[(Any, kind, *others)]
+    if isinstance(base, type) and get_origin(base) is None and issubclass(base, BaseModel):
+        model: Any = _rewritten(base, within)
+        if model is base:
+            return annotation
+        return Annotated[(model, *metadata)] if metadata else model
     arguments = get_args(base)
     origin = get_origin(base)
     if not arguments or origin is None or origin is Annotated or str(origin) == "typing.Literal":
         return annotation
     changed: Any = tuple(
-        each if each is Ellipsis or isinstance(each, list) else rewrite(each) for each in arguments
+        each if each is Ellipsis or isinstance(each, list) else rewrite(each, within)
+        for each in arguments
     )
     if changed == arguments:
         return annotation
@@ -264,6 +276,31 @@ def rewrite(annotation: Any) -> Any:
     if not metadata:
         return rebuilt
     return Annotated[(rebuilt, *metadata)]
+
+
+def _rewritten(model: type[BaseModel], within: frozenset[type]) -> type[BaseModel]:
+    """Give a subclass whose fields are kinds where they have to be; the model itself if none is."""
+    if model in within:
+        return model
+    within |= {model}
+    changed: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        declared: Any = field.annotation
+        if field.metadata:
+            declared = Annotated[(declared, *field.metadata)]
+        annotation = rewrite(declared, within)
+        if annotation is not declared:
+            changed[name] = (annotation, field)
+    if not changed:
+        return model
+    made: type[BaseModel] = create_model(
+        model.__name__,
+        __base__=model,
+        __module__=model.__module__,
+        __doc__=model.__doc__,
+        **changed,
+    )
+    return made
 
 
 def _kind(base: Any, metadata: Sequence[Any]) -> Kind | None:

@@ -191,9 +191,14 @@ class JsonItems:
     """JSON values one after another, with or without anything between, cut anywhere.
 
     A number at the end may go on in the next piece, so it is given once something follows.
+
+    Args:
+        is_whole_in_pieces: No item is cut, so a number ends with its piece: of numbers without
+            anything between, as BentoML sends them, nothing else tells them apart.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_whole_in_pieces: bool = False) -> None:
+        self._is_whole_in_pieces = is_whole_in_pieces
         self._decoder = codecs.getincrementaldecoder("utf-8")("strict")
         self._text = ""
         self._tried_at = 0
@@ -210,7 +215,7 @@ class JsonItems:
             raise InvalidRequest("the items of the stream are not UTF-8") from exc
         # A long value that comes in small pieces is not read anew with each of them.
         if len(self._text) >= self._tried_at or self._text.endswith(("}", "]", '"')):
-            yield from self._take(is_end=False)
+            yield from self._take(is_end=self._is_whole_in_pieces)
 
     def end(self) -> Iterator[Any]:
         """Give what is left.

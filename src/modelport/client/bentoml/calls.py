@@ -3,6 +3,7 @@
 import contextlib
 import json
 import keyword
+import os
 import ssl
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -180,7 +181,7 @@ class Client:
 
             self._folder = Path(tempfile.mkdtemp(prefix="modelport-client-"))
             self._remove_folder = weakref.finalize(
-                self, shutil.rmtree, self._folder, ignore_errors=True
+                self, _remove, self._folder, os.getpid(), shutil.rmtree
             )
         return self._folder
 
@@ -211,6 +212,12 @@ class Client:
             method.upper(), url, headers=own, body=body, timeout_s=timeout
         )
         return (yield from followed(request, self._retries))
+
+
+def _remove(folder: Path, process: int, rmtree: Callable[..., object]) -> None:
+    # The end of a process that was forked is not the end of the files' owner.
+    if os.getpid() == process:
+        rmtree(folder, ignore_errors=True)
 
 
 _OWN = frozenset({"url", "timeout", "server_ready_timeout", "endpoints"})

@@ -162,9 +162,8 @@ class Dialect:
         kinds, body, length = _encode(endpoint, bind(endpoint, args, kwargs))
         route = endpoint.route.rstrip("/") + suffix if suffix else endpoint.route
         is_stream = endpoint.is_stream and not suffix
-        output = endpoint.output
-        if is_stream and output.get("type") == "string" and output.get("format") != "binary":
-            # Pieces of bare text run together on the way; records keep apart, and tell of failures.
+        if is_stream and _runs_together(endpoint.output):
+            # Records keep apart, and tell of failures.
             kinds = [*kinds, ("Accept", "application/x-ndjson, */*;q=0.5")]
         request = self.request(
             "POST",
@@ -216,6 +215,14 @@ class Dialect:
         if not 200 <= response.status < 300:
             raise failure(response)
         return response
+
+
+def _runs_together(item: Mapping[str, Any]) -> bool:
+    """Whether nothing tells where one item ends and the next begins: text, numbers, words."""
+    branches = item.get("anyOf") or [item]
+    return all(
+        each.get("type") in _BARE_TYPES and each.get("format") != "binary" for each in branches
+    )
 
 
 def failure(response: Response) -> BentoMLException:
@@ -337,6 +344,7 @@ def _encode_multipart(endpoint: EndpointSchema, bound: Mapping[str, Any]) -> Enc
 
 
 _JSON_HEADERS = [("Content-Type", "application/json")]
+_BARE_TYPES = frozenset({"string", "integer", "number", "boolean", "null"})
 
 
 def _once(content: bytes) -> Callable[[], Iterator[bytes]]:

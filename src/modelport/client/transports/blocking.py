@@ -37,6 +37,8 @@ MOST_READ_BYTES = 131_072
 class Client:
     """Sends requests, one connection per request under way, kept for the next.
 
+    A process that is forked begins anew: it shares no connection with its parent.
+
     Args:
         timeout_s: Bound on connecting and on each wait for bytes; ``None`` waits for ever.
         make_context: How to make the TLS context, once it is needed.
@@ -60,6 +62,7 @@ class Client:
         self._lock = threading.Lock()
         self._idle: dict[Address, list[_Connection]] = {}
         self._is_closed = False
+        self._process = os.getpid()
 
     def send(self, request: Request, *, wants_stream: bool = False) -> Response:
         """Send a request and read the answer, its head only if it is to be a stream.
@@ -95,6 +98,8 @@ class Client:
 
     def take(self, address: Address, timeout_s: float | None) -> "_Connection":
         """Give a connection, new or used before."""
+        if os.getpid() != self._process:
+            self._begin_anew()
         while True:
             with self._lock:
                 kept = self._idle.get(address)
@@ -115,6 +120,17 @@ class Client:
                 kept.append(connection)
                 return
         connection.close()
+
+    def _begin_anew(self) -> None:
+        """Leave the connections to the process that this one was forked from."""
+        # A thread that holds the lock there does not exist here.
+        self._lock = threading.Lock()
+        self._process = os.getpid()
+        idle, self._idle = self._idle, {}
+        for connections in idle.values():
+            for connection in connections:
+                # Lets go of this process's end alone.
+                connection.close()
 
     def _connect(self, address: Address, timeout_s: float | None) -> socket.socket:
         if address.path:
