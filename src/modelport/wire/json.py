@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import orjson
 
 from modelport.errors import InvalidRequest, TooLarge
+from modelport.wire.json_writing import encode
 
 __all__ = [
     "DEEPEST",
@@ -104,19 +104,6 @@ def decode_pairs(text: Text, most_depth: int = MAX_DEPTH) -> Any:
     """Like :func:`decode`, with every object as a :class:`Pairs`, so that repeated keys show."""
     flat = _read_flat(text) if most_depth > 0 else None
     return _parse(text, _PAIRS_DECODER, most_depth) if flat is None else flat
-
-
-def encode(value: Any) -> bytes:
-    """Write a value; NaN and Infinity as bare words."""
-    try:
-        encoded = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
-    except TypeError:
-        # An integer beyond 64 bits, or a string with half a surrogate pair: rare, and exact here.
-        return json.dumps(value, separators=(",", ":")).encode()
-    if b"null" in encoded:
-        # None, or a NaN that orjson has no word for.
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-    return encoded
 
 
 class Pairs(list[tuple[str, Any]]):

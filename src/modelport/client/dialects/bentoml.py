@@ -28,8 +28,8 @@ from modelport.exceptions import (
     ServiceUnavailable,
     UnprocessableEntity,
 )
-from modelport.wire import json
 from modelport.wire.bentoml import EndpointSchema, decode_schema
+from modelport.wire.json_writing import encode
 
 __all__ = ["Dialect", "encode_form", "encode_json", "failure", "unreachable"]
 
@@ -260,7 +260,7 @@ def encode_json(value: Any) -> bytes:
         TypeError: If a value has no form in JSON.
     """
     try:
-        return json.encode(value)
+        return encode(value)
     except UnicodeEncodeError:
         raise TypeError("a text holds half of a surrogate pair, which cannot be sent") from None
 
