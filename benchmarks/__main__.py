@@ -21,10 +21,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     machine.raise_open_files_limit()
     plan = Plan(options.rounds, options.seconds)
+    is_awake = machine.may_be_kept_awake() if options.keep_awake is None else options.keep_awake
     rows: list[report.Row] = []
     try:
         wrk_path()
-        with machine.kept_awake() if options.keep_awake else nullcontext():
+        with machine.kept_awake() if is_awake else nullcontext():
             for name in options.only:
                 rows += _measure(name, plan)
     except (BenchmarkError, machine.CannotKeepAwakeError) as error:
@@ -32,15 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("benchmarks: interrupted; all servers have been ended", file=sys.stderr)
-        _print(rows)
+        _print(rows, is_awake)
         return 130
-    _print(rows)
+    _print(rows, is_awake)
     if options.json is not None:
         chosen = {
             "rounds": plan.rounds,
             "seconds": plan.seconds,
             "only": options.only,
-            "keep_awake": options.keep_awake,
+            "keep_awake": is_awake,
         }
         options.json.write_text(report.as_json(rows, machine.description(), chosen) + "\n")
     return int(options.strict and report.is_short(rows))
@@ -57,10 +58,11 @@ def _measure(name: str, plan: Plan) -> list[report.Row]:
     return rows
 
 
-def _print(rows: Sequence[report.Row]) -> None:
+def _print(rows: Sequence[report.Row], is_awake: bool) -> None:
     if not rows:
         return
     print("\n".join(f"{name}: {value}" for name, value in machine.description().items()))
+    print(f"idle cores: {'kept awake' if is_awake else 'may sleep; see --keep-awake'}")
     print()
     print(report.table(rows))
 
@@ -85,8 +87,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     parser.add_argument(
         "--keep-awake",
-        action="store_true",
-        help="keep idle cores from sleeping (root only), so that no wake-up of them is measured",
+        action=argparse.BooleanOptionalAction,
+        help="keep idle cores from sleeping, so that no wake-up of them is measured "
+        "(default: where the system lets us, which is root on Linux)",
     )
     parser.add_argument("--strict", action="store_true", help="fail if a bar is missed")
     return parser.parse_args(arguments)

@@ -19,6 +19,14 @@ class CannotKeepAwakeError(Exception):
     """The cores cannot be kept from sleeping; the text says why."""
 
 
+_LATENCY_DEVICE = "/dev/cpu_dma_latency"
+
+
+def may_be_kept_awake() -> bool:
+    """Whether the system lets this user keep cores from sleeping."""
+    return os.access(_LATENCY_DEVICE, os.W_OK)
+
+
 @contextmanager
 def kept_awake() -> Iterator[None]:
     """Keep idle cores from sleeping, for every process on this machine.
@@ -32,10 +40,10 @@ def kept_awake() -> Iterator[None]:
         CannotKeepAwakeError: Where the system does not offer it, or not to this user.
     """
     try:
-        device = os.open("/dev/cpu_dma_latency", os.O_WRONLY)
+        device = os.open(_LATENCY_DEVICE, os.O_WRONLY)
     except OSError as error:
         raise CannotKeepAwakeError(
-            f"cannot keep the cores awake: {error}; run as root on Linux, or leave --keep-awake out"
+            f"cannot keep the cores awake: {error}; run as root on Linux, or with --no-keep-awake"
         ) from error
     try:
         os.write(device, struct.pack("i", 0))
