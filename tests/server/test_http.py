@@ -965,10 +965,24 @@ def test_options_from_elsewhere_is_405(paged: Client) -> None:
     assert paged.statuses == [405]
 
 
+def test_heads_of_streams_say_what_each_answer_needs() -> None:
+    heads = AnswerHeads()
+    headers = (("Content-Type", "text/plain"),)
+    for status, close in ((200, False), (200, True), (200, False), (404, False), (404, True)):
+        head = heads.encode_chunked(status, headers, close=close)
+        assert head.startswith(b"HTTP/1.1 %d " % status)
+        assert (b"Connection: close" in head) == close
+        assert head.endswith(b"\r\nTransfer-Encoding: chunked\r\n\r\n")
+    other = heads.encode_chunked(200, (("Content-Type", "image/png"),), close=False)
+    assert b"image/png" in other
+
+
 def test_headers_that_differ_each_time_do_not_crowd_the_others_out() -> None:
     heads = AnswerHeads()
-    for number in range(MOST_KEPT):
+    for number in range(3 * MOST_KEPT):
         heads.encode(200, (("X-Number", str(number)),), 0, close=False)
+        heads.encode_chunked(200, (("X-Number", str(number)),), close=False)
+    assert len(heads._chunked_by_headers) <= MOST_KEPT
     common = (("Content-Type", "text/plain"),)
     assert heads.encode(200, common, 5, close=False).endswith(b"Content-Length: 5\r\n\r\n")
     assert common in heads.prefix_by_headers

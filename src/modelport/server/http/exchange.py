@@ -9,7 +9,7 @@ from modelport.protocols.base import BodyReceiver, Buffer, Headers
 from modelport.server.http.known_heads import Bound
 from modelport.server.http.listener import AccessRecord, HttpServer
 from modelport.wire.chunked import LAST_CHUNK, encode_chunk
-from modelport.wire.http import WITHOUT_BODY, RequestHead, check_final, encode_response_head
+from modelport.wire.http import WITHOUT_BODY, RequestHead, check_final
 
 __all__ = ["JOIN_BELOW_BYTES", "Asked", "HttpExchange", "size_of"]
 
@@ -287,11 +287,9 @@ class HttpExchange(Asked):
         self._is_chunked = self._bound.head.minor == 1
         self._has_body = self._bound.head.method != "HEAD" and status not in WITHOUT_BODY
         close = connection.server.is_draining or not self._bound.head.keep_alive
-        head = encode_response_head(
-            status,
-            (*headers, *self._bound.answer_headers),
-            None,
-            close=close or not self._is_chunked,
+        more = self._bound.answer_headers
+        head = connection.server.answer_heads.encode_chunked(
+            status, (*headers, *more) if more else headers, close=close or not self._is_chunked
         )
         if not self._is_chunked:
             head = head.replace(b"Transfer-Encoding: chunked\r\n", b"")
