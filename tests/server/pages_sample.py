@@ -14,7 +14,13 @@ from starlette.staticfiles import StaticFiles
 
 import modelport as bentoml
 
-chat = FastAPI()
+
+@contextlib.asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, str]]:
+    yield {"kept": "since the start"}
+
+
+chat = FastAPI(lifespan=lifespan)
 SEEN: dict[str, Any] = {"sent": 0, "codes": []}
 
 
@@ -89,6 +95,16 @@ async def who(socket: WebSocket, name: str, q: str = "") -> None:
     service = bentoml.get_current_service()
     await socket.send_json({"name": name, "q": q, "service": type(service).__name__})
     await socket.close()
+
+
+@chat.get("/where")
+async def where(request: Request) -> dict[str, Any]:
+    asker = request.client
+    return {
+        "scheme": request.url.scheme,
+        "client": None if asker is None else asker.host,
+        "kept": request.state.kept,
+    }
 
 
 @chat.get("/seen")

@@ -1,8 +1,10 @@
 """Mounted applications with WebSockets, streams and uploads, over sockets."""
 
 import contextlib
+import http.client
 import json
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -14,6 +16,7 @@ import h2.config
 import h2.connection
 import h2.events
 import pytest
+import trustme
 from wsproto import ConnectionType, WSConnection
 from wsproto import events as ws
 
@@ -138,6 +141,31 @@ def test_the_scope_tells_where_and_who(served: Served) -> None:
         browser.next()
         said = json.loads(browser.next().data)
         assert said == {"name": "me", "q": "a b", "service": "Pages"}
+
+
+def test_a_request_tells_who_asks_and_what_the_lifespan_has_kept(served: Served) -> None:
+    status, _, body = get(served, "/chat/where")
+    assert status == 200
+    expected = {"scheme": "http", "client": "127.0.0.1", "kept": "since the start"}
+    assert json.loads(body) == expected
+
+
+def test_an_application_behind_tls_is_told_so(tmp_path: Path) -> None:
+    certificate = trustme.CA().issue_cert("localhost")
+    names = {"--tls-cert": tmp_path / "cert.pem", "--tls-key": tmp_path / "key.pem"}
+    certificate.cert_chain_pems[0].write_to_path(names["--tls-cert"])
+    certificate.private_key_pem.write_to_path(names["--tls-key"])
+    options = [text for name, path in names.items() for text in (name, str(path))]
+    with serving(str(FILE), *options) as running:
+        host, _, port = running.address.partition(":")
+        asker = http.client.HTTPSConnection(
+            host,
+            int(port),
+            context=ssl._create_unverified_context(),  # its authority is this test's own
+        )
+        asker.request("GET", "/chat/where")
+        assert json.loads(asker.getresponse().read())["scheme"] == "https"
+        asker.close()
 
 
 def test_pages_of_other_origins_are_not_let_in(served: Served) -> None:

@@ -35,6 +35,15 @@ def test_names_and_routes_are_honoured() -> None:
     assert Named.apis["__call__"].route == "/"
 
 
+def test_options_that_are_none_are_those_not_given() -> None:
+    @service(name=None, description=None, path_prefix=None, envs=None, labels=None, workers=None)
+    class Named:
+        """What it is for."""
+
+    declared: Any = Named
+    assert (declared.name, declared.doc, declared.prefix) == ("Named", "What it is for.", "")
+
+
 def test_two_endpoints_cannot_have_one_route() -> None:
     with pytest.raises(ValueError, match="both have the route '/a'"):
 

@@ -11,12 +11,14 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from modelport.errors import LoadFailed
 from modelport.protocols import bentoml
 from modelport.protocols.base import Access, Body, Buffer, Exchange, Route, without_framing
+from modelport.server.http.exchange import Asked
 from modelport.services.context import current_service
 from modelport.services.declaration import Mount
 from modelport.services.loop import ServiceLoop
@@ -65,6 +67,7 @@ class MountedApp:
         self._stop: asyncio.Event | None = None
         self._started: asyncio.Event | None = None
         self._failure = ""
+        self._state: Message = {}
 
     def __repr__(self) -> str:
         return f"<MountedApp {self.path or '/'}>"
@@ -97,7 +100,7 @@ class MountedApp:
         current_service.set(self._instance)
         if "upgrade" in exchange.headers and self._converse(exchange):
             return
-        exchange.receive(answer_by(self._app, exchange, self._loop, self.path))
+        exchange.receive(answer_by(self._app, exchange, self._loop, self.path, self._state))
 
     def _converse(self, exchange: Exchange) -> bool:
         """Have the application talk over a WebSocket, if that is what the client wants."""
@@ -105,7 +108,7 @@ class MountedApp:
 
         is_wanted = wants_websocket(exchange)
         if is_wanted:
-            scope = _scope(exchange, self.path)
+            scope = _scope(exchange, self.path, self._state)
             converse(self._app, cast("HttpExchange", exchange), self._loop, scope)
         return is_wanted
 
@@ -167,7 +170,13 @@ class MountedApp:
             if message["type"].startswith("lifespan.startup"):
                 started.set()
 
-        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
+        # What it keeps here every request finds.
+        self._state = {}
+        scope = {
+            "type": "lifespan",
+            "asgi": {"version": "3.0", "spec_version": "2.0"},
+            "state": self._state,
+        }
         try:
             await self._app(scope, receive, send)
         except Exception:
@@ -175,14 +184,20 @@ class MountedApp:
             log.debug("the application at %s has no lifespan", self.path or "/")
 
 
-def answer_by(app: Any, exchange: Exchange, loop: ServiceLoop, root_path: str = "") -> "_Call":
+def answer_by(
+    app: Any,
+    exchange: Exchange,
+    loop: ServiceLoop,
+    root_path: str = "",
+    state: Mapping[str, Any] = MappingProxyType({}),
+) -> "_Call":
     """Have an application answer one request, on the loop of its service.
 
     Returns:
         What takes the body; without one the application waits for it.
     """
     call = _Call(exchange, asyncio.get_running_loop())
-    running = loop.spawn(call.run(app, _scope(exchange, root_path)))
+    running = loop.spawn(call.run(app, _scope(exchange, root_path, state)))
     call.loop = running.loop
 
     def left() -> None:
@@ -193,27 +208,29 @@ def answer_by(app: Any, exchange: Exchange, loop: ServiceLoop, root_path: str = 
     return call
 
 
-def _scope(exchange: Exchange, root_path: str) -> Message:
+def _scope(exchange: Exchange, root_path: str, state: Mapping[str, Any]) -> Message:
     headers = [
         (name.encode("latin-1"), value.encode("latin-1"))
         for name, value in exchange.headers.items()
     ]
     host = exchange.headers.get("host", "localhost")
     name, _, port = host.rpartition(":")
+    # A task has no connection.
+    asked = exchange if isinstance(exchange, Asked) else None
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
         "http_version": "1.1",
         "method": exchange.method,
-        "scheme": "http",
+        "scheme": asked.server.scheme if asked else "http",
         "path": unquote_component(exchange.path),
         "raw_path": exchange.path.encode("latin-1"),
         "query_string": exchange.query.encode("latin-1"),
         "root_path": root_path,
         "headers": headers,
-        "client": None,
+        "client": (asked.peer, 0) if asked and asked.peer else None,
         "server": (name, int(port)) if name and port.isdigit() else (host, None),
-        "state": {},
+        "state": dict(state),
     }
 
 

@@ -51,9 +51,9 @@ def converse(app: App, exchange: HttpExchange, loop: ServiceLoop, scope: Message
     """
     offered = exchange.headers.get("sec-websocket-protocol", "")
     names = [name.strip() for name in offered.split(",") if name.strip()]
-    own = {
+    own: Message = {
         "type": "websocket",
-        "scheme": "ws",
+        "scheme": "wss" if scope["scheme"] == "https" else "ws",
         "subprotocols": names,
         "asgi": {"version": "3.0", "spec_version": "2.4"},
         "extensions": {"websocket.http.response": {}},

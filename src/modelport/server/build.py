@@ -314,6 +314,7 @@ class Server:
     async def _listen(self, kind: str, server: HttpServer, port: int, context: Any) -> None:
         loop = asyncio.get_running_loop()
         host = self.settings.host
+        server.scheme = "http" if context is None else "https"
 
         try:
             listening = await loop.create_server(

@@ -234,7 +234,11 @@ def service(inner: type[T], /) -> Service[T]: ...
 
 @overload
 def service(
-    *, name: str = ..., description: str = ..., path_prefix: str = ..., **options: Any
+    *,
+    name: str | None = ...,
+    description: str | None = ...,
+    path_prefix: str | None = ...,
+    **options: Any,
 ) -> Callable[[type[T]], Service[T]]: ...
 
 
@@ -242,9 +246,9 @@ def service(
     inner: type[T] | None = None,
     /,
     *,
-    name: str = "",
-    description: str = "",
-    path_prefix: str = "",
+    name: str | None = None,
+    description: str | None = None,
+    path_prefix: str | None = None,
     **options: Any,
 ) -> Any:
     """Declare a class to be a service; with or without parentheses.
@@ -278,7 +282,7 @@ def service(
     def declare(target: type[T]) -> Service[T]:
         if not inspect.isclass(target):
             raise TypeError(f"@service belongs above a class, and {target!r} is none")
-        return Service(target, _options(name, description, path_prefix, options))
+        return Service(target, _options(name or "", description or "", path_prefix or "", options))
 
     return declare if inner is None else declare(inner)
 

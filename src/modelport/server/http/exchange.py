@@ -96,6 +96,11 @@ class Asked:
         return self._connection.server
 
     @property
+    def peer(self) -> str:
+        """Address of the client; "" where there is none."""
+        return self._connection.peer
+
+    @property
     def method(self) -> str:
         """As the route knows it: GET for HEAD."""
         method = self._bound.head.method

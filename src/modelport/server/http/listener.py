@@ -106,6 +106,7 @@ class HttpServer:
         known: Heads that came lately, by their bytes.
         turns: When work is done that can wait.
         not_found: What a request is told that no route wants.
+        scheme: "http", or "https" where its connections are encrypted.
         http2: Makes who takes over a connection that begins as HTTP/2 does; ``None`` refuses it.
     """
 
@@ -137,6 +138,7 @@ class HttpServer:
         self.last_sent_ns = 0
         self.last_sender: Holder | None = None
         self.not_found = "Not Found"
+        self.scheme = "http"
         self.http2: Callable[[], asyncio.Protocol] | None = None
         self._holding: list[Holder] = []
         self._sweeper: asyncio.TimerHandle | None = None
