@@ -9,6 +9,7 @@ import pytest
 
 from modelport._version import __version__
 from modelport.cli import VERBS, main
+from tests.served import FREE_PORTS, bounded, clean_environment
 
 HEAVY = ("numpy", "rich", "click", "google.protobuf", "yaml", "uvloop", "http.client")
 
@@ -153,3 +154,24 @@ def test_the_module_runs_like_the_script(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stderr.startswith("modelport serve: TARGET")
+
+
+def test_stopping_while_models_load_says_what_is_waited_for(tmp_path: Path) -> None:
+    model = tmp_path / "slow" / "1" / "model.py"
+    model.parent.mkdir(parents=True)
+    model.write_text("import time\nprint('loading', flush=True)\ntime.sleep(1)\n")
+    with (
+        subprocess.Popen(
+            [sys.executable, "-m", "modelport", "serve", str(tmp_path)],
+            env=clean_environment() | FREE_PORTS,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+        bounded(process),
+    ):
+        assert process.stdout is not None
+        assert process.stdout.readline() == "loading\n"
+        process.send_signal(signal.SIGINT)
+        assert "stopping: models that load are waited for" in process.communicate()[1]
+    assert process.returncode == 0

@@ -41,6 +41,7 @@ def test_versions_are_positive_integers_without_leading_zeros(tmp_path: Path) ->
     for name in ("1", "12", "3", "0", "01", "-1", "1.5", "v1", "١", "9" * 20):
         (tmp_path / name).mkdir()
     write(tmp_path / "4")
+    (tmp_path / "5").symlink_to("5")
     assert layout.list_versions(tmp_path) == (1, 3, 12)
     assert layout.list_versions(tmp_path / "missing") == ()
 
@@ -54,6 +55,9 @@ def test_models_are_directories_that_look_like_one(tmp_path: Path) -> None:
     write(tmp_path / "__pycache__/1/x")
     write(tmp_path / "loose.onnx")
     (tmp_path / "linked").symlink_to(tmp_path / "versioned")
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "nowhere").symlink_to("missing")
+    (tmp_path / "below_a_file").symlink_to("loose.onnx/1")
     assert layout.model_names(tmp_path) == ["configured", "linked", "versioned"]
     assert "flat" in layout.model_names(tmp_path, ["model.onnx"])
     assert layout.model_names(tmp_path / "missing") == []

@@ -1,3 +1,4 @@
+import errno
 import json
 from pathlib import Path
 
@@ -49,6 +50,17 @@ def test_an_empty_directory_is_a_repository_to_be_filled(tmp_path: Path) -> None
     assert source.names() == []
     write(tmp_path / "a/model.onnx")
     assert source.names() == ["a"]
+
+
+def test_a_directory_that_cannot_be_read_is_not_taken_for_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(LoadFailed, match="cannot be read: permission denied"):
+        recognise(str(tmp_path))
 
 
 @pytest.mark.parametrize("file", ["1/model.onnx", "config.yaml", "model.skops"])

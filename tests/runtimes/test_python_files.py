@@ -106,7 +106,7 @@ def test_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\0\xff")
     with pytest.raises(LoadFailed, match=r"'model\.py'"):
         models_in_file(path)
-    with pytest.raises(LoadFailed, match=r"cannot read 'gone\.py' as Python"):
+    with pytest.raises(LoadFailed, match=r"'gone\.py' cannot be read: no such file"):
         models_in_file(tmp_path / "gone.py")
 
 

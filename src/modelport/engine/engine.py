@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from modelport.engine.cache import ResponseCache
     from modelport.repository.repository import Repository
 
-__all__ = ["Engine", "EngineOptions"]
+__all__ = ["CLOSE_LIMIT_S", "Engine", "EngineOptions"]
 
 _MAX_VERSION = 2**63 - 1
 

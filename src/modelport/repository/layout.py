@@ -109,7 +109,7 @@ def model_names(
     return sorted(
         entry.name
         for entry in _entries(root)
-        if entry.is_dir() and (entry.name in known or is_model_directory(entry, model_files))
+        if _is_directory(entry) and (entry.name in known or is_model_directory(entry, model_files))
     )
 
 
@@ -126,7 +126,7 @@ def is_model_directory(
         entry.name in _CONFIGS
         or entry.name == "configs"
         or entry.name in model_files
-        or (_VERSION.fullmatch(entry.name) and entry.is_dir())
+        or (_VERSION.fullmatch(entry.name) and _is_directory(entry))
         for entry in _entries(directory)
     )
 
@@ -140,7 +140,7 @@ def list_versions(directory: Path) -> tuple[int, ...]:
         sorted(
             int(entry.name)
             for entry in _entries(directory)
-            if _VERSION.fullmatch(entry.name) and entry.is_dir()
+            if _VERSION.fullmatch(entry.name) and _is_directory(entry)
         )
     )
 
@@ -248,6 +248,14 @@ def _entries(directory: os.DirEntry[str] | Path) -> list[os.DirEntry[str]]:
             return list(entries)
     except OSError:
         return []
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    """Whether it is one, or a link to one; a link that leads nowhere, or in a circle, is not."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _read(path: Path, title: str, most_bytes: int) -> str:

@@ -19,7 +19,6 @@ from modelport.errors import LoadFailed
 from modelport.repository.layout import (
     check_name,
     is_model_directory,
-    list_files,
     model_names,
     read_text,
     sign,
@@ -252,14 +251,18 @@ def recognise(target: str) -> Source:
         target: A path, ``path.py:object`` or ``module:object``.
 
     Raises:
-        LoadFailed: If it does not exist, or is nothing that could be served; the text says what
-            was looked for.
+        LoadFailed: If it does not exist, cannot be read, or is nothing that could be served; the
+            text says what was looked for.
     """
     path = Path(target)
-    if path.is_dir():
-        return _recognise_directory(target, path.resolve())
-    if path.is_file():
-        return _recognise_file(path.resolve())
+    try:
+        if path.is_dir():
+            return _recognise_directory(target, path.resolve())
+        if path.is_file():
+            return _recognise_file(path.resolve())
+    except OSError as exc:
+        reason = (exc.strerror or type(exc).__name__).lower()
+        raise LoadFailed(f"'{target}' cannot be read: {reason}") from exc
     module, colon, attribute = target.rpartition(":")
     if not colon:
         module, attribute = target, ""
@@ -279,7 +282,7 @@ def _recognise_directory(target: str, directory: Path) -> Source:
     if is_model_directory(directory, _MODEL_FILES):
         return DirectorySource(directory.name, directory)
     # An empty directory is a repository whose models have yet to come.
-    if model_names(directory, _MODEL_FILES) or not list_files(directory):
+    if model_names(directory, _MODEL_FILES) or not any(directory.iterdir()):
         return RepositorySource(directory)
     raise LoadFailed(
         f"'{target}' is neither a model repository nor a model: no directory in it, nor itself, "

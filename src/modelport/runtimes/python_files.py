@@ -72,8 +72,11 @@ def _statements(path: Path) -> list[ast.stmt]:
             tree = ast.parse(source)
     except SyntaxError as exc:
         raise LoadFailed(f"'{path.name}' line {exc.lineno}: {exc.msg}") from exc
-    except (OSError, ValueError) as exc:
-        raise LoadFailed(f"cannot read '{path.name}' as Python") from exc
+    except OSError as exc:
+        reason = (exc.strerror or type(exc).__name__).lower()
+        raise LoadFailed(f"'{path.name}' cannot be read: {reason}") from exc
+    except ValueError as exc:
+        raise LoadFailed(f"cannot read '{path.name}' as Python: {exc}") from exc
     return list(_top_level(tree.body))
 
 

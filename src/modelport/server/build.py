@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from modelport._version import __version__
 from modelport.clock import SystemClock
-from modelport.engine.engine import Engine, EngineOptions
+from modelport.engine.engine import CLOSE_LIMIT_S, Engine, EngineOptions
 from modelport.engine.executor import call_on_thread, new_event_loop
 from modelport.engine.regions import Regions
 from modelport.engine.tracing import Traces
@@ -431,6 +431,7 @@ async def _serve(server: Server, logs: Logs) -> int:
             stopping = asyncio.ensure_future(stop.wait())
             await asyncio.wait((started, stopping), return_when=asyncio.FIRST_COMPLETED)
             if not started.done():
+                log.info("stopping: models that load are waited for, %g s at most", CLOSE_LIMIT_S)
                 started.cancel()
                 await asyncio.gather(started, return_exceptions=True)
                 return 0
