@@ -759,6 +759,19 @@ def test_async_client_works_without_a_with_block() -> None:
         asyncio.run(main(server.url))
 
 
+def test_call_of_a_client_that_has_yet_to_connect_is_a_coroutine() -> None:
+    async def main(url: str) -> None:
+        client: Any = AsyncHTTPClient(url)
+        task = asyncio.create_task(client.classify("a"))
+        async with asyncio.TaskGroup() as group:
+            other = group.create_task(client.classify("b"))
+        assert (await task, other.result()) == ({"text": "a"}, {"text": "b"})
+        await client.close()
+
+    with scripted(service(classify=[echo])) as server:
+        asyncio.run(main(server.url))
+
+
 def test_cancelling_closes_the_connection() -> None:
     async def main(server: Scripted) -> None:
         async with AsyncHTTPClient(server.url) as client:

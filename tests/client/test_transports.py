@@ -12,7 +12,7 @@ import trustme
 
 from modelport.client.flows import Request, TransportFailed
 from modelport.client.transports.address import Address, Proxies, Proxy
-from modelport.client.transports.asynchronous import AsyncClient
+from modelport.client.transports.asynchronous import AsyncClient, _Connection
 from modelport.client.transports.blocking import Client
 from modelport.errors import InvalidRequest
 
@@ -218,6 +218,21 @@ def test_one_async_client_outlives_an_event_loop() -> None:
             return answer.body
 
         assert [asyncio.run(main()) for _ in range(2)] == [b"x", b"x"]
+
+
+class _Over(asyncio.Transport):
+    """A transport whose connection is over, as CPython 3.11 leaves it."""
+
+    def abort(self) -> None:
+        raise AttributeError("'NoneType' object has no attribute 'call_soon'")
+
+
+def test_connection_that_is_over_is_closed_without_a_word() -> None:
+    connection = _Connection()
+    connection.connection_made(_Over())
+    connection.connection_lost(None)
+    connection.close()
+    assert not connection.is_open
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")

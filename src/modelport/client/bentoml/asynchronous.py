@@ -266,14 +266,29 @@ class _Unconnected:
         return found
 
 
-class _Later:
-    """A call that connects first: to be awaited, or iterated over if it is a stream."""
+class _Later(Coroutine[Any, Any, Any]):
+    """A call that connects first: to be awaited, or iterated over if it is a stream.
+
+    A coroutine, as ``asyncio.run`` and ``create_task`` want one.
+    """
 
     def __init__(self, called: Coroutine[Any, Any, Any]) -> None:
         self._called = called
 
     def __await__(self) -> Generator[Any, Any, Any]:
         return self._called.__await__()
+
+    def send(self, value: Any) -> Any:
+        """Go on with the call."""
+        return self._called.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """Go on with an error."""
+        return self._called.throw(*error)
+
+    def close(self) -> None:
+        """End it."""
+        self._called.close()
 
     async def __aiter__(self) -> AsyncGenerator[Any]:
         items = await self._called

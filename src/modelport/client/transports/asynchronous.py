@@ -180,6 +180,7 @@ class _Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._error: Exception | None = None
+        self._is_lost = False
         self.is_open = False
 
     @property
@@ -205,6 +206,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False
+        self._is_lost = True
         self._error = exc
         self._wake()
         self.resume_writing()
@@ -249,7 +251,9 @@ class _Connection(asyncio.Protocol):
 
     def close(self) -> None:
         self.is_open = False
-        self._transport.abort()
+        # One that is over by itself has no loop any more (CPython 3.11) and fails if it is aborted.
+        if not self._is_lost:
+            self._transport.abort()
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None
