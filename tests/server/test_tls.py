@@ -1,3 +1,5 @@
+import contextlib
+import socket
 import ssl
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from modelport.server.settings import Settings
 from modelport.server.tls import TlsUnusable, server_context
+from tests.served import serving
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +85,19 @@ def test_an_unusable_file_is_named_with_what_is_wrong(
     )
     with pytest.raises(TlsUnusable, match=text):
         server_context(settings)
+
+
+def test_a_handshake_takes_no_longer_than_the_head_of_a_request(
+    files: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "add.py").write_text(
+        "import modelport\n\n\n@modelport.model\ndef add(a: int) -> int:\n    return a + 1\n"
+    )
+    options = ["--tls-cert", files["cert"], "--tls-key", files["key"], "--header-timeout-secs", "1"]
+    with serving(str(tmp_path / "add.py"), *options) as served:
+        host, _, port = served.address.partition(":")
+        with socket.create_connection((host, int(port)), timeout=15) as client:
+            # What a client of TLS says first, begun.
+            client.sendall(b"\x16\x03\x01\x02\x00\x01\x00")
+            with contextlib.suppress(ConnectionResetError):
+                assert client.recv(1000) == b""

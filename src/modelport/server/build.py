@@ -323,6 +323,8 @@ class Server:
                 port,
                 backlog=2048,
                 ssl=context,
+                # A handshake is all that is known of a connection until it is over.
+                ssl_handshake_timeout=self.settings.header_timeout_secs if context else None,
                 reuse_address=True,
             )
         except OSError as exc:

@@ -513,7 +513,7 @@ class Settings(Record):
         4096,
         Group.LIMITS,
         values.POSITIVE_COUNT,
-        "Most connections at once, all listeners together",
+        "Most connections at once to the HTTP ports, to the gRPC port and to the metrics port each",
     )
     max_queue_size: int = _setting(
         4096,  # several seconds of a fast model; Triton has no bound, and then no memory
@@ -522,7 +522,10 @@ class Settings(Record):
         "Most requests waiting for a model whose configuration does not say",
     )
     header_timeout_secs: float = _setting(
-        15.0, Group.LIMITS, values.SECONDS, "Longest time from a request's first byte to its body"
+        15.0,
+        Group.LIMITS,
+        values.SECONDS,
+        "Longest time from a request's first byte to its body, and of a TLS handshake",
     )
     body_timeout_secs: float = _setting(
         60.0, Group.LIMITS, values.SECONDS, "Longest wait for the next bytes of a request body"
