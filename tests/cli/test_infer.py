@@ -163,6 +163,8 @@ def test_a_whole_request_is_sent_as_it_is(
             ["numbers", "--input=n=@floats.npy"],
             '--input: "n": expected INT64, got an array of float64',
         ),
+        (["numbers", "--input=x=1,2", "--input=x=3,4"], '--input: "x" is given twice'),
+        (["sentiment", "--version=x"], '--version: expected a whole number, got "x"'),
         (["sentiment", "--parameter=x"], '--parameter: expected NAME=VALUE, got "x"'),
         (
             ["sentiment", "--request=r", "--input=text=x"],

@@ -72,6 +72,8 @@ def run(argv: Sequence[str]) -> int:
 def _send(server: Server, options: Options) -> Reply:
     model = options.words[0]
     version = options.text("--version")
+    if version is not None and not (version.isascii() and version.isdecimal()):
+        raise UsageError(f'--version: expected a whole number, got "{version:.40}"')
     path = f"{server.model_path(model, version)}/infer"
     request = options.text("--request")
     if request is not None:
@@ -87,7 +89,7 @@ def _send(server: Server, options: Options) -> Reply:
 def _call(metadata: ModelMetadata, options: Options) -> "Call":
     from modelport.client.v2_infer import Call
 
-    inputs = []
+    inputs: list[Tensor] = []
     needs_binary = options.is_on("--binary")
     declared_by_name = {each.name: each for each in metadata.inputs}
     for text in options.texts("--input"):
@@ -96,6 +98,8 @@ def _call(metadata: ModelMetadata, options: Options) -> "Call":
         if not equals or declared is None:
             known = ", ".join(map(str, metadata.inputs)) or "none"
             raise UsageError(f'--input: expected NAME=VALUE with one of {known}; got "{text:.40}"')
+        if any(tensor.name == name for tensor in inputs):
+            raise UsageError(f'--input: "{name}" is given twice')
         try:
             tensor = _tensor(value, declared)
         except ValueError as exc:
