@@ -376,6 +376,11 @@ REFUSED: list[tuple[bytes, str]] = [
         "byte size overflow for input 'I': shape",
     ),
     (
+        input_with(shape=[2] * 100_000),
+        f"invalid shape for input 'I': shape [{'2,' * 32}...] has 100000 dimensions, and "
+        "at most 32 are accepted",
+    ),
+    (
         input_with(datatype="BYTES", shape=[2**62, 2**62], data=["a"]),
         "invalid shape for input 'I': shape [4611686018427387904,4611686018427387904] causes "
         "total element count to exceed maximum size of 9223372036854775807",

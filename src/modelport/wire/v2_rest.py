@@ -38,7 +38,14 @@ from modelport.wire.v2_document import (
     decode_document,
 )
 from modelport.wire.v2_regions import SHARED_MEMORY_IS_OFF, RegionInput, Span, span_of
-from modelport.wire.v2_values import decode_values, encode_values, overflowing_size, wrong_type
+from modelport.wire.v2_values import (
+    MAX_DIMENSIONS,
+    decode_values,
+    encode_values,
+    impossible_shape,
+    overflowing_size,
+    wrong_type,
+)
 
 __all__ = [
     "HEADER_LENGTH",
@@ -206,6 +213,9 @@ def bind(
                 f"invalid datatype for input {part.name}. Got '{part.datatype[:40]}', accepted "
                 f"are {', '.join(DATATYPE_BY_NAME)}."
             )
+        if len(part.shape) > MAX_DIMENSIONS:
+            # Before anything counts its elements: a product of many dimensions takes seconds.
+            raise impossible_shape(part.shape, part.name)
         if options.is_ovms and (sizes := _ovms_sizes(part, datatype, len(body) - position)):
             tensors.append(_from_ovms_bytes(part, datatype, body, position, sizes, model))
             position += sum(sizes)
