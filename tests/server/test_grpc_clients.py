@@ -1,19 +1,25 @@
 """gRPC to clients that we did not write: grpcio, sync and aio, over real sockets."""
 
 import asyncio
+import contextlib
+import threading
 import time
 from collections.abc import Iterator, Sized
 from functools import partial
+from random import Random
 
 import grpc
 import pytest
 import trustme
 from grpc import aio
 
+from modelport.protocols.base import Buffer
 from modelport.server.grpc import GrpcOptions
 from modelport.server.http2 import Http2Options
 from modelport.server.settings import Settings
 from modelport.server.tls import grpc_context
+from modelport.wire import compression
+from modelport.wire import grpc as wire_grpc
 from modelport.wire.http2 import Http2Limits
 from tests.waiting import eventually
 
@@ -103,6 +109,74 @@ def test_metadata_goes_both_ways(channel: grpc.Channel) -> None:
 def test_compressed_messages_are_taken(channel: grpc.Channel, coding: grpc.Compression) -> None:
     message = b"again and " * 30_000
     assert unary(channel, "Echo")(message, compression=coding, timeout=TIMEOUT_S) == message
+
+
+@pytest.mark.parametrize("coding", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+def test_messages_that_take_long_to_unfold_are_unfolded_beside_the_loop(
+    channel: grpc.Channel, coding: grpc.Compression, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished_on_loop = []
+    original = compression.decompress
+
+    def decompress(body: Buffer, coding: str, max_bytes: int) -> bytes:
+        unfolded = original(body, coding, max_bytes)
+        with contextlib.suppress(RuntimeError):
+            asyncio.get_running_loop()
+            finished_on_loop.append(len(unfolded))
+        return unfolded
+
+    monkeypatch.setattr(compression, "decompress", decompress)
+    unfolds = bytes(5_000_000)
+    random = Random(1).randbytes(300_000)
+    assert unary(channel, "Echo")(unfolds, compression=coding, timeout=TIMEOUT_S) == unfolds
+    assert unary(channel, "Echo")(random, compression=coding, timeout=TIMEOUT_S) == random
+    assert finished_on_loop == []
+    small = b"again and " * 1_000
+    assert unary(channel, "Echo")(small, compression=coding, timeout=TIMEOUT_S) == small
+    assert finished_on_loop == [len(small)]
+
+
+def test_messages_of_a_stream_keep_their_order_however_long_each_takes(
+    channel: grpc.Channel, methods: Methods
+) -> None:
+    sent = [b"a", bytes(5_000_000), b"b", bytes(1_000_000), bytes(70_000), b"c", bytes(3_000_000)]
+    echoes = channel.stream_stream("/t.Test/Echoes")
+    for messages in (sent, sent[:-1]):
+        methods.seen.clear()
+        answers = echoes(iter(messages), compression=grpc.Compression.Gzip, timeout=TIMEOUT_S)
+        assert list(answers) == messages
+        assert methods.seen == [*messages, b"half-closed"]
+
+
+def test_a_call_may_end_while_its_message_is_unfolded(
+    channel: grpc.Channel, methods: Methods, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_unfolding, may_go_on = threading.Event(), threading.Event()
+
+    def unfold(folded: wire_grpc.Folded) -> bytes:
+        is_unfolding.set()
+        assert may_go_on.wait(TIMEOUT_S)
+        return b"late"
+
+    monkeypatch.setattr(wire_grpc.Folded, "unfold", unfold)
+    try:
+        for name, make in (("Later", channel.unary_unary), ("Echoes", channel.stream_stream)):
+            is_unfolding.clear()
+            message = bytes(1_000_000)
+            call = make(f"/t.Test/{name}")
+            options = {"compression": grpc.Compression.Gzip, "timeout": TIMEOUT_S}
+            begun = (
+                call.future(message, **options)
+                if name == "Later"
+                else call(iter([message]), **options)
+            )
+            assert is_unfolding.wait(TIMEOUT_S)
+            begun.cancel()
+            assert unary(channel, "Echo")(b"lives on", timeout=TIMEOUT_S) == b"lives on"
+    finally:
+        may_go_on.set()
+    assert unary(channel, "Echo")(b"lives on", timeout=TIMEOUT_S) == b"lives on"
+    assert b"late" not in methods.seen
 
 
 def test_responses_are_compressed_for_clients_that_take_them_so(methods: Methods) -> None:

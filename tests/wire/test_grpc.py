@@ -10,7 +10,9 @@ from modelport.wire.grpc import (
     LONGEST_TEXT_BYTES,
     OK_TRAILERS,
     RESPONSE_HEAD,
+    UNFOLD_TO_BYTES,
     Buffer,
+    Folded,
     MessageReader,
     Status,
     check_coding,
@@ -30,10 +32,10 @@ def fields(block: bytes) -> dict[str, str]:
 
 
 def read(reader: MessageReader, data: bytes, step: int = 10**9) -> list[bytes]:
-    found: list[Buffer] = []
+    found: list[Buffer | Folded] = []
     for at in range(0, len(data), step):
         found += reader.feed(data, at, min(at + step, len(data)))
-    return [bytes(message) for message in found]
+    return [bytes(each.unfold() if isinstance(each, Folded) else each) for each in found]
 
 
 def joined(*messages: bytes, coding: str | None = None) -> bytes:
@@ -68,6 +70,7 @@ def test_the_end_of_a_large_message_is_aligned() -> None:
     data = joined(bytes(100_003))
     assert reader.feed(data, 0, 50_000) == []
     (message,) = reader.feed(data, 50_000, len(data))
+    assert not isinstance(message, Folded)
     array = np.frombuffer(message, np.uint8)
     assert (array.ctypes.data + 100_003) % 64 == 0
 
@@ -100,6 +103,16 @@ def test_what_is_no_message_is_told(
     with pytest.raises(error) as caught:
         read(MessageReader(100, coding), data)
     assert str(caught.value).startswith(text)
+
+
+@pytest.mark.parametrize("size", [UNFOLD_TO_BYTES, UNFOLD_TO_BYTES + 1])
+def test_a_message_that_unfolds_to_much_stays_folded(size: int) -> None:
+    data = joined(bytes(size), coding="gzip")
+    (message,) = MessageReader(10**6, "gzip").feed(data, 0, len(data))
+    assert isinstance(message, Folded) == (size > UNFOLD_TO_BYTES)
+    assert read(MessageReader(10**6, "gzip"), data) == [bytes(size)]
+    with pytest.raises(TooLarge, match=r"larger than max .* after decompression"):
+        read(MessageReader(size - 1, "gzip"), data)
 
 
 def test_deflate_is_the_zlib_format() -> None:

@@ -16,6 +16,7 @@ from modelport.errors import (
     Unsupported,
 )
 from modelport.protocols.base import Buffer, Receiver, Rpc
+from modelport.protocols.v2.threads import on_thread
 from modelport.server.deadlines import Deadlines
 from modelport.server.http import AccessRecord, Door, HttpServer
 from modelport.server.http2 import Http2Connection
@@ -28,6 +29,7 @@ from modelport.wire.grpc import (
     OK_TRAILERS,
     PREFIX,
     RESPONSE_HEAD,
+    Folded,
     MessageReader,
     Status,
     check_coding,
@@ -170,13 +172,15 @@ class GrpcCall(Answering):
     is_finished = False
     _is_started = False
     _is_delivering = False
+    _is_unfolding = False
     _has_half_closed = False
     _is_resumed = False
-    _message: Buffer | None = None
+    _leave_unfolding: Callable[[], None] | None = None
+    _message: Buffer | Folded | None = None
     _reader: MessageReader | None = None
     _receiver: Receiver | None = None
     _sent_bytes = 0
-    _waiting: deque[Buffer] | None = None
+    _waiting: deque[Buffer | Folded] | None = None
 
     def __init__(self, connection: Http2Connection, bound: _BoundCall) -> None:
         self._connection = connection
@@ -264,7 +268,7 @@ class GrpcCall(Answering):
         assert reader is not None
         self._take(lambda: reader.filled(count), is_end)
 
-    def _take(self, read: Callable[[], list[Buffer]], is_end: bool) -> None:
+    def _take(self, read: Callable[[], list[Buffer | Folded]], is_end: bool) -> None:
         self.received_ns = self._connection.server.clock.now_ns()
         try:
             messages = read()
@@ -293,7 +297,7 @@ class GrpcCall(Answering):
             self.finish(Status.INTERNAL, "the call ends in the middle of a message")
         elif self._receiver is not None:
             self._has_half_closed = True
-            if not self._waiting and not self._is_delivering:
+            if not (self._waiting or self._is_delivering or self._is_unfolding):
                 self._guard(self._receiver.half_closed)
         elif self._message is None:
             self.finish(Status.UNIMPLEMENTED, "the method takes one message, none was sent")
@@ -301,7 +305,10 @@ class GrpcCall(Answering):
             message, self._message = self._message, None
             self._begin(message)
 
-    def _begin(self, message: Buffer) -> None:
+    def _begin(self, message: Buffer | Folded) -> None:
+        if isinstance(message, Folded):
+            self._unfold(message, self._begin)
+            return
         connection = self._connection
         bound = self._bound
         if bound.answers.bytes < 16_384 and not connection.is_clogged:
@@ -319,6 +326,7 @@ class GrpcCall(Answering):
         """Call the method: there is room for its answer."""
         message, self._message = self._message, None
         assert message is not None
+        assert not isinstance(message, Folded)
         self._run(message)
 
     def _run(self, message: Buffer) -> None:
@@ -348,7 +356,23 @@ class GrpcCall(Answering):
         log.exception("the handler of %s failed", self.path)
         self.finish(Status.INTERNAL, INTERNAL_ERROR)
 
-    def _deliver(self, messages: Iterable[Buffer]) -> None:
+    def _unfold(self, folded: Folded, then: Callable[[Buffer], None]) -> None:
+        """Have a message unfolded beside the loop, which takes seconds if it is large."""
+        self._is_unfolding = True
+
+        def go_on(message: Buffer) -> None:
+            self._is_unfolding = False
+            self._leave_unfolding = None
+            then(message)
+            self._connection.wake()
+
+        def fail(error: ModelportError) -> None:
+            self._cancel()
+            self.finish(*_own_refusal(error))
+
+        self._leave_unfolding = on_thread(folded.unfold, go_on, fail, self._fail)
+
+    def _deliver(self, messages: Iterable[Buffer | Folded]) -> None:
         """Give the receiver what has come, as far as it is welcome."""
         if self._waiting is None:
             self._waiting = deque()
@@ -362,7 +386,12 @@ class GrpcCall(Answering):
         try:
             while waiting and self._receiver is not None:
                 self._is_resumed = False
-                is_welcome = self._receiver.message(waiting.popleft())
+                message = waiting.popleft()
+                if isinstance(message, Folded):
+                    self.is_holding = True
+                    self._unfold(message, self._deliver_unfolded)
+                    return
+                is_welcome = self._receiver.message(message)
                 if not is_welcome and not self._is_resumed:
                     self.is_holding = True
                     return
@@ -371,11 +400,16 @@ class GrpcCall(Answering):
         if self._has_half_closed and self._receiver is not None:
             self._receiver.half_closed()
 
+    def _deliver_unfolded(self, message: Buffer) -> None:
+        if self._waiting is not None:
+            self._waiting.appendleft(message)
+            self.resume()
+
     def resume(self) -> None:
         """Messages are welcome again."""
         if self._is_delivering:
             self._is_resumed = True
-        elif self.is_holding:
+        elif self.is_holding and not self._is_unfolding:
             self._connection.endpoint.grant(self)
             if self._waiting:
                 self._guard(self._deliver_waiting)
@@ -496,6 +530,9 @@ class GrpcCall(Answering):
         if self._receiver is not None:
             self._receiver = None
             self._waiting = None
+        if self._leave_unfolding is not None:
+            self._leave_unfolding()
+            self._leave_unfolding = None
         self.on_cancel = self.on_writable = self.on_drain = None
 
     def _record(self, status: int) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "PREFIX",
     "RESPONSE_HEAD",
     "Buffer",
+    "Folded",
     "MessageReader",
     "Status",
     "check_coding",
@@ -46,6 +47,9 @@ LARGEST_MESSAGE: Final = 2**31 - 1
 LONGEST_TEXT_BYTES: Final = 6144
 """Of the text of a status, as it is sent. Clients take 8 KiB of fields, and some give up the whole
 answer for more."""
+UNFOLD_FROM_BYTES: Final = 65_536
+UNFOLD_TO_BYTES: Final = 262_144
+"""Messages with more compressed, or more other bytes, are unfolded by whoever can wait for it."""
 ALIGN_FROM_BYTES: Final = 16_384
 ALIGNMENT: Final = 64
 ACCEPTED_CODINGS: Final = "identity,deflate,gzip"
@@ -99,18 +103,19 @@ class MessageReader:
         """Whether no message has begun and is unfinished."""
         return self._buffer is None and not self._prefix
 
-    def feed(self, data: bytes, start: int, stop: int) -> list[Buffer]:
+    def feed(self, data: bytes, start: int, stop: int) -> "list[Buffer | Folded]":
         """Take ``data[start:stop]``.
 
         Returns:
-            The messages that are complete with it. The end of a large one lies on a 64-byte
+            The messages that are complete with it; compressed ones as they are, unless they are
+            small. The end of a large one lies on a 64-byte
             boundary: the tensor that comes last in it is then aligned as well.
 
         Raises:
             TooLarge: A message is over the limit.
             InvalidRequest: What came is no message, or cannot be unfolded.
         """
-        messages: list[Buffer] = []
+        messages: list[Buffer | Folded] = []
         while start < stop:
             buffer = self._buffer
             if buffer is None:
@@ -143,7 +148,7 @@ class MessageReader:
         buffer = self._buffer
         return None if buffer is None else buffer[self._filled :]
 
-    def filled(self, count: int) -> list[Buffer]:
+    def filled(self, count: int) -> "list[Buffer | Folded]":
         """Take so many bytes that were put in :attr:`place`, as :meth:`feed` takes others."""
         buffer = self._buffer
         assert buffer is not None
@@ -164,13 +169,39 @@ class MessageReader:
             raise TooLarge(f"Received message larger than max ({length} vs. {self._max_bytes})")
         return int(length)
 
-    def _finish(self, message: Buffer) -> Buffer:
+    def _finish(self, message: Buffer) -> "Buffer | Folded":
         if not self._is_compressed:
             return message
         coding = self._coding
         assert coding is not None
+        folded = Folded(message, coding, self._max_bytes)
+        if len(message) > UNFOLD_FROM_BYTES:
+            return folded
         try:
-            return compression.decompress(message, coding, self._max_bytes)
+            return compression.decompress(message, coding, min(self._max_bytes, UNFOLD_TO_BYTES))
+        except TooLarge:
+            return folded
+
+
+class Folded:
+    """A compressed message that may take long to unfold: 500 KB can become 500 MB."""
+
+    __slots__ = ("_coding", "_max_bytes", "_message")
+
+    def __init__(self, message: Buffer, coding: str, max_bytes: int) -> None:
+        self._message = message
+        self._coding = coding
+        self._max_bytes = max_bytes
+
+    def unfold(self) -> Buffer:
+        """Give the message; other threads may go on meanwhile.
+
+        Raises:
+            InvalidRequest: It is not what ``grpc-encoding`` says.
+            TooLarge: It is larger than a message may be.
+        """
+        try:
+            return compression.decompress(self._message, self._coding, self._max_bytes)
         except TooLarge as exc:
             raise TooLarge(
                 f"Received message larger than max ({self._max_bytes}) after decompression"
