@@ -156,7 +156,7 @@ def test_paths_of_this_machine_stay_here(bench: Bench, bring: Callable[..., Mode
     bench.write("m/1/model.py", AFFINE + body.format(told))
     with pytest.raises(LoadFailed) as caught:
         bring()
-    assert "open 1/w.bin and x.so, see http://host/a/b" in caught.value.text
+    assert "open w.bin and x.so, see http://host/a/b" in caught.value.text
     assert str(bench.root) not in caught.value.text
 
 
