@@ -30,8 +30,10 @@ from modelport.protocols.base import Access, Buffer, Call, Exchange, Receiver, R
 from modelport.server.deadlines import Deadlines
 from modelport.server.grpc import GrpcCall, GrpcOptions, GrpcServer
 from modelport.server.http import HttpOptions, HttpServer
-from modelport.server.http2 import Http2Connection, Http2Options, Http2Server
+from modelport.server.http2 import Http2Connection
 from modelport.server.http2_exchange import Http2Exchange
+from modelport.server.http2_options import Http2Options
+from modelport.server.http2_server import Http2Server
 from modelport.server.routing import Router
 from modelport.testing.clock import ManualClock
 from modelport.wire.header_blocks import encode_block

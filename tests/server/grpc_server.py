@@ -15,7 +15,8 @@ from modelport.protocols.v2_rest.replies import encode_error
 from modelport.server.deadlines import Deadlines
 from modelport.server.grpc import GrpcOptions, GrpcServer
 from modelport.server.http import Connection, Door, HttpOptions, HttpServer
-from modelport.server.http2 import Http2Options, Http2Server
+from modelport.server.http2_options import Http2Options
+from modelport.server.http2_server import Http2Server
 from modelport.server.routing import Router
 from modelport.wire.http import RequestHead
 

@@ -15,7 +15,7 @@ from grpc import aio
 
 from modelport.protocols.base import Buffer
 from modelport.server.grpc import GrpcOptions
-from modelport.server.http2 import Http2Options
+from modelport.server.http2_options import Http2Options
 from modelport.server.settings import Settings
 from modelport.server.tls import grpc_context
 from modelport.wire import compression

@@ -17,12 +17,12 @@ import trustme
 
 from modelport.server.deadlines import Deadlines
 from modelport.server.http import AccessRecord, Connection, HttpOptions
-from modelport.server.http2 import Http2Options
+from modelport.server.http2_options import Http2Options
 from modelport.server.settings import Settings
 from modelport.server.tls import server_context
 from modelport.server.turns import TURN_NS
 from modelport.testing.clock import ManualClock
-from modelport.wire.http2 import ErrorCode
+from modelport.wire.http2 import ErrorCode, Http2Limits
 
 from .grpc_server import Methods, make_server, running
 from .memory_connection import HandTurnedLoop, MemoryTransport, turning
@@ -304,6 +304,15 @@ def test_a_client_that_resets_is_gone_for_the_handler(client: Client) -> None:
     assert client.world.methods.cancelled == ["/later"]
     client.world.methods.exchanges[0].respond(200, (), [b"too late"])
     assert stream_id not in client.status
+
+
+def test_headers_over_the_limit_are_refused_on_their_stream(stack: ExitStack) -> None:
+    world = World(http2=Http2Options(limits=Http2Limits(list_bytes=4096)))
+    stack.enter_context(turning(world.loop))
+    client = world.client()
+    refused = client.ask("GET", "/hello", more=[("x-long", "a" * 5000)])
+    assert client.status[refused] == 431
+    assert client.status[client.ask("GET", "/hello")] == 200
 
 
 def test_the_access_log_has_a_line_for_each(world: World) -> None:

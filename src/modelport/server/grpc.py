@@ -68,7 +68,7 @@ class GrpcOptions:
 
 
 class GrpcServer:
-    """The methods of a server; see :class:`modelport.server.http2.Calls`.
+    """The methods of a server; see :class:`modelport.server.http2_server.Calls`.
 
     Args:
         rpcs: The methods, each path once.

@@ -1,49 +1,32 @@
 """A connection that speaks HTTP/2: many requests at once, each to its route or its gRPC method.
 
-The listener hands a connection over when it begins as HTTP/2 does. What was learned from a block
-of fields, route and verdict of the door included, is kept with the block, and equal blocks of
-other connections share it. Answers of one turn of the loop go out in one write.
+The listener hands a connection over when it begins as HTTP/2 does. Answers of one turn of the loop
+go out in one write.
 """
 
 import asyncio
 import logging
-import random
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Protocol, cast
 
 from modelport.errors import Overloaded
-from modelport.protocols.base import Buffer, Reply
+from modelport.protocols.base import Buffer
 from modelport.server.http import (
     BURST_GAP_NS,
     JOIN_BELOW_BYTES,
     LEAST_PROGRESS_BYTES,
-    Bound,
     HttpServer,
 )
-from modelport.server.http2_exchange import Answering, Http2Exchange
-from modelport.server.pressure import LARGE_ANSWER_BYTES, Answers
+from modelport.server.http2_exchange import Answering
+from modelport.server.http2_lifetime import End, Lifetime
+from modelport.server.http2_options import Http2Options
+from modelport.server.pressure import LARGE_ANSWER_BYTES
 from modelport.server.turns import SLICE_NS
 from modelport.wire.header_blocks import Block
-from modelport.wire.http import RequestHead
-from modelport.wire.http2 import (
-    Endpoint,
-    ErrorCode,
-    Http2Broken,
-    Http2Limits,
-    Stream,
-)
-from modelport.wire.http2_heads import (
-    parse_request_fields,
-)
+from modelport.wire.http2 import Endpoint, ErrorCode, Http2Broken, Stream
 
-__all__ = [
-    "Calls",
-    "Http2Connection",
-    "Http2Options",
-    "Http2Server",
-    "Opener",
-]
+__all__ = ["Http2Connection", "Opener"]
 
 log = logging.getLogger("modelport.http2")
 
@@ -65,15 +48,7 @@ PILED_BYTES = 65_536
 """Bytes not acted on above which a client is not read from until they are."""
 STREAM_FULL_BYTES = 65_536
 """Bytes of one stream that wait above which its producer is told to wait."""
-IN_PLACE_FROM_BYTES = 65_536
-"""Bytes missing of a data frame from which they are received where they are wanted."""
-RECEIVE_BYTES = 32_768
-"""Of a client with such frames, what is received at once where it is not known yet what comes.
-What is behind the head of a large frame in it has to be copied."""
-MOST_KNOWN = 1024
 TOO_MANY_UNREAD = "too many answers wait to be read by their clients; try again later"
-GOODBYE_S = 1.0
-"""How long a client may take to hear that it should open no more streams."""
 
 
 class Opener(Protocol):
@@ -84,117 +59,28 @@ class Opener(Protocol):
         ...
 
 
-class Calls(Protocol):
-    """Takes the requests that are gRPC."""
-
-    def understand(self, head: RequestHead, answers: Answers) -> Opener:
-        """Look up a method."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Http2Options:
-    """How patient a connection is. Durations in seconds.
-
-    Attributes:
-        limits: What a client may send.
-        keepalive_time_s: Silence after which the client is asked whether it lives.
-        keepalive_timeout_s: How long it may take to say so.
-        keepalive_without_calls: Whether it is asked, and may ask, while no call is under way.
-        max_pings_without_data: How often it is asked without data in between; 0 for no limit.
-        min_ping_interval_s: How long a client must wait between two pings of its own.
-        max_ping_strikes: How often it may not, before it is sent away; 0 for no limit.
-        max_age_s: When a connection is ended gracefully; ``None`` for never.
-        max_age_grace_s: How long its calls may go on then; ``None`` for as long as they take.
-        in_place_from: Bytes missing of a data frame from which they are not copied.
-    """
-
-    limits: Http2Limits = field(default_factory=Http2Limits)
-    keepalive_time_s: float = 7200.0
-    keepalive_timeout_s: float = 20.0
-    keepalive_without_calls: bool = False
-    max_pings_without_data: int = 2
-    min_ping_interval_s: float = 300.0
-    max_ping_strikes: int = 2
-    max_age_s: float | None = None
-    max_age_grace_s: float | None = None
-    in_place_from: int = IN_PLACE_FROM_BYTES
-
-
-class Http2Server:
-    """What the HTTP/2 connections of one listener share; makes them.
+class Http2Connection(asyncio.Protocol):
+    """One connection; see :class:`modelport.server.http.Guest`.
 
     Args:
-        http: The listener.
-        calls: Takes gRPC; ``None`` if there is none here.
+        http: The listener that the connection came to.
         options: Limits and patience.
+        understand: Finds out what a block of fields asks for; raises ``MalformedHead``.
+        received: Where to receive what has no place yet; may be lent to every connection.
     """
 
-    def __init__(self, http: HttpServer, calls: Calls | None, options: Http2Options) -> None:
-        self.http = http
-        self.options = options
-        self.received = bytearray(RECEIVE_BYTES)
-        self._calls = calls
-        self._opener_by_fields: dict[tuple[tuple[str, str], ...], Opener] = {}
-
-    def __call__(self) -> "Http2Connection":
-        """Make who takes a connection over."""
-        return Http2Connection(self)
-
-    def understand(self, block: Block) -> Opener:
-        """Find out what the fields ask for.
-
-        Raises:
-            MalformedHead: They are no request.
-        """
-        known = self._opener_by_fields
-        key = tuple(block.fields)
-        opener = known.get(key)
-        if opener is None:
-            opener = self._understand(block)
-            if len(known) >= MOST_KNOWN:
-                known.clear()
-            known[key] = opener
-        return opener
-
-    def _understand(self, block: Block) -> Opener:
-        head = parse_request_fields(block)
-        http = self.http
-        is_too_large = block.list_bytes > self.options.limits.list_bytes
-        kind = head.headers.get("content-type", "")
-        if self._calls is not None and head.method == "POST" and _is_grpc(kind):
-            return self._calls.understand(head, http.pressure.answers(head.path))
-        if is_too_large:
-            most = self.options.limits.list_bytes
-            error = Overloaded(f"the headers are larger than {most} bytes")
-            reply = http.errors(error)
-            reply = Reply(431, reply.headers, reply.body)
-            return _Request(Bound(head, None, {}, "", 0, reply, http.pressure.answers("")))
-        return _Request(http.look_up(head))
-
-
-def _is_grpc(content_type: str) -> bool:
-    return content_type.startswith("application/grpc") and content_type[16:17] in ("", "+", ";")
-
-
-class _Request:
-    """A REST request with all that follows from its fields."""
-
-    def __init__(self, bound: Bound) -> None:
-        self._bound = bound
-
-    def open(self, connection: "Http2Connection") -> Stream:
-        return Http2Exchange(connection, self._bound)
-
-
-class Http2Connection(asyncio.Protocol):
-    """One connection; see :class:`modelport.server.http.Guest`."""
-
-    def __init__(self, shared: Http2Server) -> None:
-        self.server = server = shared.http
-        self._shared = shared
-        self._options = shared.options
-        self.endpoint = Endpoint(self, shared.options.limits)
+    def __init__(
+        self,
+        http: HttpServer,
+        options: Http2Options,
+        understand: Callable[[Block], Opener],
+        received: bytearray,
+    ) -> None:
+        self.server = http
+        self._options = options
+        self._understand = understand
+        self._received = received
+        self.endpoint = Endpoint(self, options.limits)
         self.peer = ""
         self.is_full = False
         self.reads_on = False
@@ -209,21 +95,12 @@ class Http2Connection(asyncio.Protocol):
         self._is_going_on = False
         self._pressed = 0
         self._reserved_bytes = 0
-        self._is_leaving = False
-        self._has_left = False
         self._waiting: deque[Answering] = deque()
         self._full_since_ns = 0
         self._unread_bytes = 0
-        now_ns = server.clock.now_ns()
-        self._begun_ns = self._heard_ns = self._left_ns = now_ns
-        self._active_ns = now_ns
-        self._last_stream_seen = 0
-        self._pinged_ns = 0
-        self._pings_without_data = 0
-        self._ping_seen_ns = 0
-        self._ping_strikes = 0
-        self._done_at_ping = (0, 0)
-        self._age_ns = _age_ns(shared.options)
+        now_ns = http.clock.now_ns()
+        self._heard_ns = self._closed_ns = now_ns
+        self._lifetime = Lifetime(self.endpoint, options, http.options, now_ns)
 
     def __repr__(self) -> str:
         return f"<Http2Connection {self.peer} {self.endpoint!r} waiting={len(self._waiting)}>"
@@ -293,7 +170,7 @@ class Http2Connection(asyncio.Protocol):
         if transport.is_closing():
             return
         self._is_bulky = True
-        transport.set_protocol(_BulkReader(self, self._shared.received))
+        transport.set_protocol(_BulkReader(self, self._received))
         if not self._is_behind and not self.is_full:
             # uvloop 0.23 looks at the kind of protocol when it begins to read.
             transport.pause_reading()
@@ -526,37 +403,16 @@ class Http2Connection(asyncio.Protocol):
         """
         opener = block.meaning
         if opener is None:
-            opener = block.meaning = self._shared.understand(block)
+            opener = block.meaning = self._understand(block)
         return cast(Opener, opener).open(self)
 
     def pinged(self) -> None:
         """The client asks whether we live: not more often than it may."""
-        options = self._options
-        now_ns = self.server.clock.now_ns()
-        done = (self.endpoint.data_frames_sent, self.endpoint.last_stream_id)
-        if done != self._done_at_ping:
-            # After data anybody may ask; that is how clients measure the path. And after a call:
-            # gRPC's own servers count the fields of an answer as data, which an error has alone.
-            self._done_at_ping = done
-            self._ping_strikes = 0
-            self._ping_seen_ns = 0
-            return
-        least_s = options.min_ping_interval_s
-        if not self.endpoint.streams and not options.keepalive_without_calls:
-            least_s = max(least_s, 7200.0)  # as gRPC's own servers have it
-        is_early = self._ping_seen_ns and now_ns - self._ping_seen_ns < least_s * 1e9
-        self._ping_seen_ns = now_ns
-        if is_early and options.max_ping_strikes:
-            self._ping_strikes += 1
-            if self._ping_strikes > options.max_ping_strikes:
-                # Clients of gRPC know this text and wait longer the next time.
-                raise Http2Broken(ErrorCode.ENHANCE_YOUR_CALM, "too_many_pings")
+        self._lifetime.pinged(self.server.clock.now_ns())
 
     def ponged(self, payload: bytes) -> None:
         """The client lives."""
-        self._pinged_ns = 0
-        if self._is_leaving and not self._has_left:
-            self._say_goodbye()
+        self._end(self._lifetime.ponged())
 
     def went_away(self, last_stream_id: int, code: int, text: bytes) -> None:
         """The client opens no more streams; what it has asked is answered."""
@@ -567,40 +423,20 @@ class Http2Connection(asyncio.Protocol):
 
     def check_time(self, now_ns: int) -> None:
         """Ask a silent client whether it lives, and end what takes too long."""
-        endpoint, options = self.endpoint, self._options
-        http = self.server.options
-        endpoint.forgive()
+        self.endpoint.forgive()
         if self._is_lost:
             return
+        write_timeout_s = self.server.options.write_timeout_s
         if self.is_full:
-            self._check_reading(now_ns, http.write_timeout_s)
-            return
-        heard_s = (now_ns - self._heard_ns) / 1e9
-        if self._is_closing:
-            if (now_ns - self._left_ns) / 1e9 > http.write_timeout_s:
+            self._check_reading(now_ns, write_timeout_s)
+        elif self._is_closing:
+            if (now_ns - self._closed_ns) / 1e9 > write_timeout_s:
                 self.abort()
-            return
-        if not endpoint.is_between_frames and heard_s > http.body_timeout_s:
-            self._break(ErrorCode.PROTOCOL_ERROR, "a frame did not come whole in time")
-            return
-        if endpoint.streams or endpoint.last_stream_id != self._last_stream_seen:
-            # Calls that are answered at once are over before anybody looks.
-            self._last_stream_seen = endpoint.last_stream_id
-            self._active_ns = now_ns
-            for stream in list(endpoint.streams.values()):
+        else:
+            for stream in list(self.endpoint.streams.values()):
                 cast(Answering, stream).check_time(now_ns)
-        elif (now_ns - self._active_ns) / 1e9 > http.idle_timeout_s:
-            self._leave(now_ns)
-        if now_ns - self._begun_ns > self._age_ns:
-            self._leave(now_ns)
-            grace_s = options.max_age_grace_s
-            if grace_s is not None and now_ns - self._begun_ns - self._age_ns > grace_s * 1e9:
-                self._break(ErrorCode.NO_ERROR, "max_age")
-                return
-        self._keep_alive(now_ns, heard_s)
-        if self._is_leaving:
-            self._leave(now_ns)
-        self.wake()
+            self._end(self._lifetime.check(now_ns, self._heard_ns))
+            self.wake()
 
     def _check_reading(self, now_ns: int, timeout_s: float) -> None:
         unread_bytes = self._transport.get_write_buffer_size()
@@ -610,62 +446,25 @@ class Http2Connection(asyncio.Protocol):
         elif now_ns - self._full_since_ns > timeout_s * 1e9:
             self.abort()
 
-    def _keep_alive(self, now_ns: int, heard_s: float) -> None:
-        options = self._options
-        if self._pinged_ns:
-            if self._heard_ns > self._pinged_ns:
-                self._pinged_ns = 0  # whoever sends anything lives
-            elif now_ns - self._pinged_ns > options.keepalive_timeout_s * 1e9:
-                self.abort()
-            return
-        if heard_s < options.keepalive_time_s or self._is_leaving:
-            self._pings_without_data = 0 if heard_s < 1 else self._pings_without_data
-            return
-        if not self.endpoint.streams and not options.keepalive_without_calls:
-            return
-        most = options.max_pings_without_data
-        if most and self._pings_without_data >= most and not self.endpoint.streams:
-            return
-        self._pings_without_data += 1
-        self._pinged_ns = now_ns
-        self.endpoint.ping(b"keepaliv")
-
-    def _leave(self, now_ns: int) -> None:
-        """End the connection without a loss: announce it, wait, take nothing new, finish."""
-        if not self._is_leaving:
-            self._is_leaving = True
-            self._left_ns = now_ns
-            self.endpoint.go_away(is_final=False)
-            self.endpoint.ping(b"goodbye.")
-            self.wake()
-        elif not self._has_left and now_ns - self._left_ns > GOODBYE_S * 1e9:
-            self._say_goodbye()
-        elif self._has_left and not self.endpoint.streams and not self.endpoint.queued_bytes:
-            self._close()
-
-    def _say_goodbye(self) -> None:
-        self._has_left = True
-        self.endpoint.go_away()
-        if not self.endpoint.streams:
-            self._is_closing = True
-            if not self._is_feeding:
-                self._close()
-        self.wake()
-
     def close_if_idle(self) -> None:
         """The server is draining: go when everything is answered."""
         if not self._is_lost and not self._is_closing:
             for stream in list(self.endpoint.streams.values()):
                 cast(Answering, stream).drain()
-            self._leave(self.server.clock.now_ns())
+            self._end(self._lifetime.leave(self.server.clock.now_ns()))
+            self.wake()
 
-    def _break(self, code: ErrorCode, text: str) -> None:
-        self.endpoint.go_away(code, text)
-        self._close()
+    def _end(self, end: End | None) -> None:
+        if end is End.ABORT:
+            self.abort()
+        elif end is End.CLOSE:
+            self._is_closing = True
+            if not self._is_feeding:
+                self._close()
 
     def _close(self) -> None:
         self._is_closing = True
-        self._left_ns = self.server.clock.now_ns()
+        self._closed_ns = self.server.clock.now_ns()
         self.flush()
         self._transport.close()
 
@@ -706,13 +505,6 @@ class _BulkReader(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connection.connection_lost(exc)
-
-
-def _age_ns(options: Http2Options) -> float:
-    if options.max_age_s is None:
-        return float("inf")
-    # Connections that were opened together should not be opened anew together.
-    return options.max_age_s * 1e9 * random.uniform(0.9, 1.1)
 
 
 def _join_small(pieces: list[Buffer]) -> list[Buffer]:

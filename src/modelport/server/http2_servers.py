@@ -15,7 +15,8 @@ from modelport.server.access import AccessDoor
 from modelport.server.deadlines import Deadlines
 from modelport.server.grpc import GrpcOptions, GrpcServer
 from modelport.server.http import HttpServer
-from modelport.server.http2 import Http2Options, Http2Server
+from modelport.server.http2_options import Http2Options
+from modelport.server.http2_server import Http2Server
 from modelport.server.settings import Settings
 from modelport.wire.http2 import Http2Limits
 
