@@ -212,13 +212,7 @@ class InstanceThread:
             del item
             while batch is not None:
                 started_ns = self._now_ns()
-                outcomes: Any = None
-                error: Exception | None = None
-                try:
-                    outcomes = self._runtime.execute(batch)
-                except BaseException as exc:
-                    # Also what would end the thread: everybody in the batch waits for an answer.
-                    error = failure_of(exc)
+                outcomes, error = self._executed(batch)
                 if are_awaited(outcomes):
                     self._first = _Running(outcomes, batch, done, started_ns)
                     return
@@ -253,12 +247,7 @@ class InstanceThread:
 
     def _start(self, batch: Batch, done: Done) -> None:
         started_ns = self._now_ns()
-        outcomes: Any = None
-        error: Exception | None = None
-        try:
-            outcomes = self._runtime.execute(batch)
-        except BaseException as exc:
-            error = failure_of(exc)
+        outcomes, error = self._executed(batch)
         if are_awaited(outcomes):
             loop = self._loop
             assert loop is not None
@@ -267,6 +256,14 @@ class InstanceThread:
         else:
             ran = Ran(started_ns, self._now_ns(), outcomes, error)
             self._completions.post(done, batch, ran)
+
+    def _executed(self, batch: Batch) -> tuple[Any, Exception | None]:
+        """Give what the runtime gave, which may be awaitable, or why it failed."""
+        try:
+            return self._runtime.execute(batch), None
+        except BaseException as exc:
+            # Also what would end the thread: everybody in the batch waits for an answer.
+            return None, failure_of(exc)
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         # A loop holds its tasks weakly.

@@ -16,7 +16,7 @@ from modelport.errors import (
     Unsupported,
 )
 from modelport.protocols.base import Buffer, Receiver, Rpc
-from modelport.protocols.v2.threads import on_thread
+from modelport.protocols.threads import on_thread
 from modelport.server.deadlines import Deadlines
 from modelport.server.http import AccessRecord, Door, HttpServer
 from modelport.server.http2 import Http2Connection

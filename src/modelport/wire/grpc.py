@@ -108,8 +108,8 @@ class MessageReader:
 
         Returns:
             The messages that are complete with it; compressed ones as they are, unless they are
-            small. The end of a large one lies on a 64-byte
-            boundary: the tensor that comes last in it is then aligned as well.
+            small. The end of a large one lies on a 64-byte boundary: the tensor that comes last
+            in it is then aligned as well.
 
         Raises:
             TooLarge: A message is over the limit.

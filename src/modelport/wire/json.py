@@ -102,7 +102,7 @@ def decode(text: Text, most_depth: int = MAX_DEPTH) -> Any:
 
 def decode_pairs(text: Text, most_depth: int = MAX_DEPTH) -> Any:
     """Like :func:`decode`, with every object as a :class:`Pairs`, so that repeated keys show."""
-    flat = _read_flat(text) if most_depth > 0 else None
+    flat = _read_flat(text)
     return _parse(text, _PAIRS_DECODER, most_depth) if flat is None else flat
 
 

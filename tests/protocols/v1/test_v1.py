@@ -24,8 +24,8 @@ from modelport.errors import (
     Unavailable,
 )
 from modelport.messages import Request, Response
+from modelport.protocols.threads import MOST_ON_LOOP
 from modelport.protocols.v1 import V1Options, encode_error, routes
-from modelport.protocols.v2.threads import MOST_ON_LOOP
 from modelport.server.routing import Router
 from modelport.specs import ModelConfig, ModelInput, ModelOutput, TransactionPolicy
 from modelport.tensors import Tensor

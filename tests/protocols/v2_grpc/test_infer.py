@@ -28,8 +28,8 @@ from modelport.errors import (
     Unsupported,
 )
 from modelport.messages import Response
+from modelport.protocols.threads import MOST_ON_LOOP
 from modelport.protocols.v2.options import V2Options
-from modelport.protocols.v2.threads import MOST_ON_LOOP
 from modelport.protocols.v2_grpc import error_status
 from modelport.testing.memory import MemoryCall
 from modelport.wire.proto import grpc_service_pb2 as pb

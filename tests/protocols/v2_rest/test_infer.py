@@ -24,7 +24,7 @@ from modelport.errors import (
     Unavailable,
 )
 from modelport.messages import Request, Response
-from modelport.protocols.v2.threads import MOST_ON_LOOP
+from modelport.protocols.threads import MOST_ON_LOOP
 from modelport.protocols.v2_rest import RestOptions, encode_error
 from modelport.specs import ModelConfig, ModelInput, ModelOutput, TransactionPolicy
 from modelport.tensors import Tensor

@@ -1,11 +1,11 @@
 """Large bodies are read on a thread, so that small requests do not wait behind them."""
 
-import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
 from modelport.errors import ModelportError
 from modelport.protocols.base import Exchange
+from modelport.protocols.threads import on_thread
 
 __all__ = ["MOST_ON_LOOP", "beside_loop"]
 
@@ -33,21 +33,12 @@ def beside_loop(
         fail: Gets errors of ours, from either.
     """
 
-    def done(future: "asyncio.Future[T]") -> None:
-        if future.cancelled():
-            return
+    def go_on(result: T) -> None:
         exchange.on_disconnect = None
-        try:
-            then(future.result())
-        except ModelportError as exc:
-            fail(exchange, exc)
-        except BaseException:
-            exchange.abort()
-            raise
+        then(result)
 
-    def left() -> None:
-        future.cancel()
+    def refuse(error: ModelportError) -> None:
+        exchange.on_disconnect = None
+        fail(exchange, error)
 
-    future = asyncio.get_running_loop().run_in_executor(None, work)
-    exchange.on_disconnect = left
-    future.add_done_callback(done)
+    exchange.on_disconnect = on_thread(work, go_on, refuse, exchange.abort)

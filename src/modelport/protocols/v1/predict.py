@@ -5,11 +5,11 @@ from functools import partial
 from modelport.errors import ModelFailed, ModelportError, NotFound, Unsupported
 from modelport.messages import Arrival, Response
 from modelport.protocols.base import Exchange, arrival_by_http
+from modelport.protocols.threads import MOST_ON_LOOP, on_thread
 from modelport.protocols.v1.ports import EnginePort
 from modelport.protocols.v1.replies import JSON_HEADERS, V1Options, asked_version, fail, not_found
 from modelport.protocols.v2.images import submit_images
 from modelport.protocols.v2.ports import DeploymentPort
-from modelport.protocols.v2.threads import MOST_ON_LOOP, on_thread
 from modelport.specs import ModelConfig
 from modelport.wire import json
 from modelport.wire.compression import check_coding, decompress

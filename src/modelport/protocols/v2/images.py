@@ -5,8 +5,8 @@ from functools import partial
 
 from modelport.errors import ModelFailed, ModelportError
 from modelport.messages import Request, Sink, Ticket
+from modelport.protocols.threads import on_thread
 from modelport.protocols.v2.ports import DeploymentPort
-from modelport.protocols.v2.threads import on_thread
 from modelport.tensors import Tensor
 from modelport.wire.ovms_images import ImageInputs
 

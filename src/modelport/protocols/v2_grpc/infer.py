@@ -5,10 +5,10 @@ from functools import partial
 from modelport.errors import ModelFailed, ModelportError, Unsupported
 from modelport.messages import Arrival, Request, Response, Sink, Ticket
 from modelport.protocols.base import Buffer, Call, arrival_by_grpc
+from modelport.protocols.threads import MOST_ON_LOOP, on_thread
 from modelport.protocols.v2.images import submit_images
 from modelport.protocols.v2.options import V2Options
 from modelport.protocols.v2.ports import DeploymentPort, EnginePort
-from modelport.protocols.v2.threads import MOST_ON_LOOP, on_thread
 from modelport.protocols.v2_grpc.regions import submit_from_regions
 from modelport.protocols.v2_grpc.replies import INTERNAL, fail
 from modelport.wire.ovms_images import ImageInputs

@@ -6,10 +6,10 @@ from functools import partial
 from modelport.errors import ModelFailed, ModelportError
 from modelport.messages import Arrival, RemoteSink, Request, Response, Sink, Ticket
 from modelport.protocols.base import Buffer, Call
+from modelport.protocols.threads import on_thread
 from modelport.protocols.v2 import shared_memory
 from modelport.protocols.v2.options import V2Options
 from modelport.protocols.v2.ports import HoldPort, RegionsPort
-from modelport.protocols.v2.threads import on_thread
 from modelport.protocols.v2_grpc.replies import reply
 from modelport.wire import v2_grpc_admin as wire
 from modelport.wire.proto import grpc_service_pb2 as pb

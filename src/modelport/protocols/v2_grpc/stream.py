@@ -11,8 +11,8 @@ from functools import partial
 from modelport.errors import ModelportError
 from modelport.messages import Arrival, Request, Response, Ticket
 from modelport.protocols.base import Buffer, Call, arrival_by_grpc
+from modelport.protocols.threads import MOST_ON_LOOP, on_thread
 from modelport.protocols.v2.texts import error_text
-from modelport.protocols.v2.threads import MOST_ON_LOOP, on_thread
 from modelport.protocols.v2_grpc.infer import (
     Inferences,
     Known,

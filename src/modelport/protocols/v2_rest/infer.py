@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from modelport.errors import ModelFailed, ModelportError, Unsupported
 from modelport.messages import Arrival, Request, Response, Ticket
 from modelport.protocols.base import Exchange, arrival_by_http
+from modelport.protocols.threads import on_thread
 from modelport.protocols.v2.images import submit_images
 from modelport.protocols.v2.ports import DeploymentPort, EnginePort, HoldPort
 from modelport.protocols.v2.shared_memory import (
@@ -21,7 +22,6 @@ from modelport.protocols.v2.shared_memory import (
     read_inputs,
     write_outputs,
 )
-from modelport.protocols.v2.threads import on_thread
 from modelport.protocols.v2_rest.off_loop import MOST_ON_LOOP, off_loop
 from modelport.protocols.v2_rest.options import RestOptions
 from modelport.protocols.v2_rest.replies import JSON_HEADERS, fail

@@ -5,7 +5,7 @@ from functools import partial
 from typing import TypeVar
 
 from modelport.protocols.base import Exchange
-from modelport.protocols.v2.threads import MOST_ON_LOOP, on_thread
+from modelport.protocols.threads import MOST_ON_LOOP, on_thread
 from modelport.protocols.v2_rest.replies import fail
 
 __all__ = ["MOST_ON_LOOP", "off_loop"]

@@ -34,16 +34,9 @@ def on_thread(
     Returns:
         To be called if nobody waits any more: nothing of the above is called after it.
     """
-    is_left = False
-
-    def leave() -> None:
-        nonlocal is_left
-        is_left = True
 
     def go_on(done: asyncio.Future[T]) -> None:
-        if is_left:
-            # Looked at, or asyncio would complain that nobody did.
-            done.exception()
+        if done.cancelled():
             return
         try:
             then(done.result())
@@ -53,5 +46,11 @@ def on_thread(
             abort()
             raise
 
-    asyncio.get_running_loop().run_in_executor(None, work).add_done_callback(go_on)
+    future = asyncio.get_running_loop().run_in_executor(None, work)
+    future.add_done_callback(go_on)
+
+    def leave() -> None:
+        # If it has not begun, it never will.
+        future.cancel()
+
     return leave
