@@ -157,8 +157,8 @@ def may_import_ours(module: str, name: str) -> bool:
     if here == there == "protocols":
         package = module.split(".")[1]
         # V2 over REST and V2 over gRPC have their meaning in common, and V1 its ports and images.
-        shared = ("base", "v2") if package.startswith(("v1", "v2_")) else ("base",)
-        return name.split(".")[1] in (package, *shared)
+        shared = ("v2",) if package.startswith(("v1", "v2_")) else ()
+        return name.split(".")[1] in (package, "base", "threads", *shared)
     return here == there or is_below(name, FLOORS[here].ours)
 
 

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from modelport.errors import ModelportError
+from modelport.protocols.base import Exchange
 
-__all__ = ["MOST_ON_LOOP", "on_thread"]
+__all__ = ["MOST_ON_LOOP", "MOST_VALUES_ON_LOOP", "off_loop", "on_thread"]
 
 T = TypeVar("T")
 
@@ -14,6 +15,9 @@ MOST_ON_LOOP = 2**20
 """Bytes of a body that are read on the event loop. A megabyte of JSON takes about 5 ms, one of
 short strings up to 40; a megabyte of numbers next to nothing, but then the hop is lost in the time
 that it took to receive them."""
+
+MOST_VALUES_ON_LOOP = 65_536
+"""The same of a body that becomes values of Python, which cost more than tensors do."""
 
 
 def on_thread(
@@ -54,3 +58,29 @@ def on_thread(
         future.cancel()
 
     return leave
+
+
+def off_loop(
+    exchange: Exchange,
+    work: Callable[[], T],
+    then: Callable[[T], None],
+    fail: Callable[[Exchange, ModelportError], None],
+) -> None:
+    """Do the same for an exchange: if its client leaves meanwhile, nothing more is called.
+
+    Args:
+        exchange: Is broken off by a bug in us.
+        work: Touches nothing of the loop's.
+        then: Gets what it gave.
+        fail: Gets errors of ours, from either, and the exchange.
+    """
+
+    def go_on(done: T) -> None:
+        exchange.on_disconnect = None
+        then(done)
+
+    def refuse(error: ModelportError) -> None:
+        exchange.on_disconnect = None
+        fail(exchange, error)
+
+    exchange.on_disconnect = on_thread(work, go_on, refuse, exchange.abort)

@@ -9,11 +9,11 @@ from modelport.errors import ModelportError, TimedOut, WorkerDied
 from modelport.exceptions import BentoMLException
 from modelport.messages import Arguments, Request, Response, Ticket
 from modelport.protocols.base import Exchange, Headers, without_framing
-from modelport.protocols.bentoml.beside_loop import MOST_ON_LOOP, beside_loop
 from modelport.protocols.bentoml.meter import Meter
 from modelport.protocols.bentoml.ports import EnginePort, Prepared, ServedEndpoint
 from modelport.protocols.bentoml.replies import encode_error, error_text, new_request_id
 from modelport.protocols.bentoml.upload import BodyReader
+from modelport.protocols.threads import MOST_VALUES_ON_LOOP, off_loop
 from modelport.wire import bentoml, json, multipart
 from modelport.wire.bentoml import BodyKind, ItemFormat
 from modelport.wire.http import check_final, check_header
@@ -55,9 +55,9 @@ class EndpointHandler:
                 kind = exchange.memo = bentoml.body_kind(exchange.headers.get("content-type", ""))
             if kind is BodyKind.JSON and not self._is_bare and not self._has_files:
                 body = exchange.body
-                if len(body) > MOST_ON_LOOP:
+                if len(body) > MOST_VALUES_ON_LOOP:
                     json.check_size(len(body), self._max_json_bytes)
-                    beside_loop(
+                    off_loop(
                         exchange,
                         lambda: self._method.bind_json(body),
                         lambda bound: self._bound(exchange, bound, None),

@@ -9,9 +9,9 @@ from modelport.dtypes import BF16, BYTES, bf16_from_float32, float32_from_bf16
 from modelport.errors import InvalidArguments, InvalidRequest, ModelportError, NotFound
 from modelport.messages import Arrival, Request, Response, Tensors, Ticket
 from modelport.protocols.base import Buffer, Exchange, arrival_by_http
-from modelport.protocols.bentoml.beside_loop import MOST_ON_LOOP, beside_loop
 from modelport.protocols.bentoml.ports import DeploymentPort, EnginePort
 from modelport.protocols.bentoml.replies import JSON_HEADERS, encode_error
+from modelport.protocols.threads import MOST_VALUES_ON_LOOP, off_loop
 from modelport.specs import ModelInput, ModelOutput
 from modelport.tensors import Tensor
 from modelport.wire import json
@@ -95,10 +95,10 @@ class ModelHandler:
         body = exchange.body
         try:
             deployment = self._find(exchange)
-            if len(body) > MOST_ON_LOOP:
+            if len(body) > MOST_VALUES_ON_LOOP:
                 json.check_size(len(body), self._max_json_bytes)
                 # Looked up again afterwards: the version may have been replaced meanwhile.
-                beside_loop(
+                off_loop(
                     exchange,
                     lambda: _tensors_of(deployment, body),
                     lambda tensors: self._submit(exchange, self._find(exchange), tensors),
@@ -150,8 +150,8 @@ class _Sink:
         if not self.is_over:
             self.is_over = True
             outputs = response.outputs
-            if sum(tensor.array.nbytes for tensor in outputs) > MOST_ON_LOOP:
-                beside_loop(self._exchange, lambda: _encoded_outputs(outputs), self._respond, _fail)
+            if sum(tensor.array.nbytes for tensor in outputs) > MOST_VALUES_ON_LOOP:
+                off_loop(self._exchange, lambda: _encoded_outputs(outputs), self._respond, _fail)
             else:
                 self._respond(_encoded_outputs(outputs))
         return True

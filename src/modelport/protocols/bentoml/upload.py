@@ -163,6 +163,10 @@ class BodyReader:
             except ModelportError as exc:
                 self._fail(exc)
                 return
+            except BaseException:
+                self._drop()
+                exchange.abort()
+                raise
             if gone:
                 self._drop()
                 return

@@ -5,7 +5,7 @@ from functools import partial
 from modelport.errors import ModelFailed, ModelportError, NotFound, Unsupported
 from modelport.messages import Arrival, Response
 from modelport.protocols.base import Exchange, arrival_by_http
-from modelport.protocols.threads import MOST_ON_LOOP, on_thread
+from modelport.protocols.threads import MOST_ON_LOOP, off_loop
 from modelport.protocols.v1.ports import EnginePort
 from modelport.protocols.v1.replies import JSON_HEADERS, V1Options, asked_version, fail, not_found
 from modelport.protocols.v2.images import submit_images
@@ -35,9 +35,7 @@ class PredictHandler:
             deployment = self._find(exchange)
             decode = partial(self._decode, exchange, coding, deployment.config)
             if len(exchange.body) > MOST_ON_LOOP or coding is not None:
-                exchange.on_disconnect = on_thread(
-                    decode, partial(self._submit, exchange), partial(fail, exchange), exchange.abort
-                )
+                off_loop(exchange, decode, partial(self._submit, exchange), fail)
                 return
             self._submit(exchange, decode())
         except ModelportError as exc:
@@ -65,7 +63,6 @@ class PredictHandler:
         return decode_predict_request(body, config, most_depth=self._options.max_json_depth)
 
     def _submit(self, exchange: Exchange, prediction: Prediction) -> None:
-        exchange.on_disconnect = None
         # Looked up again: the version may have been replaced while the body was read.
         deployment = self._find(exchange)
         request = prediction.request
@@ -103,9 +100,7 @@ class _Sink:
         exchange = self._exchange
         encode = partial(encode_predict_response, response, is_row=self._is_row)
         if sum(tensor.array.nbytes for tensor in response.outputs) > MOST_ENCODED_ON_LOOP:
-            exchange.on_disconnect = on_thread(
-                encode, self._respond, partial(fail, exchange), exchange.abort
-            )
+            off_loop(exchange, encode, self._respond, fail)
             return False
         try:
             self._respond(encode())

@@ -12,9 +12,9 @@ from modelport.errors import (
     Unsupported,
 )
 from modelport.protocols.base import Exchange, Handler
+from modelport.protocols.threads import MOST_ON_LOOP, off_loop
 from modelport.protocols.v2 import answers
 from modelport.protocols.v2.ports import EnginePort
-from modelport.protocols.v2_rest.off_loop import MOST_ON_LOOP, off_loop
 from modelport.protocols.v2_rest.options import RestOptions
 from modelport.protocols.v2_rest.replies import JSON_HEADERS, fail, respond_empty, respond_json
 from modelport.wire import v2_admin
@@ -115,6 +115,7 @@ class Admin:
                 exchange,
                 lambda: v2_admin.decode_load_request(body, name, self._most_depth),
                 load,
+                fail,
             )
         else:
             load(v2_admin.decode_load_request(body, name, self._most_depth))

@@ -5,9 +5,9 @@ from functools import partial
 from modelport.errors import InvalidRequest, ModelportError
 from modelport.messages import Arrival, Request, Response, Ticket
 from modelport.protocols.base import Buffer, Exchange, Headers, arrival_by_http
+from modelport.protocols.threads import MOST_ON_LOOP, off_loop
 from modelport.protocols.v2.ports import DeploymentPort, EnginePort
 from modelport.protocols.v2.texts import error_text
-from modelport.protocols.v2_rest.off_loop import MOST_ON_LOOP, off_loop
 from modelport.protocols.v2_rest.options import RestOptions
 from modelport.protocols.v2_rest.replies import (
     JSON_HEADERS,
@@ -48,7 +48,7 @@ class GenerateHandler:
                 decode_generate_request, exchange.body, deployment.config, self._options.codec
             )
             if len(exchange.body) > MOST_ON_LOOP:
-                off_loop(exchange, decode, partial(self._submit_late, exchange))
+                off_loop(exchange, decode, partial(self._submit_late, exchange), fail)
                 return
             self._submit(exchange, deployment, decode())
         except ModelportError as exc:

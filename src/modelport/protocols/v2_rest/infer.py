@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from modelport.errors import ModelFailed, ModelportError, Unsupported
 from modelport.messages import Arrival, Request, Response, Ticket
 from modelport.protocols.base import Exchange, arrival_by_http
-from modelport.protocols.threads import on_thread
+from modelport.protocols.threads import MOST_ON_LOOP, off_loop, on_thread
 from modelport.protocols.v2.images import submit_images
 from modelport.protocols.v2.ports import DeploymentPort, EnginePort, HoldPort
 from modelport.protocols.v2.shared_memory import (
@@ -22,7 +22,6 @@ from modelport.protocols.v2.shared_memory import (
     read_inputs,
     write_outputs,
 )
-from modelport.protocols.v2_rest.off_loop import MOST_ON_LOOP, off_loop
 from modelport.protocols.v2_rest.options import RestOptions
 from modelport.protocols.v2_rest.replies import JSON_HEADERS, fail
 from modelport.specs import ModelConfig
@@ -71,7 +70,7 @@ class InferHandler:
             template = head.template
             if (len(body) > MOST_ON_LOOP and _is_slow(body, head)) or head.coding is not None:
                 decode = partial(self._decode, head, body, deployment.config, known)
-                off_loop(exchange, decode, partial(self._submit_late, exchange, head))
+                off_loop(exchange, decode, partial(self._submit_late, exchange, head), fail)
                 return
             if template is None:
                 inference = self._decode(head, body, deployment.config, known)
@@ -326,7 +325,7 @@ class _InferSink:
         def respond(folded: list[Buffer]) -> None:
             self._exchange.respond(200, headers, folded)
 
-        off_loop(self._exchange, partial(compress, pieces, accepted), respond)
+        off_loop(self._exchange, partial(compress, pieces, accepted), respond, fail)
 
 
 class _Known:
