@@ -36,11 +36,18 @@ def on_thread(
             not wait for an answer that will never come.
 
     Returns:
-        To be called if nobody waits any more: nothing of the above is called after it.
+        To be called if nobody waits any more: nothing but ``work`` is called after it.
     """
+    is_left = False
+
+    def leave() -> None:
+        nonlocal is_left
+        is_left = True
 
     def go_on(done: asyncio.Future[T]) -> None:
-        if done.cancelled():
+        if is_left:
+            # Looked at, or asyncio would complain that nobody did.
+            done.exception()
             return
         try:
             then(done.result())
@@ -50,13 +57,7 @@ def on_thread(
             abort()
             raise
 
-    future = asyncio.get_running_loop().run_in_executor(None, work)
-    future.add_done_callback(go_on)
-
-    def leave() -> None:
-        # If it has not begun, it never will.
-        future.cancel()
-
+    asyncio.get_running_loop().run_in_executor(None, work).add_done_callback(go_on)
     return leave
 
 
