@@ -13,10 +13,18 @@ from modelport.errors import (
     Overloaded,
     PollFailed,
     QueueTimedOut,
+    RegionFailed,
     WorkerDied,
 )
 
-REFINED = (InvalidArguments, InvalidInference, PollFailed, QueueTimedOut, WorkerDied)
+REFINED = (
+    InvalidArguments,
+    InvalidInference,
+    PollFailed,
+    QueueTimedOut,
+    RegionFailed,
+    WorkerDied,
+)
 
 CLASSES = [
     each

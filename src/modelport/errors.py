@@ -5,7 +5,8 @@
     ModelportError
     ├── InvalidRequest          the caller's request is wrong
     │   ├── InvalidInference    ... and it was the engine that looked, at an inference request
-    │   └── InvalidArguments    ... and its arguments do not fit a typed method
+    │   ├── InvalidArguments    ... and its arguments do not fit a typed method
+    │   └── RegionFailed        ... and it is shared memory that cannot be opened
     ├── Unauthenticated         no key, or a wrong one
     ├── Forbidden               a right key for something else
     ├── NotFound                model, version, task, file
@@ -48,6 +49,7 @@ __all__ = [
     "Overloaded",
     "PollFailed",
     "QueueTimedOut",
+    "RegionFailed",
     "TimedOut",
     "TooLarge",
     "Unauthenticated",
@@ -124,6 +126,15 @@ class InvalidArguments(InvalidRequest):
     def __init__(self, text: str, detail: Sequence[Mapping[str, object]] = ()) -> None:
         super().__init__(text)
         self.detail = detail
+
+
+class RegionFailed(InvalidRequest):
+    """Shared memory that was to be registered is not there, or too short.
+
+    Triton gives these the status of a failure inside; existing clients know it.
+    """
+
+    kind = Kind.MODEL_FAILED
 
 
 class Unauthenticated(ModelportError):

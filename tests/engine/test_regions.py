@@ -6,7 +6,14 @@ import pytest
 
 from modelport.engine import regions as module
 from modelport.engine.regions import MOST_REGIONS, Hold, Regions
-from modelport.errors import Conflict, InvalidRequest, NotFound, Overloaded, TooLarge
+from modelport.errors import (
+    Conflict,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    RegionFailed,
+    TooLarge,
+)
 
 
 @pytest.fixture
@@ -67,7 +74,7 @@ def test_a_name_is_registered_once(regions: Regions) -> None:
 )  # fmt: skip
 def test_a_key_is_one_name_of_an_object_that_there_is(regions: Regions, key: str) -> None:
     before = open_files()
-    with pytest.raises(InvalidRequest, match=r"^Unable to open shared memory region: '"):
+    with pytest.raises(RegionFailed, match=r"^Unable to open shared memory region: '"):
         regions.register("s", key, 0, 1)
     assert open_files() == before
 
@@ -86,7 +93,7 @@ def test_links_and_what_is_no_memory_are_refused(regions: Regions, memory: Path)
     os.mkfifo(memory / "fifo")
     before = open_files()
     for key in ("/link", "/directory", "/fifo"):
-        with pytest.raises(InvalidRequest, match=f"^Unable to open shared memory region: '{key}'"):
+        with pytest.raises(RegionFailed, match=f"^Unable to open shared memory region: '{key}'"):
             regions.register("s", key, 0, 1)
     assert open_files() == before
 
@@ -97,7 +104,7 @@ def test_links_and_what_is_no_memory_are_refused(regions: Regions, memory: Path)
 )
 def test_a_region_lies_inside_its_object(regions: Regions, offset: int, byte_size: int) -> None:
     before = open_files()
-    with pytest.raises(InvalidRequest, match=r"^Invalid shared memory region: '/numbers'. It has"):
+    with pytest.raises(RegionFailed, match=r"^Invalid shared memory region: '/numbers'. It has"):
         regions.register("s", "/numbers", offset, byte_size)
     assert open_files() == before
 

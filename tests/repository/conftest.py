@@ -6,6 +6,7 @@ text of an exception that is not ours.
 """
 
 import asyncio
+import errno
 import json
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -232,6 +233,23 @@ class Bench:
                 return
             await asyncio.sleep(0)
         raise AssertionError(f"nobody called {title}, only {self.calls}")
+
+
+def lock(monkeypatch: pytest.MonkeyPatch, *directories: Path, may_list: bool = False) -> None:
+    """Have nobody look into these: who runs the tests may be allowed everything."""
+
+    def refusing(function: Callable[..., Any], is_locked: Callable[[str], bool]) -> Any:
+        def call(path: Any, *arguments: Any, **options: Any) -> Any:
+            if not isinstance(path, int) and is_locked(os.fsdecode(path)):
+                raise PermissionError(errno.EACCES, "Permission denied", path)
+            return function(path, *arguments, **options)
+
+        return call
+
+    listed = set() if may_list else set(map(str, directories))
+    below = tuple(f"{directory}/" for directory in directories)
+    monkeypatch.setattr(os, "scandir", refusing(os.scandir, lambda path: path in listed))
+    monkeypatch.setattr(os, "stat", refusing(os.stat, lambda path: path.startswith(below)))
 
 
 @pytest.fixture

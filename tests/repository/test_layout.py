@@ -5,6 +5,7 @@ import pytest
 
 from modelport.errors import InvalidRequest, LoadFailed
 from modelport.repository import layout
+from tests.repository.conftest import lock
 
 
 def write(path: Path, text: str = "") -> Path:
@@ -61,6 +62,22 @@ def test_models_are_directories_that_look_like_one(tmp_path: Path) -> None:
     assert layout.model_names(tmp_path) == ["configured", "linked", "versioned"]
     assert "flat" in layout.model_names(tmp_path, ["model.onnx"])
     assert layout.model_names(tmp_path / "missing") == []
+
+
+def test_a_directory_that_nobody_may_read_is_a_model_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for those that file systems make."""
+    for name in ("locked", "listed", "lost+found", "open", "data"):
+        write(tmp_path / name / "rows.csv")
+    write(tmp_path / "open/1/model.onnx")
+    lock(monkeypatch, tmp_path / "locked", tmp_path / "lost+found")
+    lock(monkeypatch, tmp_path / "listed", may_list=True)
+    assert layout.model_names(tmp_path) == ["listed", "locked", "open"]
+    assert layout.why_unreadable(tmp_path / "locked") == "permission denied"
+    assert layout.why_unreadable(tmp_path / "listed") == "permission denied"
+    assert layout.why_unreadable(tmp_path / "open") == ""
+    assert layout.why_unreadable(tmp_path / "missing") == ""
 
 
 @pytest.mark.parametrize("name", ["config.pbtxt", "config.json", "config.yaml", "config.yml"])

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from modelport.errors import InvalidRequest, LoadFailed, Unavailable
+from modelport.errors import InvalidRequest, LoadFailed, PollFailed, Unavailable
 from modelport.repository.lifecycle import Phase
 from modelport.repository.model import IndexRow
 from modelport.repository.options import ControlMode
 from modelport.repository.repository import Repository
+from tests.repository.conftest import lock
 
 Run = Callable[[Any], Any]
 Bench = Any
@@ -816,6 +817,76 @@ def test_the_index_sees_models_that_have_just_come(bench: Bench, run: Run) -> No
     run(repository.open())
     bench.model("late")
     assert repository.index() == [IndexRow("late")]
+
+
+def test_a_version_that_is_asked_for_and_not_there_is_told(bench: Bench, run: Run) -> None:
+    """As an error of the log, as in Triton, and in the index; the server is ready without it."""
+    policy = {"version_policy": {"specific": {"versions": [1, 3, 7]}}}
+    bench.model("m", 1, 2)
+    bench.write("m/config.json", policy)
+    repository = bench.repository(ControlMode.EXPLICIT, "m")
+    text = "version 3 is specified for model 'm', but the version directory is not present"
+
+    async def main() -> None:
+        await repository.open()
+        assert repository.is_ready(strict=True)
+        told = [(version, state, reason[: len(text)]) for _, version, state, reason in
+                rows(repository)]  # fmt: skip
+        assert told == [
+            ("1", Phase.READY, ""),
+            ("3", Phase.UNAVAILABLE, text),
+            ("7", Phase.UNAVAILABLE, text.replace("3", "7")),
+        ]
+        assert [line for line in map(str, bench.host.lines) if text in line] != []
+        logged = len(bench.host.lines)
+        assert [row.version for row in repository.rows("m")] == ["1"], "no request finds it"
+        await repository.load("m")
+        assert len(bench.host.lines) == logged, "it is told once"
+        bench.model("m", 3)
+        await repository.load("m")
+        assert [row.state for row in repository.index()] == [
+            Phase.READY,
+            Phase.READY,
+            Phase.UNAVAILABLE,
+        ]
+        await repository.unload("m")
+        assert {row[3] for row in rows(repository)} == {"unloaded"}
+
+    run(main())
+
+
+def test_versions_that_are_all_missing_are_named(bench: Bench, run: Run) -> None:
+    bench.model("m", 1)
+    bench.write("m/config.json", {"version_policy": {"specific": {"versions": [9, 8]}}})
+    repository = bench.repository(ControlMode.EXPLICIT, "m")
+    run(repository.open())
+    assert repository.failures["m"] == (
+        "failed to load 'm', no version is available; its version_policy asks for 8, 9, and there "
+        "is no such version directory"
+    )
+
+
+def test_a_directory_that_nobody_may_read_is_in_the_index_with_the_reason(
+    bench: Bench, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.model("m")
+    bench.model("n")
+    reason = "the model directory cannot be read: permission denied"
+    lock(monkeypatch, bench.root / "m")
+    repository = bench.repository(ControlMode.EXPLICIT)
+
+    async def main() -> None:
+        await repository.open()
+        assert rows(repository) == [
+            ("m", None, Phase.UNAVAILABLE, reason),
+            ("n", None, None, ""),
+        ]
+        assert repository.is_ready(strict=True), "nobody has asked for it"
+        with pytest.raises(PollFailed, match=f"^failed to load 'm', failed to poll .*; {reason}$"):
+            await repository.load("m")
+        assert not repository.is_ready(strict=True)
+
+    run(main())
 
 
 def test_no_text_tells_where_files_lie(bench: Bench, run: Run) -> None:

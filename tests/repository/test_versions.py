@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelport.repository.versions import choose_versions
+from modelport.repository.versions import absent_versions, choose_versions
 from modelport.specs import All, Latest, Specific, VersionPolicy
 
 
@@ -28,6 +28,13 @@ def test_policy_picks(policy: VersionPolicy | None, chosen: tuple[int, ...]) -> 
 @pytest.mark.parametrize("policy", [None, VersionPolicy(all=All())])
 def test_nothing_is_picked_from_nothing(policy: VersionPolicy | None) -> None:
     assert choose_versions(policy, []) == ()
+
+
+def test_versions_that_are_asked_for_and_not_there_are_named() -> None:
+    policy = VersionPolicy(specific=Specific(versions=(7, 1, 2, 7)))
+    assert absent_versions(policy, [1, 3]) == (2, 7)
+    for other in (None, VersionPolicy(all=All()), VersionPolicy(latest=Latest(num_versions=9))):
+        assert absent_versions(other, [1]) == ()
 
 
 _VERSIONS = st.lists(st.integers(1, 2**63 - 1))

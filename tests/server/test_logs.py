@@ -21,6 +21,7 @@ from modelport.server.logs import AccessLog, Logs, configure_logs
 from modelport.server.setting_values import Restriction
 from modelport.server.settings import Settings
 from modelport.wire.multipart import MultipartReader
+from tests.served import FREE_PORTS, clean_environment
 
 ACCESS = AccessRecord("10.0.0.7", "", "GET", "/v2", 200, 2, 0.001, "f00-1")
 SERVER = logging.getLogger("modelport.server")
@@ -308,3 +309,20 @@ def test_what_is_logged_can_be_changed(configure: Configure) -> None:
     assert log.logs.settings()["log_format"] == "default"
     log.logs.flush()
     assert len(log.stream.getvalue().splitlines()) == 2
+
+
+def test_a_model_that_fails_at_start_is_told_of_once(tmp_path: Path) -> None:
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "config.pbtxt").write_text("max_batch_size: many")
+    ended = subprocess.run(
+        [sys.executable, "-m", "modelport", "serve", str(tmp_path)],
+        env=clean_environment() | FREE_PORTS | {"MODELPORT_DATA_DIR": str(tmp_path / ".data")},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 1
+    written = ended.stdout + ended.stderr
+    assert written.count("failed to load 'torn'") == 1, written
+    assert "1 of the models failed to load: torn" in written

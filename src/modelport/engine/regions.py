@@ -22,7 +22,14 @@ from typing import Final
 
 import numpy as np
 
-from modelport.errors import Conflict, InvalidRequest, NotFound, Overloaded, TooLarge
+from modelport.errors import (
+    Conflict,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    RegionFailed,
+    TooLarge,
+)
 from modelport.tensors import Array
 
 __all__ = ["MOST_BYTES", "MOST_REGIONS", "Hold", "Regions"]
@@ -166,7 +173,8 @@ class Regions:
 
         Raises:
             Conflict: The name is taken.
-            InvalidRequest: There is no such object, or it is shorter than that.
+            InvalidRequest: The key is reserved.
+            RegionFailed: There is no such object, or it is shorter than that.
             Overloaded: Too many are registered.
         """
         with self._lock:
@@ -245,7 +253,7 @@ class Regions:
     def _open(self, name: str, key: str) -> int:
         match = _KEY.fullmatch(key)
         if match is None or match["name"] in (".", ".."):
-            raise InvalidRequest(
+            raise RegionFailed(
                 f"Unable to open shared memory region: '{key[:300]}'. A key is the name of one "
                 "object of shared memory: a slash, and then no other."
             )
@@ -259,7 +267,7 @@ class Regions:
         try:
             return os.open(self._directory / match["name"], flags)
         except OSError as exc:
-            raise InvalidRequest(
+            raise RegionFailed(
                 f"Unable to open shared memory region: '{key}'. {exc.strerror}; the client makes "
                 "the object with shm_open, on the machine of the server."
             ) from exc
@@ -267,11 +275,11 @@ class Regions:
     def _check(self, fd: int, key: str, offset: int, byte_size: int) -> None:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
-            raise InvalidRequest(
+            raise RegionFailed(
                 f"Unable to open shared memory region: '{key}'. It is no object of shared memory."
             )
         if not byte_size or offset + byte_size > found.st_size:
-            raise InvalidRequest(
+            raise RegionFailed(
                 f"Invalid shared memory region: '{key}'. It has {found.st_size} bytes; asked for "
                 f"were {byte_size} from byte {offset} on, and at least one is needed."
             )

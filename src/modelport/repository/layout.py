@@ -39,6 +39,7 @@ __all__ = [
     "read_labels",
     "read_text",
     "sign",
+    "why_unreadable",
 ]
 
 Signature = tuple[tuple[str, int, int], ...]
@@ -118,10 +119,14 @@ def is_model_directory(
 ) -> bool:
     """Whether a directory looks like a model.
 
-    It does if it has a configuration, a version, or one of ``model_files``.
+    It does if it has a configuration, a version, or one of ``model_files``; also if nobody may
+    look: that a model is there is told, and why it cannot be loaded, instead of passing it over.
     """
-    if directory.name.startswith((".", "__")) or _UNSAFE.search(directory.name):
+    name = directory.name
+    if name.startswith((".", "__")) or name in _OF_FILE_SYSTEMS or _UNSAFE.search(name):
         return False
+    if why_unreadable(directory):
+        return True
     return any(
         entry.name in _CONFIGS
         or entry.name == "configs"
@@ -129,6 +134,19 @@ def is_model_directory(
         or (_VERSION.fullmatch(entry.name) and _is_directory(entry))
         for entry in _entries(directory)
     )
+
+
+def why_unreadable(directory: os.DirEntry[str] | Path) -> str:
+    """Say why a directory that is there cannot be looked into; "" if it can."""
+    try:
+        # The one needs the right to list, the other the right to enter.
+        with os.scandir(directory):
+            os.stat(os.path.join(directory, "."))
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError as exc:
+        return _reason(exc)
+    return ""
 
 
 def list_versions(directory: Path) -> tuple[int, ...]:
@@ -263,8 +281,7 @@ def _read(path: Path, title: str, most_bytes: int) -> str:
         with path.open("rb") as file:
             data = file.read(most_bytes + 1)
     except OSError as exc:
-        reason = (exc.strerror or type(exc).__name__).lower()
-        raise LoadFailed(f"{title} cannot be read: {reason}") from exc
+        raise LoadFailed(f"{title} cannot be read: {_reason(exc)}") from exc
     if len(data) > most_bytes:
         raise LoadFailed(f"{title} is larger than the {most_bytes} bytes that are read")
     try:
@@ -273,11 +290,17 @@ def _read(path: Path, title: str, most_bytes: int) -> str:
         raise LoadFailed(f"{title} is not UTF-8: byte {exc.start} is not") from exc
 
 
+def _reason(exc: OSError) -> str:
+    return (exc.strerror or type(exc).__name__).lower()
+
+
 def _printable(name: str) -> str:
     return name[:200].encode("unicode_escape").decode("ascii")
 
 
 _VERSION: Final = re.compile(r"[1-9][0-9]{0,18}")
 _UNSAFE: Final = re.compile(r"[/\\\x00-\x1f\x7f]")
+_OF_FILE_SYSTEMS: Final = frozenset({"lost+found", "System Volume Information"})
+"""Directories that file systems keep in their root, and nobody may read."""
 _SUFFIXES: Final = (".pbtxt", ".json", ".yaml", ".yml")
 _CONFIGS: Final = tuple(f"config{suffix}" for suffix in _SUFFIXES)

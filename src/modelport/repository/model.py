@@ -15,7 +15,7 @@ from modelport.repository.lifecycle import UNLOADED, Event, Phase, VersionState,
 from modelport.repository.loading import ModelVersion
 from modelport.repository.reading import Override
 
-__all__ = ["IndexRow", "Live", "Model"]
+__all__ = ["IndexRow", "Live", "Model", "absent_text"]
 
 
 class IndexRow(Struct, frozen=True):
@@ -60,6 +60,7 @@ class Model(Struct, eq=False):
         failure: What the last load failed with; "" if it did not.
         is_named: Whether somebody asked for it by name, and not only for an ensemble of it.
         went_with: The member that was unloaded, and took this ensemble along; "" if none was.
+        absent: Versions that its version policy names and that were not there to be loaded.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Model(Struct, eq=False):
     is_named: bool = False
     went_with: str = ""
     holders: int = 0
+    absent: tuple[int, ...] = ()
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
@@ -113,7 +115,7 @@ class Model(Struct, eq=False):
         )
 
     def rows(self) -> list[IndexRow]:
-        """Give its lines of the index."""
+        """Give its lines of the index, but for versions that were never there."""
         if not self.states:
             failed = Phase.UNAVAILABLE if self.failure else None
             return [IndexRow(self.name, None, failed, self.failure)]
@@ -121,6 +123,33 @@ class Model(Struct, eq=False):
             IndexRow(self.name, str(version), state.phase, _reason(self, state))
             for version, state in sorted(self.states.items())
         ]
+
+    def rows_with_absent(self) -> list[IndexRow]:
+        """Give its lines of the index, also for versions that are asked for and were never there.
+
+        These count for nothing but the index: no request finds them, and the server is ready
+        without them, as Triton is.
+        """
+        rows = self.rows()
+        if self.live:
+            rows += [
+                IndexRow(
+                    self.name, str(version), Phase.UNAVAILABLE, absent_text(self.name, version)
+                )
+                for version in self.absent
+                if version not in self.states
+            ]
+            rows.sort(key=lambda row: int(row.version or 0))
+        return rows
+
+
+def absent_text(name: str, version: int) -> str:
+    """Say that a version is asked for and not there."""
+    return (
+        f"version {version} is specified for model '{name}', but the version directory is not "
+        f"present; add {version}/ to the model's directory, or take {version} out of its "
+        "version_policy"
+    )
 
 
 def _reason(model: Model, state: VersionState) -> str:

@@ -22,10 +22,11 @@ from modelport.repository.layout import (
     list_versions,
     read_text,
     sign,
+    why_unreadable,
 )
 from modelport.repository.sources import Place, Source
 from modelport.repository.uploads import Upload
-from modelport.repository.versions import choose_versions
+from modelport.repository.versions import absent_versions, choose_versions
 from modelport.runtimes.registry import runtime_for_files
 from modelport.specs import ModelConfig
 from modelport.wire import model_config
@@ -70,6 +71,7 @@ class Reading(Struct, frozen=True):
         signature_by_version: What has to stay the same for a version to be the same one.
         upload: Holds the files, where a client has sent them.
         written: The configuration as the files have it, before a load request replaced any of it.
+        absent: Versions that the version policy names, and that have no directory.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Reading(Struct, frozen=True):
     signature_by_version: dict[int, tuple[object, ...]]
     upload: Upload | None = None
     written: ModelConfig = field(default_factory=ModelConfig)
+    absent: tuple[int, ...] = ()
 
     @property
     def is_ensemble(self) -> bool:
@@ -119,6 +122,9 @@ def read_model(
             "name; rename or remove all but one"
         )
     place = places[0]
+    why = why_unreadable(place.directory) if place.file is None else ""
+    if why:
+        raise LoadFailed(f"the model directory cannot be read: {why}")
     config = written = _operator_config(place, config_name)
     if override is not None:
         config = _override(config, override.config)
@@ -144,6 +150,7 @@ def read_model(
         },
         upload,
         written,
+        absent_versions(config.version_policy, directories),
     )
 
 

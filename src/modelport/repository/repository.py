@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 from modelport.errors import LoadFailed, ModelportError, PollFailed, Unavailable
 from modelport.repository.ensembles import complete_ensemble, levels, member_names
 from modelport.repository.layout import check_name
-from modelport.repository.lifecycle import UNLOADED, Retired
+from modelport.repository.lifecycle import UNLOADED, Phase, Retired
 from modelport.repository.loading import ModelVersion, Served
-from modelport.repository.model import IndexRow, Model
+from modelport.repository.model import IndexRow, Model, absent_text
 from modelport.repository.options import ControlMode, RepositoryOptions
 from modelport.repository.polling import Stamps, find_changes
 from modelport.repository.reading import (
@@ -72,10 +72,13 @@ class Repository:
 
         Lists the repository directories on the spot, so that new models are seen.
         """
-        names = set(self._models)
+        rows = {name: model.rows_with_absent() for name, model in self._models.items()}
         for source in self._sources:
-            names.update(source.names(self._models))
-        return [row for name in sorted(names) for row in self.rows(name)]
+            for name in source.names(self._models):
+                if name not in rows:
+                    fault = source.fault(name)
+                    rows[name] = [IndexRow(name, None, Phase.UNAVAILABLE if fault else None, fault)]
+        return [row for name in sorted(rows) for row in rows[name]]
 
     def rows(self, name: str) -> list[IndexRow]:
         """Give the index's lines for one model, without looking whether it is there."""
@@ -392,6 +395,7 @@ class Repository:
                     raise Unavailable("Server exiting")
                 found = expect_reading(name, reading)
                 model.needs = frozenset(member_names(found.config))
+                self._note_absent(model, found.absent)
                 await self._rollout.replace(model, found, self._served(model.needs))
                 if override is not None:
                     model.replace_override(override)
@@ -399,6 +403,12 @@ class Repository:
                 return self._failed(name, exc)
         model.failure = ""
         return None
+
+    def _note_absent(self, model: Model, absent: tuple[int, ...]) -> None:
+        """Say once which versions are asked for and not there; they are served when they come."""
+        for version in sorted(set(absent).difference(model.absent)):
+            self._host.log("error", absent_text(model.name, version), model=model.name)
+        model.absent = absent
 
     # Ensembles.
 

@@ -103,8 +103,7 @@ class Rollout:
         """
         if not reading.directory_by_version:
             raise LoadFailed(
-                f"failed to load '{model.name}', no version is available; the model has no version "
-                "directory that its version policy picks, such as 1/"
+                f"failed to load '{model.name}', no version is available; {_why_none(reading)}"
             )
         signatures = reading.signature_by_version
         changed = [
@@ -241,6 +240,13 @@ class Rollout:
         """Unload in the background what was never attached."""
         for version in versions:
             self._spawn(self._unload_version(version))
+
+
+def _why_none(reading: Reading) -> str:
+    if reading.absent:
+        asked = ", ".join(map(str, reading.absent))
+        return f"its version_policy asks for {asked}, and there is no such version directory"
+    return "the model has no version directory that its version policy picks, such as 1/"
 
 
 def _load_failed_text(name: str, failures: Mapping[int, str]) -> str:

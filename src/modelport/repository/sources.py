@@ -22,6 +22,7 @@ from modelport.repository.layout import (
     model_names,
     read_text,
     sign,
+    why_unreadable,
 )
 from modelport.runtimes.registry import RUNTIMES, models_in_file, runtime_for_file, typed_functions
 from modelport.specs import ModelConfig
@@ -68,6 +69,10 @@ class Source(Protocol):
         """Place a model; ``None`` if it is not there (any more). ``name`` has been checked."""
         ...
 
+    def fault(self, name: str) -> str:
+        """Say why nobody could read a model that is listed; "" for nothing. Quick."""
+        ...
+
     def stamps(self) -> dict[str, object]:
         """Give each model that is there something that is another as soon as a file of it is.
 
@@ -109,6 +114,10 @@ class RepositorySource(Struct, frozen=True):
         is_model = directory.is_dir() and is_model_directory(directory, _MODEL_FILES)
         return Place(directory) if is_model else None
 
+    def fault(self, name: str) -> str:
+        """Say why a model directory cannot be looked into."""
+        return _fault(self.root / name)
+
     def stamps(self) -> dict[str, object]:
         """Stamp the model directories."""
         self.root.stat()
@@ -128,6 +137,10 @@ class DirectorySource(Struct, frozen=True):
     def find(self, name: str) -> Place | None:
         """Place the one model."""
         return Place(self.directory) if name == self.name and self.directory.is_dir() else None
+
+    def fault(self, name: str) -> str:
+        """Say why the directory cannot be looked into."""
+        return _fault(self.directory)
 
     def stamps(self) -> dict[str, object]:
         """Stamp the one model."""
@@ -158,6 +171,10 @@ class FileSource(Struct, frozen=True):
             return None
         config = ModelConfig(backend=self.backend, default_model_filename=self.path.name)
         return Place(self.path.parent, config, self.path, attribute)
+
+    def fault(self, name: str) -> str:
+        """Say nothing: it was read already."""
+        return ""
 
     def stamps(self) -> dict[str, object]:
         """Stamp the models of the file. Which these are does not change while it is served."""
@@ -193,6 +210,11 @@ class OvmsSource:
         place = self._place_by_name.get(name)
         return place if place is not None and place.directory.is_dir() else None
 
+    def fault(self, name: str) -> str:
+        """Say why the directory that the list gives cannot be looked into."""
+        place = self._place_by_name.get(name)
+        return _fault(place.directory) if place is not None else ""
+
     def stamps(self) -> dict[str, object]:
         """Read the list again, and stamp its models.
 
@@ -214,6 +236,11 @@ class OvmsSource:
         return {
             model.name: Place(self._path.parent / model.base_path, model.config) for model in models
         }
+
+
+def _fault(directory: Path) -> str:
+    why = why_unreadable(directory)
+    return f"the model directory cannot be read: {why}" if why else ""
 
 
 def list_names(sources: Sequence[Source]) -> list[str]:
@@ -279,6 +306,9 @@ def recognise(target: str) -> Source:
 
 
 def _recognise_directory(target: str, directory: Path) -> Source:
+    why = why_unreadable(directory)
+    if why:
+        raise LoadFailed(f"'{target}' cannot be read: {why}")
     if is_model_directory(directory, _MODEL_FILES):
         return DirectorySource(directory.name, directory)
     # An empty directory is a repository whose models have yet to come.

@@ -7,14 +7,14 @@ from collections.abc import Iterable
 
 from modelport.specs import VersionPolicy
 
-__all__ = ["choose_versions"]
+__all__ = ["absent_versions", "choose_versions"]
 
 
 def choose_versions(policy: VersionPolicy | None, available: Iterable[int]) -> tuple[int, ...]:
     """Pick the versions to serve, lowest first.
 
-    Without a policy only the highest is served. A specific version that is not there is left out:
-    the operator may list one that has yet to be copied into place.
+    Without a policy only the highest is served. A specific version that is not there is left out,
+    as Triton does: the operator may list one that has yet to be copied into place.
     """
     present = sorted(set(available))
     if policy is not None and policy.all is not None:
@@ -26,3 +26,10 @@ def choose_versions(policy: VersionPolicy | None, available: Iterable[int]) -> t
     # 0 is what proto3 reads for a number that was not written.
     count = (latest.num_versions or 1) if latest is not None else 1
     return tuple(present[-count:])
+
+
+def absent_versions(policy: VersionPolicy | None, available: Iterable[int]) -> tuple[int, ...]:
+    """Give the versions that a policy names and that are not there, lowest first."""
+    if policy is None or policy.specific is None:
+        return ()
+    return tuple(sorted(set(policy.specific.versions).difference(available)))

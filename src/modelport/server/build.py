@@ -301,9 +301,8 @@ class Server:
         if self.tasks is not None:
             await self.tasks.open()
         await self.engine.open(self.repository)
+        # Each has been logged when it failed.
         failures = self.repository.failures
-        for name, text in failures.items():
-            log.error("model %s: %s", name, text)
         if failures and settings.exit_on_error:
             names = ", ".join(sorted(failures))
             raise StartFailed(

@@ -75,8 +75,8 @@ def test_what_is_wrong_is_said(grpc_client: Any, regions: tuple[Any, Any]) -> No
     key = grpc_client.get_system_shared_memory_status("grpc-i").regions["grpc-i"].key
     for name, at, size, status, text in (
         ("grpc-i", key, 8, "ALREADY_EXISTS", "already in manager"),
-        ("new", "/modelport-is-not-there", 8, "", "Unable to open shared memory region"),
-        ("new", key, SIZE + 1, "", "Invalid shared memory region"),
+        ("new", "/modelport-is-not-there", 8, "INTERNAL", "Unable to open shared memory region"),
+        ("new", key, SIZE + 1, "INTERNAL", "Invalid shared memory region"),
     ):
         with pytest.raises(InferenceServerException, match=text) as raised:
             grpc_client.register_system_shared_memory(name, at, size)
