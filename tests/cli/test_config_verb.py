@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from modelport.cli import main
-from modelport.server.settings import SETTINGS
+from modelport.server.settings import SETTINGS, Group
 
 
 def lines(text: str) -> dict[str, list[str]]:
@@ -26,6 +26,25 @@ def test_every_setting_is_shown_with_value_and_source(
     assert line_by_name["max_json_depth"] == [
         "max_json_depth", "file:", "modelport.toml:", "max_json_depth", "7",
     ]  # fmt: skip
+
+
+def test_each_group_stands_once_over_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config"]) == 0
+    group_by_name: dict[str, str] = {}
+    headings = []
+    for line in capsys.readouterr().out.splitlines()[1:]:
+        if line and line.split()[0] not in {setting.name for setting in SETTINGS}:
+            headings.append(line)
+        elif line:
+            group_by_name[line.split()[0]] = headings[-1]
+    assert headings == [str(group) for group in Group]
+    assert group_by_name == {setting.name: str(setting.group) for setting in SETTINGS}
+
+
+def test_a_value_of_several_lines_stays_on_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "--server-name=a\nb\x1b[31m"]) == 0
+    told = lines(capsys.readouterr().out)
+    assert told["server_name"][-1] == "a\\nb\\x1b[31m"
 
 
 def test_json_has_the_same_for_programs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -148,6 +148,30 @@ def test_a_reader_that_goes_away_is_no_error_of_ours() -> None:
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+@pytest.mark.parametrize("arguments", [["version"], ["config"]], ids=["at the end", "in between"])
+def test_a_full_disk_is_told_in_one_line(arguments: list[str]) -> None:
+    """The buffer is written when it is full, and at the end."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "modelport", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": ""},
+        )
+    assert done.returncode == 1
+    assert done.stderr == "modelport: cannot write the output: No space left on device\n"
+
+
+def test_streams_that_are_closed_are_written_nowhere() -> None:
+    command = f"{sys.executable} -m modelport config 0<&- >&-"
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    command = f"{sys.executable} -m modelport config --nope 2>&-"
+    done = subprocess.run(["sh", "-c", command], stdout=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+
+
 def test_the_module_runs_like_the_script(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "modelport", "serve"], capture_output=True, text=True, cwd=tmp_path

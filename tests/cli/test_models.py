@@ -17,6 +17,7 @@ import pytest
 
 from modelport.cli import main
 from modelport.cli.models import Row, describe, overview
+from modelport.cli.terminal import terminal_width
 from tests.cli.conftest import EchoServer
 from tests.served import bounded, clean_environment
 
@@ -243,3 +244,9 @@ def test_terminal_shows_one_table_that_fits(server: EchoServer) -> None:
     assert rows[0].split() == ["sentiment", "1", "READY", "0/1", "busy,", "0", "waiting"]
     assert last == "… 3 more lines"
     assert all(len(line) <= 64 for line in (heading, *rows))
+
+
+def test_a_terminal_without_a_size_is_taken_for_one_of_usual_size() -> None:
+    """Those of containers and of ``script`` begin so; a width of 0 would leave six letters each."""
+    with terminal(columns=0, lines=0) as (_, theirs), open(theirs, "w", closefd=False) as stream:
+        assert terminal_width(stream) == 80

@@ -199,7 +199,8 @@ def test_a_model_that_is_still_to_come_is_not_unknown_for_good(bench: Bench) -> 
         await engine.open(cast(Any, repository))
         assert isinstance(repository.said, Unavailable)
         assert str(repository.said) == (
-            "model 'n' is not served yet: the server is starting; ask again when it is ready"
+            "Server not ready: it is starting, and model 'n' is not served yet; ask again when it "
+            "is"
         )
         assert isinstance(refusal(engine, "n"), NotFound)
         await engine.close()

@@ -3,7 +3,7 @@
 The servers are processes and the requests come over sockets: what is checked here is what a client
 written for Triton sees. The rows are in ``refusals.py``; what needs more than one request is here.
 "Server not ready" and "Server exiting" are held where a server starts and ends:
-``tests/server/test_grpc_restart.py``, ``test_v2_grpc_drain.py``, ``v2_rest/test_admin.py``,
+``test_v2_starting.py``, ``test_v2_grpc_drain.py``, ``v2_rest/test_admin.py``,
 ``v2_grpc/test_admin.py``.
 """
 

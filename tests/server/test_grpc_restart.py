@@ -44,7 +44,7 @@ class Caller(threading.Thread):
                     self.calls += 1
                 except grpc.RpcError as exc:
                     # It listens before its models are ready, and says so.
-                    if "the server is starting" not in exc.details():
+                    if not exc.details().startswith("Server not ready: "):
                         self.failures.append(exc)
 
 

@@ -4,6 +4,7 @@ Exit codes, the same for every verb: 0 done; 1 it could not be done; 2 the comma
 environment or a file is wrong; 130 interrupted; 141 the reader of our output has gone away.
 """
 
+import errno
 import sys
 from collections.abc import Sequence
 
@@ -25,10 +26,13 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 128 + 2
 EXIT_BROKEN_PIPE = 128 + 13
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and give the exit code; the console script ``modelport``."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _open_closed_streams()
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()  # a reader that has gone away shows here, while we can still handle it
@@ -38,6 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _discard_output()
         return EXIT_BROKEN_PIPE
+    except OSError as exc:
+        if exc.errno not in _NO_ROOM:
+            raise
+        _discard_output()
+        print(f"modelport: cannot write the output: {exc.strerror}", file=sys.stderr)
+        return EXIT_FAILED
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -83,6 +93,23 @@ def _unknown(verb: str) -> str:
     nearest = difflib.get_close_matches(verb, VERBS, n=1)
     remedy = f"did you mean {nearest[0]}?" if nearest else f"verbs are {', '.join(VERBS)}"
     return f'"{verb}" is no verb; {remedy}'
+
+
+def _open_closed_streams() -> None:
+    """Point streams that whoever started us has closed nowhere.
+
+    Python has none then, and the first file or socket that is opened would get the number of one,
+    and with it what is printed.
+    """
+    import os
+
+    for name, number in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            setattr(sys, name, open(number, "r" if number == 0 else "w"))  # noqa: SIM115
 
 
 def _discard_output() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from modelport.cli.options import asks_for_help
 from modelport.cli.server_settings import read_settings
-from modelport.cli.terminal import is_coloured, paint, table
+from modelport.cli.terminal import is_coloured, paint, plain, table
 from modelport.server.config import Origin, Resolved
 from modelport.server.setting_display import json_value, shown
 from modelport.server.settings import SETTINGS, Group
@@ -55,19 +55,22 @@ def as_json(resolved: Resolved) -> dict[str, Any]:
 
 def as_table(resolved: Resolved, *, is_on: bool) -> str:
     """Lay the settings out by group; what is not a default stands out."""
+    order = list(Group)
+    settings = sorted(SETTINGS, key=lambda setting: order.index(setting.group))
     rows = []
-    for setting in SETTINGS:
+    for setting in settings:
         source = resolved.source_by_name[setting.name]
         is_default = source.origin is Origin.DEFAULT
         where = "default" if is_default else f"{source.origin}: {source.where}"
-        rows.append((setting.name, where, shown(setting, getattr(resolved.settings, setting.name))))
+        value = shown(setting, getattr(resolved.settings, setting.name))
+        rows.append((setting.name, where, plain(value).replace("\n", "\\n")))
     colours = {where: "dim" if where == "default" else "green" for _, where, _ in rows}
     heading, *lines = table(
         ("setting", "from", "value"), rows, colour_by_cell=colours, is_on=is_on
     ).splitlines()
     parts = [heading]
     group: Group | None = None
-    for setting, line in zip(SETTINGS, lines, strict=True):
+    for setting, line in zip(settings, lines, strict=True):
         if setting.group is not group:
             group = setting.group
             parts += ["", paint(str(group), "bold", is_on=is_on)]

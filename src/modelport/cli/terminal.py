@@ -33,7 +33,8 @@ def columns() -> int:
 def terminal_width(stream: TextIO) -> int | None:
     """Give the columns that a line may have; ``None`` where nobody looks at a terminal."""
     try:
-        return os.get_terminal_size(stream.fileno()).columns if stream.isatty() else None
+        # A terminal that nobody has told its size says 0.
+        return (os.get_terminal_size(stream.fileno()).columns or 80) if stream.isatty() else None
     except (OSError, ValueError):
         return None
 
@@ -41,7 +42,7 @@ def terminal_width(stream: TextIO) -> int | None:
 def redrawn(text: str) -> str:
     """Give what shows a text in place of all that a terminal shows, as far as there is room."""
     lines = text.split("\n")
-    most = max(2, os.get_terminal_size(sys.stdout.fileno()).lines - 1)
+    most = max(2, (os.get_terminal_size(sys.stdout.fileno()).lines or 24) - 1)
     if len(lines) > most:
         lines[most - 1 :] = [f"… {len(lines) - most + 1} more lines"]
     # To the first place, and what is left over cleared behind each line: nothing flickers.

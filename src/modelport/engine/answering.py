@@ -18,7 +18,14 @@ from modelport.engine.executor import Completions, Ran
 from modelport.engine.instances import Instances
 from modelport.engine.job import NOBODY, Job, Times
 from modelport.engine.reshape import Reshaping
-from modelport.errors import INTERNAL_ERROR, Cancelled, Kind, ModelFailed, ModelportError
+from modelport.errors import (
+    INTERNAL_ERROR,
+    Cancelled,
+    Kind,
+    ModelFailed,
+    ModelportError,
+    WorkerDied,
+)
 from modelport.messages import Response
 from modelport.repository.loading import ModelVersion
 from modelport.runtimes.base import Batch, Outcome, as_model_failure
@@ -276,7 +283,7 @@ class Answering:
 
     def _fail(self, job: Job, error: ModelportError, reason: str = "") -> None:
         """Close a request with an error that its caller hears."""
-        self._record_failure(job, reason or _REASONS.get(error.kind, "BACKEND"))
+        self._record_failure(job, reason or _reason(error))
         if self.is_decoupled and job.started_ns:
             self._record_stream_end(job, "fail")
         if self.is_traced:
@@ -341,6 +348,15 @@ def _as_error(outcome: object) -> ModelportError:
     if isinstance(outcome, ModelportError):
         return outcome
     return ModelFailed(f"the model answered with a {type(outcome).__name__}, not with a response")
+
+
+def _reason(error: ModelportError) -> str:
+    """Say by Triton's reasons why a request failed."""
+    kind = error.kind
+    if isinstance(error, ModelFailed | WorkerDied) and kind is not Kind.CANCELLED:
+        # Whatever code the model gave its error: it is the model that failed.
+        return "BACKEND"
+    return _REASONS.get(kind, "BACKEND")
 
 
 _REASONS: Final = {

@@ -189,8 +189,8 @@ class Engine:
         if self._repository is not None and not self.is_open:
             # Not unknown for good: clients may try again.
             return Unavailable(
-                f"model '{model}' is not served yet: the server is starting; ask again when it is "
-                "ready"
+                f"Server not ready: it is starting, and model '{model}' is not served yet; ask "
+                "again when it is"
             )
         rows = [] if self._repository is None else self._repository.rows(model)
         if not rows or all(row.version is None for row in rows):
