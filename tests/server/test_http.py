@@ -18,6 +18,7 @@ from modelport.server.http.connection import (
     HIGH_WATER_BYTES,
     LEAST_PROGRESS_BYTES,
     LINGER_S,
+    MOST_REFUSED,
     PENDING_BYTES,
     QUIET_S,
 )
@@ -370,6 +371,15 @@ def test_connections_beyond_the_most_are_told_and_closed(serve: Serve) -> None:
     assert third.is_closed()
     first.leave()
     assert server.client().send(get("/hello")).statuses == [200]
+
+
+def test_a_flood_of_connections_beyond_the_most_is_dropped_untold(serve: Serve) -> None:
+    """Telling each of them would keep its connection for a while."""
+    server = serve(HttpOptions(max_connections=2))
+    clients = [server.client() for _ in range(2 + MOST_REFUSED + 5)]
+    assert [client.statuses for client in clients[2:-5]] == [[503]] * MOST_REFUSED
+    assert [client.statuses for client in clients[-5:]] == [[]] * 5
+    assert all(client.transport.is_aborted for client in clients[-5:])
 
 
 @pytest.mark.parametrize(

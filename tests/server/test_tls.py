@@ -51,6 +51,7 @@ def test_a_certificate_and_its_key_are_enough(files: dict[str, str]) -> None:
     assert context is not None
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
     assert context.verify_mode is ssl.CERT_NONE
+    assert context.options & ssl.OP_NO_RENEGOTIATION
 
 
 def test_authorities_make_a_client_certificate_a_condition(files: dict[str, str]) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from modelport._version import __version__
 from modelport.clock import SystemClock
@@ -50,11 +50,14 @@ from modelport.wire.ovms_images import ImageLimits
 from modelport.wire.v2_rest import CodecOptions
 
 if TYPE_CHECKING:
+    import ssl
+
     from modelport.custom_metrics import MetricFamily
     from modelport.engine.tasks import Tasks
     from modelport.protocols.bentoml import Meter, TaskQueue
     from modelport.runtimes.base import RemoteRuntime
     from modelport.server.services import Services
+    from modelport.server.tls_listener import TlsListener
     from modelport.server.uploads import Spool
     from modelport.server.webhooks import Webhooks
 
@@ -120,7 +123,8 @@ class Server:
         for listener in self.listeners:
             listener.http2 = partial(self._speak_http2, listener)
         self.addresses: dict[str, list[tuple[str, int]]] = {"http": [], "grpc": [], "metrics": []}
-        self._sockets: list[asyncio.AbstractServer] = []
+        self._sockets: list[asyncio.Server | TlsListener] = []
+        self._encrypted: list[TlsListener] = []
 
     def _routes(self) -> list[Route]:
         settings = self.settings
@@ -310,22 +314,19 @@ class Server:
                 "--exit-on-error=false to serve the others"
             )
 
-    async def _listen(self, kind: str, server: HttpServer, port: int, context: Any) -> None:
-        loop = asyncio.get_running_loop()
+    async def _listen(
+        self, kind: str, server: HttpServer, port: int, context: "ssl.SSLContext | None"
+    ) -> None:
         host = self.settings.host
         server.scheme = "http" if context is None else "https"
-
+        listening: asyncio.Server | TlsListener
         try:
-            listening = await loop.create_server(
-                partial(Connection, server),
-                host,
-                port,
-                backlog=2048,
-                ssl=context,
-                # A handshake is all that is known of a connection until it is over.
-                ssl_handshake_timeout=self.settings.header_timeout_secs if context else None,
-                reuse_address=True,
-            )
+            if context is None:
+                listening = await asyncio.get_running_loop().create_server(
+                    partial(Connection, server), host, port, backlog=2048, reuse_address=True
+                )
+            else:
+                listening = await self._listen_encrypted(server, port, context)
         except OSError as exc:
             raise StartFailed(
                 f"cannot listen on {host} port {port} for {kind}: {exc.strerror or exc}; is "
@@ -335,6 +336,16 @@ class Server:
             _bound_unsent_bytes(listener.fileno())
         self._sockets.append(listening)
         self.addresses[kind] += [listener.getsockname()[:2] for listener in listening.sockets]
+
+    async def _listen_encrypted(
+        self, server: HttpServer, port: int, context: "ssl.SSLContext"
+    ) -> "TlsListener":
+        from modelport.server.tls_listener import TlsListener
+
+        listening = TlsListener(server, context, partial(Connection, server))
+        await listening.open(self.settings.host, port)
+        self._encrypted.append(listening)
+        return listening
 
     async def drain(self) -> bool:
         """Finish what has come, take nothing new.
@@ -381,6 +392,8 @@ class Server:
             # Callers hear that the server exits, as far as they listen.
             async with asyncio.timeout(PARTING_S):
                 await self._answered()
+        for encrypted in self._encrypted:
+            encrypted.abort()
         for listener in self.listeners:
             listener.close()
         await self.engine.close()

@@ -513,7 +513,8 @@ class Settings(Record):
         4096,
         Group.LIMITS,
         values.POSITIVE_COUNT,
-        "Most connections at once to the HTTP ports, to the gRPC port and to the metrics port each",
+        "Most connections at once to the HTTP ports, to the gRPC port and to the metrics port "
+        "each; TLS handshakes under way count, and the oldest gives way",
     )
     max_queue_size: int = _setting(
         4096,  # several seconds of a fast model; Triton has no bound, and then no memory

@@ -47,6 +47,8 @@ def _context(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["h2", "http/1.1"])
+    # It costs the server more than the client, who may ask for it again and again.
+    context.options |= ssl.OP_NO_RENEGOTIATION
     try:
         # Without a password to give, OpenSSL would ask on the terminal of a server.
         context.load_cert_chain(cert, key, password=_no_password)

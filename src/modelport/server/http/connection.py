@@ -59,6 +59,10 @@ MOST_HELD = 64
 """Pieces that one connection holds for the sweep at the most."""
 HTTP2_HEAD = b"PRI * HTTP/2.0\r\n\r\n"
 """What the preface of HTTP/2 looks like to HTTP/1.1; RFC 9113 §3.4 chose it so."""
+MOST_REFUSED = 64
+"""Connections above the bound whose clients are told so; further ones are dropped without."""
+TLS_BEGINS = b"\x16\x03"
+"""How every connection of TLS begins. Source: RFC 8446 §5.1."""
 LINGER_S = 30.0
 """How long a client that was refused may go on sending before the connection is closed."""
 QUIET_S = 1.0
@@ -129,7 +133,10 @@ class Connection(asyncio.Protocol):
         self.peer = peer[0] if isinstance(peer, tuple) else ""
         self._transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
         server.connections.add(self)
-        if len(server.connections) > server.options.max_connections:
+        over = len(server.connections) - server.options.max_connections
+        if over > MOST_REFUSED:
+            self.abort()
+        elif over > 0:
             error = Overloaded("too many connections are open; try again later")
             self._refuse(server.errors(error), linger_s=QUIET_S)
 
@@ -289,6 +296,9 @@ class Connection(asyncio.Protocol):
                 return None
             head = parse_request_head(raw)
         except BadMessage as exc:
+            if data.startswith(TLS_BEGINS, start):
+                text = f"refused {self.peer}: the client speaks TLS, and this port does not"
+                self.server.seldom.info("TLS", text)
             reply = self.server.errors(exc)
             self._refuse(Reply(exc.status, reply.headers, reply.body))
             return None

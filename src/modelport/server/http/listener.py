@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import logging
 import secrets
 from collections.abc import Callable
 from typing import Protocol
@@ -17,11 +18,14 @@ from modelport.server.http.failures import encode_error
 from modelport.server.http.known_heads import Bound
 from modelport.server.pressure import Pressure
 from modelport.server.routing import Match, Router
+from modelport.server.seldom_log import SeldomLog
 from modelport.server.turns import Turns
 from modelport.wire.chunked import body_too_large
 from modelport.wire.http import HttpLimits, RequestHead
 
 __all__ = ["AccessRecord", "Door", "Guest", "Holder", "HttpOptions", "HttpServer"]
+
+log = logging.getLogger("modelport.http")
 
 
 class Door(Protocol):
@@ -105,6 +109,7 @@ class HttpServer:
     Attributes:
         known: Heads that came lately, by their bytes.
         turns: When work is done that can wait.
+        seldom: Writes what any client could cause thousands of lines with.
         not_found: What a request is told that no route wants.
         scheme: "http", or "https" where its connections are encrypted.
         http2: Makes who takes over a connection that begins as HTTP/2 does; ``None`` refuses it.
@@ -132,6 +137,7 @@ class HttpServer:
         self.answer_heads = AnswerHeads()
         self.turns = Turns(clock)
         self.pressure = Pressure(clock, self.turns)
+        self.seldom = SeldomLog(log, clock)
         # Whether nothing is to be noted or said beside an ordinary answer.
         self.is_plain = record_access is None
         self._is_draining = False
