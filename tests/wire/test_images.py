@@ -158,6 +158,12 @@ def test_what_is_too_large_is_told_with_its_limit() -> None:
         decode_image(png(1001, 1000), AS_IT_IS, MOST)
 
 
+@pytest.mark.parametrize("size", [(2**20 + 1, 1), (1, 2**20 + 1)])
+def test_a_side_is_as_long_as_opencv_lets_it_be(size: tuple[int, int]) -> None:
+    with pytest.raises(InvalidInference, match="and at most 1048576 in a row or column"):
+        decode_image(png(*size), AS_IT_IS, 2**30)
+
+
 @pytest.mark.parametrize("shape", [(1, 60_000), (60_000, 1)])
 def test_resizing_makes_nothing_larger_than_its_result(shape: tuple[int, int]) -> None:
     data = encoded(np.zeros((*shape, 3), np.uint8))

@@ -17,6 +17,7 @@ from modelport.errors import InvalidRequest
 from modelport.messages import Response
 from modelport.specs import ModelConfig, ModelInput, ModelOutput
 from modelport.tensors import Tensor
+from modelport.wire import json_arrays, v1
 from modelport.wire.v1 import (
     MalformedJson,
     decode_predict_request,
@@ -300,3 +301,19 @@ def test_metadata_are_those_of_tensorflow_serving() -> None:
         "name": "x",
     }
     assert signature["outputs"]["y"]["dtype"] == "DT_STRING"
+
+
+@pytest.mark.parametrize("is_row", [True, False])
+@pytest.mark.parametrize("count", [1, 2])
+def test_long_answers_are_written_in_pieces(
+    is_row: bool, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One call for all of their values would hold up everybody else, on whatever thread."""
+    outputs = [tensor(name, np.arange(60).reshape(3, 20)) for name in "xy"[:count]]
+    outputs[0].array[1, 1] = np.nan
+    whole = encode(*outputs, is_row=is_row)
+    monkeypatch.setattr(v1, "LONG_VALUES", 50)
+    monkeypatch.setattr(json_arrays, "PIECE_VALUES", 8)
+    pieces = encode_predict_response(Response(outputs), is_row=is_row)
+    assert repr(json.loads(b"".join(pieces))) == repr(whole)
+    assert max(piece.count(b",") for piece in map(bytes, pieces)) <= 20

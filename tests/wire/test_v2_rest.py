@@ -16,6 +16,7 @@ from modelport.messages import Request, Response, Tensors
 from modelport.specs import ModelConfig, ModelInput
 from modelport.tensors import Array, Tensor
 from modelport.wire.json import DEEPEST
+from modelport.wire.json_arrays import LONG_VALUES, LongAnswer
 from modelport.wire.v2_regions import Span
 from modelport.wire.v2_rest import (
     CodecOptions,
@@ -800,3 +801,44 @@ def test_damage_at_any_byte_gives_a_request_or_an_error_of_ours(
         except InvalidRequest:
             continue
         assert isinstance(inference, Inference)
+
+
+@pytest.mark.parametrize("kind", ["FP32", "FP16", "BF16", "INT64", "BOOL", "BYTES"])
+def test_long_answers_are_left_to_a_thread_and_are_the_same(kind: str) -> None:
+    """One call for all of their values would hold up everybody else."""
+    datatype = DATATYPE_BY_NAME[kind]
+    count = LONG_VALUES + 1
+    array = np.full(count, b"x", object) if kind == "BYTES" else np.ones(count, datatype.numpy)
+    response = Response([Tensor("O", datatype, array)])
+    encoder = ResponseEncoder("m", "1")
+    for forms in (None, {"O": Form()}):
+        for _ in range(2):
+            with pytest.raises(LongAnswer):
+                encoder.encode(response, forms=forms)
+    length, pieces = encoder.encode_long(response, "7")
+    assert length is None
+    assert len(pieces) > 10
+    answer = json.loads(b"".join(pieces))
+    (output,) = answer["outputs"]
+    assert (answer["id"], output["shape"], len(output["data"])) == ("7", [count], count)
+    small = json.loads(b"".join(encoder.encode(
+        Response([Tensor("O", datatype, array[:1])]))[1]))  # fmt: skip
+    assert set(output["data"]) == set(small["outputs"][0]["data"])
+
+
+def test_several_outputs_may_be_long_together() -> None:
+    half = np.zeros(LONG_VALUES // 2 + 1, np.float32)
+    outputs = [Tensor(name, dtypes.FP32, half) for name in "AB"]
+    encoder = ResponseEncoder("m", "1")
+    with pytest.raises(LongAnswer):
+        encoder.encode(Response(outputs))
+    answer = json.loads(b"".join(encoder.encode_long(Response(outputs), forms={"B": Form()})[1]))
+    assert [output["name"] for output in answer["outputs"]] == ["B"]
+
+
+def test_long_binary_outputs_are_written_at_once() -> None:
+    array = np.zeros(LONG_VALUES + 1, np.float32)
+    response = Response([Tensor("O", dtypes.FP32, array)])
+    length, pieces = ResponseEncoder("m", "1").encode(response, is_binary=True)
+    assert length is not None
+    assert sum(map(len, pieces)) == length + array.nbytes

@@ -36,6 +36,10 @@ MOST_SCANS = 100
 """Progressive JPEGs have about ten. Each costs a pass over the whole image, and can be a few bytes
 long: a small file could keep a core busy for minutes."""
 
+LONGEST_SIDE = 2**20
+"""In pixels, as in OpenCV. An image of 30 million rows of one pixel each takes seconds, most of
+them with everybody else waiting."""
+
 MODE_BY_CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -79,6 +83,11 @@ def decode_image(data: bytes, form: ImageForm, most_pixels: int) -> Array:
     # The text of the library may quote what was sent; what is wrong is said in our words.
     try:
         with _opened(data) as image:
+            if max(image.size) > LONGEST_SIDE:
+                raise InvalidInference(
+                    f"Image parsing failed; the image has {image.width} x {image.height} pixels, "
+                    f"and at most {LONGEST_SIDE} in a row or column are accepted"
+                )
             if image.width * image.height > most_pixels:
                 raise InvalidInference(
                     f"Image parsing failed; the image has {image.width} x {image.height} pixels, "
@@ -117,7 +126,9 @@ def _pixels(image: Any, form: ImageForm, library: Any) -> Array:
         # Grey with 16 bits: the library would cut values off at 255.
         deep = np.asarray(image).astype(np.int64)
         image = library.fromarray((deep >> 8).clip(0, 255).astype(np.uint8))
-    image = image.convert(MODE_BY_CHANNELS[form.channels])
+    mode = MODE_BY_CHANNELS[form.channels]
+    if image.mode != mode:
+        image = image.convert(mode)
     pixels: Array = np.asarray(image)
     if form.channels == 1:
         pixels = pixels[:, :, None]

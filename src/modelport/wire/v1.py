@@ -11,7 +11,7 @@ Source: TensorFlow Serving, "RESTful API"; KServe, "V1 Inference Protocol".
 import base64
 import binascii
 import json as plain_json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -26,6 +26,7 @@ from modelport.messages import Request, Response, Tensors
 from modelport.specs import ModelConfig, ModelInput
 from modelport.tensors import Array, Tensor
 from modelport.wire import json
+from modelport.wire.json_arrays import LONG_VALUES, in_pieces
 from modelport.wire.v2_bytes import string_array
 from modelport.wire.v2_values import array_of
 
@@ -102,17 +103,23 @@ def encode_predict_response(response: Response, *, is_row: bool) -> list[Buffer]
         InvalidRequest: If rows were asked for, and the outputs do not have the same number of them.
     """
     outputs = response.outputs
-    if not is_row:
-        if len(outputs) == 1:
-            return [b'{"outputs":', _dumps(_value(outputs[0])), b"}"]
-        columns = {tensor.name: _value(tensor) for tensor in outputs}
-        return [b'{"outputs":', _dumps(columns), b"}"]
-    count = _row_count(outputs)
+    count = _row_count(outputs) if is_row else 0
+    start = b'{"predictions":' if is_row else b'{"outputs":'
     if len(outputs) == 1:
-        return [b'{"predictions":', _dumps(_value(outputs[0])), b"}"]
-    values = {tensor.name: _value(tensor) for tensor in outputs}
-    rows = [{name: value[index] for name, value in values.items()} for index in range(count)]
-    return [b'{"predictions":', _dumps(rows), b"}"]
+        return [start, *_pieces(_value(outputs[0])), b"}"]
+    columns = {tensor.name: _value(tensor) for tensor in outputs}
+    if not is_row:
+        return [start, *_object_pieces(columns), b"}"]
+    if sum(tensor.array.size for tensor in outputs) <= LONG_VALUES:
+        rows = [{name: value[index] for name, value in columns.items()} for index in range(count)]
+        return [start, _dumps(rows), b"}"]
+    pieces: list[Buffer] = [start]
+    before = b"["
+    for index in range(count):
+        pieces.append(before)
+        pieces += _object_pieces({name: value[index] for name, value in columns.items()})
+        before = b","
+    return [*pieces, b"]}"]
 
 
 def model_status(name: str, rows: Sequence[tuple[str, str, str]], *, is_ready: bool) -> Any:
@@ -316,6 +323,21 @@ def _string(value: Any, is_binary: bool) -> Any:
         except UnicodeDecodeError:
             pass
     return {"b64": base64.b64encode(data).decode()}
+
+
+def _object_pieces(values: Mapping[str, Any]) -> Iterator[bytes]:
+    before = b"{"
+    for name, value in values.items():
+        yield before + _dumps(name) + b":"
+        yield from _pieces(value)
+        before = b","
+    yield b"}"
+
+
+def _pieces(value: Any) -> Iterable[bytes]:
+    if isinstance(value, np.ndarray) and value.size > LONG_VALUES:
+        return in_pieces(value, _dumps)
+    return (_dumps(value),)
 
 
 def _dumps(value: Any) -> bytes:

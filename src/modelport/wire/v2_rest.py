@@ -12,7 +12,9 @@ import base64
 import binascii
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -27,6 +29,7 @@ from modelport.messages import ParameterValue, Request, Response, Tensors
 from modelport.specs import ModelConfig, ModelInput
 from modelport.tensors import Tensor
 from modelport.wire import json
+from modelport.wire.json_arrays import LONG_VALUES, LongAnswer, in_pieces
 from modelport.wire.ovms_bytes import implied_size, sizes_of, split
 from modelport.wire.v2_bytes import decode_bytes, encode_array, encode_strings, string_array
 from modelport.wire.v2_document import (
@@ -595,6 +598,8 @@ class ResponseEncoder:
 
         Raises:
             InvalidRequest: If an output cannot be said in JSON.
+            LongAnswer: If writing it takes so long that others should go on meanwhile; have
+                ``encode_long`` do it, on a thread.
         """
         outputs = response.outputs
         if forms is not None:
@@ -603,11 +608,45 @@ class ResponseEncoder:
         if len(outputs) == 1 and not is_binary and forms is None and not self._is_strict:
             # One output in JSON: one piece, put together in one go.
             tensor = outputs[0]
+            head = self._kept.get((tensor.name, tensor.datatype, tensor.shape))
+            if head is None:
+                # Long ones are never kept, so that only what is new here can be one.
+                if tensor.array.size > LONG_VALUES:
+                    raise LongAnswer
+                head = self._announced(tensor)
             values = encode_values(tensor.array, tensor.datatype, tensor.name)
             bare = not id and not response.parameters
             start = self._start if bare else self._beginning(response, id)
-            return None, [b'%b%b,"data":%b}]}' % (start, self._announced(tensor), values)]
+            return None, [b'%b%b,"data":%b}]}' % (start, head, values)]
+        return self._encode_all(response, outputs, id, is_binary, forms)
+
+    def encode_long(
+        self,
+        response: Response,
+        id: str = "",
+        is_binary: bool = False,
+        forms: Mapping[str, Form] | None = None,
+    ) -> tuple[int | None, list[Buffer]]:
+        """Write a response of any length, like ``encode``; safe on any thread.
+
+        Raises:
+            InvalidRequest: If an output cannot be said in JSON.
+        """
+        outputs = [one for one in response.outputs if forms is None or one.name in forms]
+        return self._encode_all(response, outputs, id, is_binary, forms, is_long=True)
+
+    def _encode_all(
+        self,
+        response: Response,
+        outputs: Sequence[Tensor],
+        id: str,
+        is_binary: bool,
+        forms: Mapping[str, Form] | None,
+        *,
+        is_long: bool = False,
+    ) -> tuple[int | None, list[Buffer]]:
         parts: list[Buffer] = [self._beginning(response, id)]
+        left = LONG_VALUES
         data: list[Buffer] = []
         separator = b""
         for tensor in outputs:
@@ -622,7 +661,10 @@ class ResponseEncoder:
                 if len(raw):
                     data.append(raw)
             else:
-                parts.append(self._values(tensor))
+                left -= tensor.array.size
+                if left < 0 and not is_long:
+                    raise LongAnswer
+                parts += self._values(tensor)
         parts.append(b"}]}" if separator else b"]}")
         if not data:
             return None, parts
@@ -644,18 +686,24 @@ class ResponseEncoder:
         key = (tensor.name, tensor.datatype, tensor.shape)
         text = self._kept.get(key)
         if text is None:
-            if len(self._kept) >= self._MOST_KEPT:
-                self._kept.clear()
-            text = self._kept[key] = announced(tensor)
+            text = announced(tensor)
+            if tensor.array.size <= LONG_VALUES:
+                if len(self._kept) >= self._MOST_KEPT:
+                    self._kept.clear()
+                self._kept[key] = text
         return text
 
-    def _values(self, tensor: Tensor) -> bytes:
+    def _values(self, tensor: Tensor) -> Iterable[bytes]:
         if self._is_strict and tensor.datatype.name in _NOT_IN_TRITON_JSON:
             raise InvalidRequest(
                 f"sending {tensor.datatype.name} data via JSON is not supported. Please use the "
                 f"binary data format for output {tensor.name}"
             )
-        return b',"data":' + encode_values(tensor.array, tensor.datatype, tensor.name)
+        array = tensor.array
+        if array.size <= LONG_VALUES:
+            return (b',"data":' + encode_values(array, tensor.datatype, tensor.name),)
+        encode = partial(encode_values, datatype=tensor.datatype, name=tensor.name)
+        return chain((b',"data":',), in_pieces(array.ravel(), encode))
 
 
 def announced(tensor: Tensor) -> bytes:

@@ -29,6 +29,7 @@ from modelport.protocols.v2_rest import RestOptions, encode_error
 from modelport.specs import ModelConfig, ModelInput, ModelOutput, TransactionPolicy
 from modelport.tensors import Tensor
 from modelport.testing.memory import MemoryDeployment, MemoryEngine, MemoryExchange, MemoryServer
+from modelport.wire.json_arrays import LONG_VALUES
 from modelport.wire.v2_rest import CodecOptions
 
 CONFIG = ModelConfig(
@@ -175,6 +176,41 @@ def test_large_bodies_are_read_and_compressed_on_a_thread() -> None:
     (output,) = json.loads(gzip.decompress(exchange.answer))["outputs"]
     assert output["shape"] == [1, 2**17]
     assert set(output["data"]) == {10**7}
+
+
+def long_answer(request: Request) -> list[Response | ModelportError]:
+    return [Response([Tensor("O", dtypes.UINT8, np.ones(LONG_VALUES + 1, np.uint8))])]
+
+
+@pytest.mark.parametrize("headers", [{}, {"Accept-Encoding": "gzip"}])
+def test_long_answers_are_written_on_a_thread(headers: Mapping[str, str]) -> None:
+    served = server(long_answer)
+
+    async def main() -> MemoryExchange:
+        exchange = served.send("POST", INFER, {"id": "7", **BODY}, headers)
+        assert exchange.status == 0, "nobody waits for it"
+        await exchange.finished.wait()
+        return exchange
+
+    exchange = asyncio.run(main())
+    answer = exchange.answer
+    found = json.loads(gzip.decompress(answer) if headers else answer)
+    assert found["id"] == "7"
+    assert found["outputs"][0]["data"] == [1] * (LONG_VALUES + 1)
+
+
+def test_a_client_that_goes_away_while_its_answer_is_written_is_forgotten() -> None:
+    served = server(long_answer)
+
+    async def main() -> MemoryExchange:
+        exchange = served.send("POST", INFER, BODY)
+        assert exchange.on_disconnect is not None
+        exchange.on_disconnect()
+        await asyncio.get_running_loop().shutdown_default_executor()
+        await asyncio.sleep(0)
+        return exchange
+
+    assert asyncio.run(main()).status == 0
 
 
 def test_errors_from_a_thread_are_answers() -> None:

@@ -27,6 +27,7 @@ from modelport.protocols.v2_rest.replies import JSON_HEADERS, fail
 from modelport.specs import ModelConfig
 from modelport.wire.compression import check_coding, choose_coding, compress, decompress
 from modelport.wire.images import is_image
+from modelport.wire.json_arrays import LongAnswer
 from modelport.wire.v2_classes import classify_outputs
 from modelport.wire.v2_regions import Span
 from modelport.wire.v2_rest import (
@@ -280,12 +281,27 @@ class _InferSink:
         except ModelportError as exc:
             self.fail(exc)
             return False
+        except LongAnswer:
+            self._encode_off_loop(response)
+            return False
         self.is_over = True
         if length is None and self._accepted is None:
             self._exchange.respond(200, JSON_HEADERS, pieces)
         else:
             self._respond(length, pieces)
         return False
+
+    def _encode_off_loop(self, response: Response) -> None:
+        self.is_over = True
+        inference = self._inference
+        encode = partial(
+            self._encoder.encode_long,
+            response,
+            inference.request.id,
+            inference.is_binary,
+            inference.forms,
+        )
+        off_loop(self._exchange, encode, lambda encoded: self._respond(*encoded), fail)
 
     def end(self) -> None:
         """There was none."""
