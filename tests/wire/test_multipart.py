@@ -101,3 +101,23 @@ def test_there_are_only_so_many_parts() -> None:
 def test_a_body_without_a_boundary_is_refused(content_type: str) -> None:
     with pytest.raises(InvalidRequest, match="no boundary"):
         MultipartReader(content_type)
+
+
+@pytest.mark.parametrize(
+    ("said", "filename"),
+    [
+        (b"filename*=UTF-8''%e2%82%ac%20rates.txt", "€ rates.txt"),
+        (b"filename*=utf-8'en'a.txt", "a.txt"),
+        (b"filename*=ISO-8859-1''%A3.txt", "£.txt"),
+        (b"FileName* = \"UTF-8''quoted.txt\"", "quoted.txt"),
+        (b"filename*=UTF-8''%ff", "\ufffd"),
+        (b"filename*=unreadable", ""),
+        (b"filename=plain.txt; filename*=UTF-8''other.txt", "plain.txt"),
+        (b"x=\"; filename*=UTF-8''inside.txt\"", None),
+        (b"x=1", None),
+    ],
+)
+def test_the_extended_form_of_a_name_makes_a_file(said: bytes, filename: str | None) -> None:
+    body = b'--b\r\nContent-Disposition: form-data; name="f"; ' + said + b"\r\n\r\n1\r\n--b--\r\n"
+    ((begun, data),) = read_parts(FORM, body)
+    assert (begun.name, begun.filename, data) == ("f", filename, b"1")

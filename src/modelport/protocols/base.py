@@ -221,6 +221,7 @@ class Route(Struct, frozen=True, kw_only=True):
         errors: How this protocol says what the server refuses by itself.
         body: How the body is wanted.
         max_body_bytes: ``None`` for the server's limit, counted before and after decompression.
+        max_body_setting: The setting that ``max_body_bytes`` is, for the refusal of a larger body.
         align_header: Name of a header that says at which byte of the body tensors begin.
     """
 
@@ -231,6 +232,7 @@ class Route(Struct, frozen=True, kw_only=True):
     errors: ErrorEncoder
     body: Body = Body.WHOLE
     max_body_bytes: int | None = None
+    max_body_setting: str = "--max-upload-size"
     align_header: Literal["", "inference-header-content-length"] = ""
     tags: frozenset[str] = field(default_factory=frozenset)
 

@@ -8,6 +8,7 @@ from modelport.errors import ModelportError
 from modelport.protocols.base import BodyReceiver, Buffer, Headers, Reply, Route
 from modelport.server.http import Asked, Bound, encode_error, internal_error
 from modelport.server.http.bodies import aligned_view
+from modelport.server.http.known_heads import max_body_setting
 from modelport.server.pressure import Answers
 from modelport.wire.chunked import body_too_large
 from modelport.wire.header_blocks import Block
@@ -93,7 +94,7 @@ class Http2Exchange(Answering, Asked):
         elif bound.refusal is not None:
             self._answer(bound.refusal)
         else:
-            self._body = _Body(head, bound.max_body)
+            self._body = _Body(head, bound.max_body, max_body_setting(bound.route))
             if head.expects_continue:
                 self._connection.endpoint.send_block(self, encode_response_fields(100, ()))
 
@@ -285,9 +286,10 @@ class Http2Exchange(Answering, Asked):
 class _Body:
     """The body of a request, with its length known before or not."""
 
-    def __init__(self, head: RequestHead, max_bytes: int) -> None:
+    def __init__(self, head: RequestHead, max_bytes: int, setting: str) -> None:
         self._expected = head.content_length if "content-length" in head.headers else None
         self._max_bytes = max_bytes
+        self._setting = setting
         self._filled = 0
         self._view: memoryview | None = None
         self._pieces = bytearray()
@@ -301,7 +303,7 @@ class _Body:
     def feed(self, data: bytes, start: int, stop: int) -> None:
         end = self._filled + stop - start
         if end > self._max_bytes:
-            raise body_too_large(end, self._max_bytes)
+            raise body_too_large(end, self._max_bytes, self._setting)
         if self._view is None:
             self._pieces += memoryview(data)[start:stop]
         elif end > len(self._view):

@@ -20,6 +20,7 @@ from modelport.errors import InvalidRequest
 
 __all__ = [
     "MISSING",
+    "NO_FILES",
     "PICKLE",
     "BodyKind",
     "EndpointSchema",
@@ -40,6 +41,8 @@ __all__ = [
     "read_urlencoded",
 ]
 
+NO_FILES = "[]"
+"""Stands in a form for an empty list of files, which would otherwise be nothing at all."""
 PICKLE = "application/vnd.bentoml+pickle"
 MOST_FIELDS = 1000
 """Of a form."""

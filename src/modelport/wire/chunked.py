@@ -13,6 +13,7 @@ from modelport.errors import InvalidRequest, ModelportError, TooLarge
 __all__ = [
     "END_OF_HEAD",
     "END_OF_LINE",
+    "INPUT_SIZE",
     "LAST_CHUNK",
     "TOKEN",
     "BadMessage",
@@ -25,6 +26,8 @@ END_OF_LINE = b"\r\n"
 END_OF_HEAD = b"\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
 TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 §5.6.2
+INPUT_SIZE = "--http-max-input-size"
+"""The setting that bounds most bodies."""
 LONGEST_SIZE_LINE = 256
 """Digits and extensions of a chunk; nobody is known to send the latter."""
 
@@ -53,6 +56,7 @@ class ChunkedReader:
         max_bytes: Of the body.
         max_chunks: Non-empty ones.
         max_trailer_bytes: Of the lines behind the last chunk together.
+        setting: Of the operator's, that ``max_bytes`` is; for the error.
 
     Attributes:
         body: What has come of it.
@@ -61,7 +65,14 @@ class ChunkedReader:
     Source: RFC 9112 §7.1.
     """
 
-    def __init__(self, max_bytes: int, max_chunks: int, max_trailer_bytes: int = 65_536) -> None:
+    def __init__(
+        self,
+        max_bytes: int,
+        max_chunks: int,
+        max_trailer_bytes: int = 65_536,
+        setting: str = INPUT_SIZE,
+    ) -> None:
+        self._setting = setting
         self._max_bytes = max_bytes
         self._max_chunks = max_chunks
         self._max_trailer_bytes = max_trailer_bytes
@@ -160,7 +171,7 @@ class ChunkedReader:
             )
         self._promised_bytes += size
         if self._promised_bytes > self._max_bytes:
-            raise body_too_large(self._promised_bytes, self._max_bytes)
+            raise body_too_large(self._promised_bytes, self._max_bytes, self._setting)
 
     def _read_end_of_chunk(self, line: bytes) -> None:
         # It is empty: anything more is over the longest line.
@@ -181,11 +192,18 @@ class ChunkedReader:
             raise BadMessage("a trailer cannot say how to read the message or the connection")
 
 
-def body_too_large(got: int, most: int) -> ModelportError:
-    """Say that a body is over the limit, in the words that clients know."""
+def body_too_large(got: int, most: int, setting: str = INPUT_SIZE) -> ModelportError:
+    """Say that a body is over the limit, in the words that clients know.
+
+    Args:
+        got: Bytes of it, as far as that is known.
+        most: The limit.
+        setting: Of the operator's, that the limit is.
+    """
+    what = "request JSON size" if setting == INPUT_SIZE else "request body"
     return TooLarge(
-        f"request JSON size of {got} bytes exceeds the maximum allowed input size of {most} bytes. "
-        "Use --http-max-input-size to increase the limit."
+        f"{what} of {got} bytes exceeds the maximum allowed input size of {most} bytes. "
+        f"Use {setting} to increase the limit."
     )
 
 

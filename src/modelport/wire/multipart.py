@@ -7,9 +7,11 @@ through without being kept.
 Source: RFC 7578, RFC 2046 §5.1.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -146,14 +148,15 @@ class MultipartReader:
         self._name = self._value = b""
 
     def _headers_ended(self) -> None:
-        disposition, options = parse_options_header(self._headers.get(b"content-disposition"))
+        said = self._headers.get(b"content-disposition", b"")
+        disposition, options = parse_options_header(said)
         if disposition != b"form-data" or b"name" not in options:
             raise InvalidRequest("a part of the multipart body has no name")
         filename = options.get(b"filename")
         self._events.append(
             PartBegun(
                 options[b"name"].decode(errors="replace"),
-                None if filename is None else filename.decode(errors="replace"),
+                _extended_filename(said) if filename is None else filename.decode(errors="replace"),
                 self._headers.get(b"content-type", b"").decode("latin-1"),
             )
         )
@@ -204,6 +207,25 @@ def encode_parts(boundary: str, parts: Sequence[tuple[bytes, Any]]) -> list[Any]
     for head, data in parts:
         buffers += [head, data, b"\r\n"]
     return [*buffers, f"--{boundary}--\r\n".encode()]
+
+
+def _extended_filename(disposition: bytes) -> str | None:
+    """Read ``filename*=UTF-8''name``; ``None`` if there is none, "" if it cannot be read.
+
+    RFC 7578 §4.2 forbids senders to use it; some do all the same, and mean a file.
+
+    Source: RFC 8187 §3.2 (of old RFC 5987), RFC 6266 §4.3.
+    """
+    for name, value in _PARAMETER.findall(disposition.decode("latin-1")):
+        if name.lower() == "filename*":
+            charset, _, rest = value.strip('" \t').partition("'")
+            _, _, encoded = rest.partition("'")
+            is_latin = charset.lower() == "iso-8859-1"
+            return unquote(encoded, "latin-1" if is_latin else "utf-8", errors="replace")
+    return None
+
+
+_PARAMETER = re.compile(r';[ \t]*([^=;"]+?)[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^;"]*)')
 
 
 def _escaped(text: str) -> str:

@@ -28,7 +28,7 @@ from modelport.exceptions import (
     ServiceUnavailable,
     UnprocessableEntity,
 )
-from modelport.wire.bentoml import EndpointSchema, decode_schema
+from modelport.wire.bentoml import NO_FILES, EndpointSchema, decode_schema
 from modelport.wire.json_writing import encode
 
 __all__ = ["Dialect", "encode_form", "encode_json", "failure", "unreachable"]
@@ -337,7 +337,10 @@ def _encode_multipart(endpoint: EndpointSchema, bound: Mapping[str, Any]) -> Enc
             continue
         else:
             is_list = parameter.schema.get("type") == "array"
-            for one in value if is_list else [value]:
+            files = value if is_list else [value]
+            if is_list and not files:
+                fields.append((name, NO_FILES.encode()))
+            for one in files:
                 file = file_of(one, parameter)
                 fields.append((name, file.url.encode() if file.url else file))
     return encode_form(fields)

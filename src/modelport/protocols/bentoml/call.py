@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from modelport.errors import ModelportError, TimedOut, WorkerDied
@@ -16,11 +16,14 @@ from modelport.protocols.bentoml.upload import BodyReader
 from modelport.protocols.threads import MOST_VALUES_ON_LOOP, off_loop
 from modelport.wire import bentoml, json, multipart
 from modelport.wire.bentoml import BodyKind, ItemFormat
+from modelport.wire.compression import CODINGS, decompress
 from modelport.wire.http import check_final, check_header
 
 __all__ = ["EndpointHandler", "FileSender"]
 
 FILE_PIECE_BYTES = 262_144
+MOST_UNFOLDED_BYTES = 64 << 20
+"""Of JSON that came compressed, where the operator sets no limit."""
 
 
 class EndpointHandler:
@@ -52,7 +55,7 @@ class EndpointHandler:
         try:
             kind = exchange.memo
             if kind is None:
-                kind = exchange.memo = bentoml.body_kind(exchange.headers.get("content-type", ""))
+                kind = exchange.memo = self._kind(exchange.headers)
             if kind is BodyKind.JSON and not self._is_bare and not self._has_files:
                 body = exchange.body
                 if len(body) > MOST_VALUES_ON_LOOP:
@@ -69,9 +72,35 @@ class EndpointHandler:
             if kind is BodyKind.PICKLE:
                 text = f"{bentoml.PICKLE} is not allowed in main server"
                 raise BentoMLException(text, error_code=415)
+            if isinstance(kind, str):
+                self._unfold(exchange, kind)
+                return
             BodyReader(exchange, self.endpoint, kind, self._bound, self._failed).begin()
         except ModelportError as exc:
             self._failed(exchange, exc)
+
+    def _kind(self, headers: Mapping[str, str]) -> BodyKind | str:
+        """Say how a body is to be read; JSON that is compressed has the name of its coding."""
+        kind = bentoml.body_kind(headers.get("content-type", ""))
+        coding = headers.get("content-encoding", "").strip().lower()
+        if coding in ("", "identity"):
+            return kind
+        if kind is not BodyKind.JSON or self._is_bare or self._has_files:
+            what = "only JSON may be compressed as a whole here; send the body as it is"
+        elif coding in CODINGS:
+            return coding
+        else:
+            what = f"{', '.join(CODINGS)} and identity are accepted"
+        raise BentoMLException(f"Content-Encoding '{coding[:40]}': {what}", error_code=415)
+
+    def _unfold(self, exchange: Exchange, coding: str) -> None:
+        most = self._max_json_bytes or MOST_UNFOLDED_BYTES
+        off_loop(
+            exchange,
+            lambda: self._method.bind_json(decompress(exchange.body, coding, most)),
+            lambda values: self._bound(exchange, values, None),
+            self._failed,
+        )
 
     def _bound(self, exchange: Exchange, values: dict[str, Any], folder: Any) -> None:
         try:

@@ -15,9 +15,12 @@ from modelport.protocols.threads import MOST_VALUES_ON_LOOP, off_loop
 from modelport.specs import ModelInput, ModelOutput
 from modelport.tensors import Tensor
 from modelport.wire import json
+from modelport.wire.compression import check_coding, decompress
 
 __all__ = ["ModelHandler", "ModelMethod", "is_listed"]
 
+MOST_UNFOLDED_BYTES = 64 << 20
+"""Of a body that came compressed, where the operator sets no limit."""
 SERVICE = "service"
 """Backend of the models that are endpoints already."""
 
@@ -95,12 +98,16 @@ class ModelHandler:
         body = exchange.body
         try:
             deployment = self._find(exchange)
-            if len(body) > MOST_VALUES_ON_LOOP:
+            coding = check_coding(exchange.headers.get("content-encoding"))
+            if len(body) > MOST_VALUES_ON_LOOP or coding is not None:
                 json.check_size(len(body), self._max_json_bytes)
+                most = self._max_json_bytes or MOST_UNFOLDED_BYTES
                 # Looked up again afterwards: the version may have been replaced meanwhile.
                 off_loop(
                     exchange,
-                    lambda: _tensors_of(deployment, body),
+                    lambda: _tensors_of(
+                        deployment, body if coding is None else decompress(body, coding, most)
+                    ),
                     lambda tensors: self._submit(exchange, self._find(exchange), tensors),
                     _fail,
                 )

@@ -215,13 +215,15 @@ class BodyReader:
         if isinstance(part, _File):
             self._values.setdefault(self._name, []).append(part.upload(self._endpoint.new_upload))
         elif part is not None:
-            text = part.decode(errors="replace")
-            self._values.setdefault(self._name, []).append(self._field(self._name, text))
+            self._keep_field(self._name, part.decode(errors="replace"))
 
-    def _field(self, name: str, text: str) -> Any:
-        if name not in self._endpoint.method.file_fields:
-            return bentoml.form_value(text)
-        return self._linked(text)
+    def _keep_field(self, name: str, text: str) -> None:
+        values = self._values.setdefault(name, [])
+        is_list_of_files = self._endpoint.method.file_fields.get(name)
+        if is_list_of_files is None:
+            values.append(bentoml.form_value(text))
+        elif not (is_list_of_files and text.strip() == bentoml.NO_FILES):
+            values.append(self._linked(text))
 
     def _linked(self, text: str) -> Any:
         """What a text stands for where a file should be: the file behind a URL."""
@@ -246,7 +248,8 @@ class BodyReader:
             assert isinstance(self._part, bytearray)
             for name, texts in bentoml.read_urlencoded(self._part).items():
                 self._name = name
-                self._values[name] = [self._field(name, text) for text in texts]
+                for text in texts:
+                    self._keep_field(name, text)
         if self._form is None and (method.is_root or self._kind is BodyKind.JSON):
             return self._bare_binder()
         values = {

@@ -6,7 +6,7 @@ import numpy as np
 
 from modelport.protocols.base import Buffer
 from modelport.server.http.exchange import HttpExchange
-from modelport.server.http.known_heads import Bound
+from modelport.server.http.known_heads import Bound, max_body_setting
 from modelport.wire.chunked import ChunkedReader
 from modelport.wire.http import HttpLimits, RequestHead
 
@@ -99,9 +99,10 @@ class StreamedBody:
         head = bound.head
         # Nothing is kept of it, so many chunks cost no more than many pieces do.
         chunks = max(limits.chunks, bound.max_body)
-        self._reader = (
-            ChunkedReader(bound.max_body, chunks, limits.head_bytes) if head.is_chunked else None
-        )
+        self._reader = None
+        if head.is_chunked:
+            setting = max_body_setting(bound.route)
+            self._reader = ChunkedReader(bound.max_body, chunks, limits.head_bytes, setting)
         self._missing = head.content_length
         self.is_complete = self._reader is None and self._missing == 0
 

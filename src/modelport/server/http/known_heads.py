@@ -9,9 +9,10 @@ from typing import Any
 
 from modelport.protocols.base import Body, Headers, Reply, Route
 from modelport.server.pressure import Answers
+from modelport.wire.chunked import INPUT_SIZE
 from modelport.wire.http import RequestHead
 
-__all__ = ["Bound", "keep"]
+__all__ = ["Bound", "keep", "max_body_setting"]
 
 MOST_KNOWN = 1024
 """Heads that are kept. One client sends as many as its bodies have lengths."""
@@ -25,6 +26,13 @@ def keep(known: "dict[bytes, Bound]", raw: bytes, bound: "Bound") -> None:
         if len(known) >= MOST_KNOWN:
             known.clear()
         known[raw] = bound
+
+
+def max_body_setting(route: Route | None) -> str:
+    """Name the setting that bounds the bodies of a route."""
+    if route is None or route.max_body_bytes is None:
+        return INPUT_SIZE
+    return route.max_body_setting
 
 
 class Bound:

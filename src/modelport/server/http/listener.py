@@ -15,7 +15,7 @@ from modelport.protocols.base import Reply, Route, Rpc
 from modelport.server.cors import Cors
 from modelport.server.http.answer_heads import AnswerHeads
 from modelport.server.http.failures import encode_error
-from modelport.server.http.known_heads import Bound
+from modelport.server.http.known_heads import Bound, max_body_setting
 from modelport.server.pressure import Pressure
 from modelport.server.routing import Match, Router
 from modelport.server.seldom_log import SeldomLog
@@ -221,7 +221,7 @@ class HttpServer:
         try:
             principal = self.door.admit(head, route)
             if head.content_length > most:
-                raise body_too_large(head.content_length, most)
+                raise body_too_large(head.content_length, most, max_body_setting(route))
         except ModelportError as exc:
             refusal = encode_error(route.errors, exc)
             if isinstance(exc, Unauthenticated):
