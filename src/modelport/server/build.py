@@ -15,6 +15,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -429,12 +430,28 @@ def serve(settings: Settings) -> int:
     logs = configure_logs(settings)
     process.tune()
     try:
-        server = Server(settings, logs)
+        server = Server(_within_system(settings), logs)
     except (ModelportError, StartFailed) as exc:
         log.error("%s", exc)
         return 1
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(_serve(server, logs))
+
+
+def _within_system(settings: Settings) -> Settings:
+    """Take no more connections than there can be open files, so that models find theirs."""
+    ports = (settings.http_port, settings.grpc_port, settings.metrics_port)
+    listeners = max(1, sum(port is not None for port in ports))
+    most = max(1, process.allow_connections(settings.max_connections * listeners) // listeners)
+    if most >= settings.max_connections:
+        return settings
+    log.warning(
+        "the system lets this process open so few files that --max-connections is %d, not %d; "
+        "raise the limit (ulimit -Hn, LimitNOFILE=)",
+        most,
+        settings.max_connections,
+    )
+    return replace(settings, max_connections=most)
 
 
 async def _serve(server: Server, logs: Logs) -> int:
