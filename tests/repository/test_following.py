@@ -195,7 +195,44 @@ def test_the_list_of_ovms_is_followed_too(bench: Bench, run: Run) -> None:
     run(main())
 
 
+def test_a_look_that_fails_is_told_once(bench: Bench, run: Run) -> None:
+    async def main() -> None:
+        bench.write("config.json", {"model_config_list": []})
+        repository = bench.repository(ControlMode.POLL, sources=[bench.ovms()], **QUICK)
+        await repository.open()
+        for text in ("{", "[", "{"):
+            bench.write("config.json", text)
+            await looks(bench, 4)
+        await repository.close()
+
+    run(main())
+    told = [message for level, _, message in bench.host.lines if level == "error"]
+    assert len(told) == 3, told
+    assert told[0].startswith(
+        "the look for changed models failed, and is tried again: config.json: The file is not valid"
+    )
+
+
 # Told to look.
+
+
+def test_who_asks_while_another_looks_hears_when_it_is_loaded(bench: Bench, run: Run) -> None:
+    async def main() -> None:
+        repository = bench.repository(ControlMode.POLL, poll_s=1000.0)
+        await repository.open()
+        bench.model("m")
+        gate = bench.gate("bring_up m v1")
+        first = asyncio.ensure_future(repository.refresh())
+        await bench.reach("bring_up m v1")
+        second = asyncio.ensure_future(repository.refresh())
+        await asyncio.sleep(0.01)
+        assert not second.done()
+        gate.set()
+        assert (await first, await second) == (True, False)
+        assert bench.listener.told == ["+m v1"]
+        await repository.close()
+
+    run(main())
 
 
 def test_a_refresh_loads_what_changed_at_once(bench: Bench, run: Run) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from modelport.errors import LoadFailed
+from modelport.repository import sources
 from modelport.repository.sources import (
     DirectorySource,
     FileSource,
@@ -179,6 +180,36 @@ def test_the_list_of_ovms_is_a_source(tmp_path: Path) -> None:
     assert place.config.parameter("ovms") == "true"
     assert source.find("far") is None
     assert list(source.stamps()) == ["near"]
+
+
+def test_a_list_of_ovms_says_which_of_its_directories_are_not_there(tmp_path: Path) -> None:
+    write(tmp_path / "here/1/model.onnx")
+    entries = [{"config": {"name": n, "base_path": n}} for n in ("here", "gone")]
+    source = recognise(str(write(tmp_path / "config.json", listed(*entries))))
+    assert source.fault("gone") == "its base_path in config.json is no directory that there is"
+    assert source.fault("here") == source.fault("unknown") == ""
+
+
+def test_a_list_of_ovms_is_read_again_when_it_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not for each model that is looked for: a thousand took ten seconds."""
+    write(tmp_path / "m/1/model.onnx")
+    path = write(tmp_path / "config.json", listed({"config": {"name": "m", "base_path": "m"}}))
+    source = recognise(str(path))
+    with monkeypatch.context() as patch:
+        patch.setattr(sources, "decode_ovms", None)
+        assert source.find("m") is not None
+    write(path, listed({"config": {"name": "n", "base_path": "m"}}))
+    assert (source.find("m"), source.names()) == (None, ["n"])
+    write(path, listed({"config": {"name": "n/..", "base_path": "m"}}))
+    assert source.find("n") is not None, "what was read last counts"
+    with pytest.raises(LoadFailed, match=r"^config\.json: invalid model name"):
+        source.stamps()
+
+
+def listed(*entries: object) -> str:
+    return json.dumps({"model_config_list": entries})
 
 
 def test_a_list_of_ovms_that_cannot_be_read_is_an_error_that_says_where(tmp_path: Path) -> None:

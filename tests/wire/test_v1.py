@@ -13,10 +13,11 @@ from hypothesis.extra import numpy as arrays
 
 from modelport import dtypes
 from modelport.dtypes import DATATYPE_BY_NAME
-from modelport.errors import InvalidRequest
+from modelport.errors import InvalidRequest, TooLarge
 from modelport.messages import Response
 from modelport.specs import ModelConfig, ModelInput, ModelOutput
 from modelport.tensors import Tensor
+from modelport.wire import json as json_reader
 from modelport.wire import json_arrays, v1
 from modelport.wire.v1 import (
     MalformedJson,
@@ -317,3 +318,56 @@ def test_long_answers_are_written_in_pieces(
     pieces = encode_predict_response(Response(outputs), is_row=is_row)
     assert repr(json.loads(b"".join(pieces))) == repr(whole)
     assert max(piece.count(b",") for piece in map(bytes, pieces)) <= 20
+
+
+@pytest.mark.parametrize("kind", ["FP32", "FP64", "FP16", "BF16", "INT64", "UINT8"])
+@pytest.mark.parametrize(
+    ("before", "after", "is_row"),
+    [
+        ('{"instances":', "}", True),
+        (' {\n"signature_name" : "serving_default", "inputs" : ', " }\n", False),
+        ('{"instances": ', ', "signature_name": ""}', True),
+    ],
+)
+def test_long_lists_of_numbers_are_read_in_pieces_and_are_the_same(
+    kind: str, before: str, after: str, is_row: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever their length: only what is read in one go has a bound."""
+    config = model(("x", kind, (3, 1)), batch=0x7FFFFFFF)
+    text = json.dumps([[index % 200, 1, 2] for index in range(40)])
+    body = f"{before}{text}{after}".encode()
+    general = decode_predict_request(body, config)
+    monkeypatch.setattr(v1, "LONG_BYTES", 1)
+    monkeypatch.setattr(json_reader, "check_depth", refuse)
+    quick = decode_predict_request(body, config, most_bytes=1)
+    assert quick.is_row == general.is_row == is_row
+    (one,), (other,) = quick.request.payload.tensors, general.request.payload.tensors
+    assert (one.name, one.datatype, one.shape) == (other.name, other.datatype, (40, 3, 1))
+    assert one.array.tobytes() == other.array.tobytes()
+
+
+def refuse(*arguments: Any) -> None:
+    raise AssertionError("it is not read in one go")
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b'{"instances":[[1,2],[3]]}', "Encountered list of size"),
+        (b'{"instances":[[1,2],[3,"a"]]}', "must be a number, got a string"),
+        (b'{"instances":[[1,2],[3,1e39]]}', "which FP32 cannot hold"),
+        (b'{"instances":[[1,2]3]}', "not valid json"),
+        (b'{"instances":[[1,2]]', "not valid json"),
+        (b'{"instances":[[1,2]],"inputs":[1]}', "got both"),
+        (b'{"inputs":[[1,2]],"signature_name":"no"}', "not found in signature def"),
+        (b'{"instances":[[[[[[1]]]]]]}', "nesting depth exceeds"),
+    ],
+)
+def test_errors_of_long_lists_are_those_of_short_ones(
+    body: bytes, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(v1, "LONG_BYTES", 1)
+    with pytest.raises(InvalidRequest, match=text):
+        decode_predict_request(body.ljust(300), ONE, most_depth=5)
+    with pytest.raises(TooLarge):
+        decode_predict_request(body.ljust(300), ONE, most_depth=5, most_bytes=299)

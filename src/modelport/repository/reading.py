@@ -115,6 +115,9 @@ def read_model(
     else:
         places = [place for source in sources if (place := source.find(name)) is not None]
     if not places:
+        fault = next((fault for source in sources if (fault := source.fault(name))), "")
+        if fault:
+            raise LoadFailed(fault)
         return None
     if len(places) > 1:
         raise LoadFailed(

@@ -60,6 +60,8 @@ class Repository:
         self._polling: asyncio.Task[None] | None = None
         # What the files were like when they were looked at for the last load.
         self._known: Stamps = {}
+        # Held by who follows changes on disk: who asks for that meanwhile hears when it is done.
+        self._following = asyncio.Lock()
 
     def __repr__(self) -> str:
         live = sum(len(model.live) for model in self._models.values())
@@ -227,6 +229,10 @@ class Repository:
         return await self._finish(self._refresh())
 
     async def _refresh(self) -> bool:
+        async with self._following:
+            return await self._follow_now()
+
+    async def _follow_now(self) -> bool:
         before = self._generations()
         now = await self._look()
         if self._options.control_mode is ControlMode.EXPLICIT:
@@ -274,17 +280,24 @@ class Repository:
         settle_s = min(options.settle_s, options.poll_s)
         before: Stamps = self._known
         wait_s = options.poll_s
+        told = ""
         while True:
             await asyncio.sleep(wait_s)
             try:
-                now = await self._look()
-                changes = find_changes(self._known, before, now)
-                # Not to be cut off half way when the server stops.
-                await self._finish(self._follow(changes.loads, changes.unloads, now))
+                async with self._following:
+                    now = await self._look()
+                    changes = find_changes(self._known, before, now)
+                    # Not to be cut off half way when the server stops.
+                    await self._finish(self._follow(changes.loads, changes.unloads, now))
             except Exception as exc:
                 # A disk that is away for a moment must not end polling for good.
-                self._host.log("error", f"the look for changed models failed: {exc!r}", model="")
+                why = exc.text if isinstance(exc, ModelportError) else repr(exc)
+                if why != told:
+                    text = f"the look for changed models failed, and is tried again: {why}"
+                    self._host.log("error", text, model="")
+                told = why
                 continue
+            told = ""
             before = now
             wait_s = settle_s if changes.is_unsettled else options.poll_s
 
@@ -395,7 +408,8 @@ class Repository:
                     raise Unavailable("Server exiting")
                 found = expect_reading(name, reading)
                 model.needs = frozenset(member_names(found.config))
-                self._note_absent(model, found.absent)
+                if found.directory_by_version:
+                    self._note_absent(model, found.absent)
                 await self._rollout.replace(model, found, self._served(model.needs))
                 if override is not None:
                     model.replace_override(override)

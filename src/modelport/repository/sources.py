@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from msgspec import Struct, field
 
-from modelport.errors import LoadFailed
+from modelport.errors import InvalidRequest, LoadFailed
 from modelport.repository.layout import (
     check_name,
     is_model_directory,
@@ -140,7 +140,7 @@ class DirectorySource(Struct, frozen=True):
 
     def fault(self, name: str) -> str:
         """Say why the directory cannot be looked into."""
-        return _fault(self.directory)
+        return _fault(self.directory) if name == self.name else ""
 
     def stamps(self) -> dict[str, object]:
         """Stamp the one model."""
@@ -193,6 +193,7 @@ class OvmsSource:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._text = ""
         self._place_by_name: dict[str, Place] = {}
         self._place_by_name = self._read()
 
@@ -213,7 +214,11 @@ class OvmsSource:
     def fault(self, name: str) -> str:
         """Say why the directory that the list gives cannot be looked into."""
         place = self._place_by_name.get(name)
-        return _fault(place.directory) if place is not None else ""
+        if place is None:
+            return ""
+        if not place.directory.is_dir():
+            return f"its base_path in {self._path.name} is no directory that there is"
+        return _fault(place.directory)
 
     def stamps(self) -> dict[str, object]:
         """Read the list again, and stamp its models.
@@ -226,12 +231,17 @@ class OvmsSource:
 
     def _read(self) -> dict[str, Place]:
         name = self._path.name
+        text = read_text(self._path, name)
+        if text == self._text:
+            # It is read for every model that is looked for.
+            return self._place_by_name
         try:
-            models = decode_ovms(read_text(self._path, name))
-        except LoadFailed as exc:
+            models = decode_ovms(text)
+            for model in models:
+                check_name(model.name)
+        except (LoadFailed, InvalidRequest) as exc:
             raise LoadFailed(f"{name}: {exc.text}") from exc
-        for model in models:
-            check_name(model.name)
+        self._text = text
         # As OVMS has it: what is relative begins where the list lies.
         return {
             model.name: Place(self._path.parent / model.base_path, model.config) for model in models

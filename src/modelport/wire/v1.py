@@ -11,6 +11,7 @@ Source: TensorFlow Serving, "RESTful API"; KServe, "V1 Inference Protocol".
 import base64
 import binascii
 import json as plain_json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -27,6 +28,7 @@ from modelport.specs import ModelConfig, ModelInput
 from modelport.tensors import Array, Tensor
 from modelport.wire import json
 from modelport.wire.json_arrays import LONG_VALUES, in_pieces
+from modelport.wire.nested_numbers import decode_numbers
 from modelport.wire.v2_bytes import string_array
 from modelport.wire.v2_values import array_of
 
@@ -41,6 +43,15 @@ __all__ = [
 ]
 
 Buffer = bytes | bytearray | memoryview
+
+LONG_BYTES = 1 << 14
+"""Of a body from which on a list of numbers is looked for, and nothing else in it."""
+LONG_HEAD_BYTES = 256
+"""In which all that stands before such a list, or after it, has its place."""
+
+_SIGNATURE = rb'"signature_name"\s*:\s*"(?:serving_default)?"\s*'
+_HEAD = re.compile(rb'\s{0,64}\{\s*(?:%b,\s*)?"(instances|inputs)"\s*:\s*(?=\[)' % _SIGNATURE)
+_TAIL = re.compile(rb"\s*(?:,\s*%b)?\}\s*" % _SIGNATURE)
 
 
 class MalformedJson(InvalidRequest):
@@ -61,15 +72,30 @@ class Prediction:
 
 
 def decode_predict_request(
-    body: Buffer, config: ModelConfig, *, most_depth: int = json.MAX_DEPTH
+    body: Buffer,
+    config: ModelConfig,
+    *,
+    most_depth: int = json.MAX_DEPTH,
+    most_bytes: int | None = None,
 ) -> Prediction:
     """Read a request for the model of ``config``.
+
+    Args:
+        body: Whole. Long lists of numbers alone are read in pieces; take a thread for them.
+        config: Complete.
+        most_depth: Levels that the JSON may have.
+        most_bytes: Of all other JSON, which is read in one go; ``None`` for any number.
 
     Raises:
         MalformedJson: If the body is no JSON.
         InvalidRequest: If it has neither rows nor columns, or they do not make tensors of the
             model's datatypes.
+        TooLarge: If it is longer than ``most_bytes``.
     """
+    simple = _numbers(body, config, most_depth) if len(body) > LONG_BYTES else None
+    if simple is not None:
+        return simple
+    json.check_size(len(body), most_bytes)
     members = _parse(body, most_depth)
     if type(members) is not dict:
         raise InvalidRequest("Invalid JSON structure. The body must be a JSON object.")
@@ -186,6 +212,27 @@ def _parse(body: Buffer, most_depth: int) -> Any:
             raise MalformedJson(f"The file is not valid json - {exc}") from None
 
 
+def _numbers(body: Buffer, config: ModelConfig, most_depth: int) -> Prediction | None:
+    """Read a request that is one list of numbers, as most long ones are; ``None`` for others."""
+    view = memoryview(body)
+    head = _HEAD.match(body)
+    end = bytes(view[-LONG_HEAD_BYTES:]).rfind(b"]") + 1 - LONG_HEAD_BYTES
+    required = [entry for entry in config.input if not entry.optional]
+    if head is None or end >= 0 or len(required) != 1 or _TAIL.fullmatch(view[end:]) is None:
+        return None
+    text = view[head.end() : end]
+    # The object around it is one level more.
+    if bytes(text[:most_depth]).lstrip(b"[ \t\r\n") == b"":
+        return None
+    (entry,) = required
+    array = decode_numbers(text, entry.datatype, entry.name)
+    if array is None:
+        return None
+    array = array.reshape(_meant_shape(array.shape, entry, config))
+    tensor = Tensor(entry.name, entry.datatype, array)
+    return Prediction(Request(Tensors([tensor])), head[1] == b"instances")
+
+
 def _columns_of_rows(rows: Any, config: ModelConfig) -> dict[str, list[Any]]:
     if type(rows) is not list or not rows:
         raise InvalidRequest(
@@ -230,6 +277,17 @@ def _tensor(name: str, values: Any, entry: ModelInput | None, config: ModelConfi
     if entry is None:
         # The engine says which inputs there are; what their values are does not matter.
         return Tensor(name, dtypes.BYTES, string_array([b""] * len(flat), shape, name), shape)
+    shape = _meant_shape(shape, entry, config)
+    kinds = set(map(type, flat))
+    # Under OVMS, texts may stand for rows of bytes.
+    is_text = kinds == {str} and entry.datatype is dtypes.UINT8 and len(shape) == 2
+    if dict in kinds or is_text:
+        elements = [_bytes(value, name) for value in flat]
+        return Tensor(name, dtypes.BYTES, string_array(elements, shape, name))
+    return Tensor(name, entry.datatype, array_of(flat, entry.datatype, shape, name))
+
+
+def _meant_shape(shape: tuple[int, ...], entry: ModelInput, config: ModelConfig) -> tuple[int, ...]:
     expected = ((-1,) if config.max_batch_size > 0 else ()) + entry.dims
     if not shape and expected:
         # A value alone, where a list of one was meant.
@@ -237,10 +295,7 @@ def _tensor(name: str, values: Any, entry: ModelInput | None, config: ModelConfi
     if len(shape) == len(expected) - 1 and expected[-1] in (1, -1):
         # [1, 2, 3] for a column of shape [-1, 1]: everybody writes it so.
         shape = (*shape, 1)
-    if dict in set(map(type, flat)):
-        elements = [_bytes(value, name) for value in flat]
-        return Tensor(name, dtypes.BYTES, string_array(elements, shape, name))
-    return Tensor(name, entry.datatype, array_of(flat, entry.datatype, shape, name))
+    return shape
 
 
 def _flattened(values: Any, name: str) -> tuple[list[Any], tuple[int, ...]]:

@@ -32,6 +32,7 @@ __all__ = [
     "MAX_DIMENSIONS",
     "MAX_ELEMENTS",
     "array_of",
+    "decode_in_pieces",
     "decode_values",
     "encode_values",
     "impossible_shape",
@@ -87,7 +88,7 @@ def decode_values(
         return array_of(_flat(raw), datatype, shape, name)
     codec = CODECS[datatype]
     if len(raw) > 2 * PIECE_BYTES:
-        found = _decode_in_pieces(memoryview(raw), codec, datatype, shape, name)
+        found = decode_in_pieces(memoryview(raw), codec, datatype, shape, name)
         if found is not None:
             return found
     try:
@@ -98,7 +99,7 @@ def decode_values(
     return _packed(values, codec, datatype, shape, name)
 
 
-def _decode_in_pieces(
+def decode_in_pieces(
     text: memoryview, codec: "_Codec", datatype: DataType, shape: tuple[int, ...], name: str
 ) -> Array | None:
     """Read many values, a piece of the text at a time; ``None`` for the way of the whole.

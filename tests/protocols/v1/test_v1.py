@@ -137,6 +137,19 @@ def test_an_image_may_stand_for_pixels() -> None:
     assert exchange.json["error"].startswith("Image parsing failed")
 
 
+def test_texts_may_stand_for_rows_of_bytes() -> None:
+    """As under OVMS."""
+    config = ModelConfig(
+        name="m",
+        max_batch_size=8,
+        input=(ModelInput(name="x", data_type="TYPE_UINT8", dims=(-1,)),),
+        output=CONFIG.output,
+    )
+    for body in ({"instances": ["ab", "c"]}, {"instances": [{"x": "ab"}, {"x": "c"}]}):
+        exchange = send("POST", PREDICT, body, engine=engine_of(config=config), is_ovms=True)
+        assert exchange.json == {"predictions": [[194, 196, 0], [198, 0, 0]]}
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status", "text"),
     [
@@ -264,7 +277,39 @@ def test_a_model_says_what_it_takes() -> None:
     assert send("GET", "/v1/models/m/metadata", engine=engine).status == 503
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/models/torn:predict"),
+        ("GET", "/v1/models/torn"),
+        ("GET", "/v1/models/torn/metadata"),
+        ("GET", "/v1/models/torn/versions/3"),
+    ],
+)
+def test_a_model_that_did_not_load_is_not_ready_and_says_why(method: str, path: str) -> None:
+    """As in KServe, where 404 would say that there is none."""
+    engine = engine_of()
+    engine.rows.append(MemoryRow("torn", None, "UNAVAILABLE", "no version is available"))
+    exchange = send(method, path, ROWS if method == "POST" else b"", engine=engine)
+    expected = "Model with name torn is not ready. no version is available"
+    assert (exchange.status, exchange.json) == (503, {"error": expected})
+
+
+def test_a_model_that_was_unloaded_is_not_there() -> None:
+    engine = engine_of()
+    engine.rows.append(MemoryRow("away", "1", "UNAVAILABLE", "unloaded"))
+    assert send("POST", "/v1/models/away:predict", ROWS, engine=engine).status == 404
+
+
 # The configuration.
+
+
+def test_a_model_without_versions_is_in_the_configuration() -> None:
+    engine = engine_of()
+    engine.rows.append(MemoryRow("torn", None, "UNAVAILABLE", "no version is available"))
+    exchange = send("GET", "/v1/config", engine=engine)
+    assert exchange.json["torn"] == {"model_version_status": []}
+    assert "never" not in exchange.json
 
 
 def test_the_configuration_is_the_state_of_all_models() -> None:

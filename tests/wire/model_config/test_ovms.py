@@ -105,6 +105,7 @@ def test_what_changes_no_answer_is_read_and_left() -> None:
         ({"layout": "NCWH"}, "layout: offered are NHWC, NCHW"),
         ({"color_format": "GRAY"}, "color_format: offered are BGR and RGB"),
         ({"model_version_policy": {"latest": {}}}, "model_version_policy: must be"),
+        ({"model_version_policy": {"latest": {"num_versions": True}}}, "model_version_policy: m"),
         ({"model_version_policy": {"all": {}, "latest": {}}}, "model_version_policy: must be"),
         ({"model_version_policy": {"specific": {"versions": [0]}}}, "model_version_policy: must"),
     ],

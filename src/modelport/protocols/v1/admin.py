@@ -6,7 +6,7 @@ import logging
 from modelport.errors import INTERNAL_ERROR, ModelFailed, ModelportError, NotFound, Unsupported
 from modelport.protocols.base import Exchange, Handler
 from modelport.protocols.v1.ports import EnginePort
-from modelport.protocols.v1.replies import asked_version, fail, not_found, respond_json
+from modelport.protocols.v1.replies import asked_version, fail, not_served, respond_json
 from modelport.wire import v1
 
 __all__ = ["Admin", "no_method"]
@@ -34,7 +34,7 @@ class Admin:
         asked = rows if version is None else [row for row in rows if row[0] == version]
         if not asked:
             unknown = NotFound(f"Served are: {', '.join(self._names()) or 'none'}")
-            fail(exchange, not_found(unknown, name, version, is_known=bool(rows)))
+            fail(exchange, not_served(self._engine, unknown, name, version, is_known=bool(rows)))
             return
         is_ready = any(row[1] == "READY" for row in asked)
         respond_json(exchange, v1.model_status(name, asked, is_ready=is_ready))
@@ -46,8 +46,7 @@ class Admin:
         try:
             deployment = self._engine.resolve(name, version)
         except NotFound as exc:
-            is_known = bool(self._engine.deployments(name))
-            fail(exchange, not_found(exc, name, version, is_known=is_known))
+            fail(exchange, not_served(self._engine, exc, name, version))
         except ModelportError as exc:
             fail(exchange, exc)
         else:
@@ -82,10 +81,13 @@ class Admin:
         return sorted({deployment.name for deployment in self._engine.deployments()})
 
     def _rows(self) -> dict[str, list[tuple[str, str, str]]]:
-        """Version, state and reason of everything that was ever loaded, by model."""
+        """Version, state and reason of everything that was ever to be loaded, by model."""
         rows: dict[str, list[tuple[str, str, str]]] = {}
         for row in self._engine.index():
-            if row.version:
+            if row.state and not row.version:
+                # It has failed before any version of it was known.
+                rows.setdefault(row.name, [])
+            elif row.version:
                 shown = (row.version, row.state or "", row.reason or "")
                 rows.setdefault(row.name, []).append(shown)
         return rows

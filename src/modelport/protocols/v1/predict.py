@@ -5,13 +5,12 @@ from functools import partial
 from modelport.errors import ModelFailed, ModelportError, NotFound, Unsupported
 from modelport.messages import Arrival, Response
 from modelport.protocols.base import Exchange, arrival_by_http
-from modelport.protocols.threads import MOST_ON_LOOP, off_loop
+from modelport.protocols.threads import MOST_VALUES_ON_LOOP, off_loop
 from modelport.protocols.v1.ports import EnginePort
-from modelport.protocols.v1.replies import JSON_HEADERS, V1Options, asked_version, fail, not_found
+from modelport.protocols.v1.replies import JSON_HEADERS, V1Options, asked_version, fail, not_served
 from modelport.protocols.v2.images import submit_images
 from modelport.protocols.v2.ports import DeploymentPort
 from modelport.specs import ModelConfig
-from modelport.wire import json
 from modelport.wire.compression import check_coding, decompress
 from modelport.wire.v1 import Prediction, decode_predict_request, encode_predict_response
 
@@ -34,7 +33,7 @@ class PredictHandler:
             coding = check_coding(exchange.headers.get("content-encoding"))
             deployment = self._find(exchange)
             decode = partial(self._decode, exchange, coding, deployment.config)
-            if len(exchange.body) > MOST_ON_LOOP or coding is not None:
+            if len(exchange.body) > MOST_VALUES_ON_LOOP or coding is not None:
                 off_loop(exchange, decode, partial(self._submit, exchange), fail)
                 return
             self._submit(exchange, decode())
@@ -46,8 +45,7 @@ class PredictHandler:
         try:
             deployment = self._engine.resolve(name, version)
         except NotFound as exc:
-            is_known = bool(self._engine.deployments(name))
-            raise not_found(exc, name, version, is_known=is_known) from None
+            raise not_served(self._engine, exc, name, version) from None
         if deployment.is_decoupled:
             raise Unsupported(
                 f"model '{name}' gives any number of responses, and :predict has one; call "
@@ -59,8 +57,12 @@ class PredictHandler:
         body = exchange.body
         if coding is not None:
             body = decompress(body, coding, self._options.max_body_bytes)
-        json.check_size(len(body), self._options.max_json_bytes)
-        return decode_predict_request(body, config, most_depth=self._options.max_json_depth)
+        return decode_predict_request(
+            body,
+            config,
+            most_depth=self._options.max_json_depth,
+            most_bytes=self._options.max_json_bytes,
+        )
 
     def _submit(self, exchange: Exchange, prediction: Prediction) -> None:
         # Looked up again: the version may have been replaced while the body was read.

@@ -1,7 +1,8 @@
 """Answers of V1: ``{"error": text}`` in the words of OVMS and KServe, and their statuses."""
 
-from modelport.errors import Kind, ModelportError, NotFound, Overloaded
+from modelport.errors import Kind, ModelportError, NotFound, Overloaded, Unavailable
 from modelport.protocols.base import Exchange, Headers, Reply
+from modelport.protocols.v1.ports import EnginePort
 from modelport.protocols.v2.options import V2Options
 from modelport.protocols.v2.texts import LONGEST_TEXT
 from modelport.wire import json
@@ -13,7 +14,7 @@ __all__ = [
     "asked_version",
     "encode_error",
     "fail",
-    "not_found",
+    "not_served",
     "respond_json",
 ]
 
@@ -57,12 +58,36 @@ def fail(exchange: Exchange, error: ModelportError) -> None:
     exchange.respond(reply.status, reply.headers, reply.body)
 
 
-def not_found(error: NotFound, model: str, version: str | None, *, is_known: bool) -> NotFound:
-    """Say in the words of OVMS and KServe that there is no such model, or version of it."""
+def not_served(
+    engine: EnginePort,
+    error: NotFound,
+    model: str,
+    version: str | None,
+    *,
+    is_known: bool | None = None,
+) -> ModelportError:
+    """Say in the words of OVMS and KServe that there is no such model, or version of it.
+
+    Args:
+        engine: Knows why not.
+        error: What V2 says.
+        model: Its name.
+        version: ``None`` for the default one.
+        is_known: Whether other versions of it are; ``None`` for whether any is served.
+    """
+    if is_known is None:
+        is_known = bool(engine.deployments(model))
     if is_known and version is not None:
         return NotFound(
             f"Model with requested version is not found - version {version} of '{model}'"
         )
+    faults = [
+        row.reason
+        for row in engine.index()
+        if row.name == model and row.reason and not row.reason.startswith("unloaded")
+    ]
+    if faults:
+        return Unavailable(f"Model with name {model} is not ready. {'; '.join(faults)}")
     return NotFound(
         f"Model with requested name is not found - Model with name {model} does not exist. {error}"
     )

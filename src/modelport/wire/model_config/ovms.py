@@ -63,10 +63,11 @@ def decode_ovms(text: str) -> list[OvmsModel]:
     if type(entries) is not list:
         raise LoadFailed(f"{_LIST}: must be a list")
     models = [_model(entry, f"{_LIST}[{index}]") for index, entry in enumerate(entries)]
-    names = [model.name for model in models]
-    for name in names:
-        if names.count(name) > 1:
-            raise LoadFailed(f"{_LIST}: the name '{name}' is there twice; rename one")
+    names: set[str] = set()
+    for model in models:
+        if model.name in names:
+            raise LoadFailed(f"{_LIST}: the name '{model.name}' is there twice; rename one")
+        names.add(model.name)
     return models
 
 
@@ -119,7 +120,9 @@ def _policy(value: Any, where: str) -> VersionPolicy:
     match value:
         case {"all": dict(), **rest} if not rest:
             return VersionPolicy(all=All())
-        case {"latest": {"num_versions": int(count)}, **rest} if not rest and 0 < count < 2**31:
+        case {"latest": {"num_versions": int(count)}, **rest} if (
+            not rest and type(count) is int and 0 < count < 2**31
+        ):
             return VersionPolicy(latest=Latest(num_versions=count))
         case {"specific": {"versions": [*versions]}, **rest} if (
             not rest and versions and all(type(v) is int and v > 0 for v in versions)
