@@ -1,11 +1,15 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 
 from modelport import dtypes
 from modelport.dtypes import DATATYPE_BY_NAME
 from modelport.errors import InvalidRequest
+from modelport.messages import Response
 from modelport.tensors import Array, Tensor
-from modelport.wire.v2_classes import classify
+from modelport.wire.v2_classes import classify, takes_long
 
 
 def classes(array: Array, count: int, labels: tuple[str, ...] = (), batch: bool = True) -> object:
@@ -63,3 +67,34 @@ def test_very_large_outputs_are_refused() -> None:
     tensor = Tensor("O", dtypes.INT8, np.zeros(1_000_001, np.int8))
     with pytest.raises(InvalidRequest, match=r"^classification output tensor too large"):
         classify(tensor, 1, (), is_batching=False)
+
+
+@given(
+    arrays.arrays(
+        st.sampled_from([np.float32, np.int8, np.uint64]),
+        st.integers(0, 200),
+        elements=st.integers(0, 9),
+        fill=st.nothing(),
+    ),
+    st.integers(1, 220),
+    st.sets(st.integers(0, 199), max_size=5),
+)
+def test_the_few_best_are_the_first_of_all(array: Array, count: int, holes: set[int]) -> None:
+    """Whether they are sorted out first or not."""
+    if array.dtype == np.float32:
+        array[[at for at in holes if at < len(array)]] = np.nan
+    ranked = sorted(
+        range(len(array)), key=lambda at: (bool(array[at] != array[at]), -float(array[at]), at)
+    )
+    ranked.sort(key=lambda at: bool(array[at] != array[at]))
+    found = classes(array, count, batch=False)
+    assert isinstance(found, list)
+    assert [int(name.split(b":")[1]) for name in found] == ranked[:count]
+
+
+def test_what_takes_long_is_known_before() -> None:
+    response = Response([Tensor(n, dtypes.INT8, np.zeros(20_000, np.int8)) for n in "AB"])
+    assert takes_long(response, {"A": 1})
+    assert not takes_long(response, {"A": 0})
+    assert not takes_long(response, {})
+    assert not takes_long(Response([Tensor("A", dtypes.INT8, np.zeros(9, np.int8))]), {"A": 9})

@@ -75,5 +75,5 @@ def _shape(structure: bytes) -> tuple[int, ...] | None:
         if end < 0 or rest:
             return None
         shape.append(count + 1)
-        unit = b"[%b]" % b",".join([unit] * (count + 1))
+        unit = b"[%b%b]" % ((unit + b",") * count, unit)
     return tuple(reversed(shape)) if unit == structure else None

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelport.dtypes import BYTES
+from modelport.dtypes import BYTES, INT32
 from modelport.errors import (
     Cancelled,
     Conflict,
@@ -31,6 +31,7 @@ from modelport.messages import Response
 from modelport.protocols.threads import MOST_ON_LOOP
 from modelport.protocols.v2.options import V2Options
 from modelport.protocols.v2_grpc import error_status
+from modelport.tensors import Tensor
 from modelport.testing.memory import MemoryCall
 from modelport.wire.proto import grpc_service_pb2 as pb
 from tests.protocols.v2_grpc.messages import (
@@ -93,6 +94,21 @@ def test_outputs_may_be_classes() -> None:
     got = answer_of(infer(message(outputs=[wanted])))
     assert got.outputs[0].datatype == "BYTES"
     assert got.raw_output_contents == [b"\x0a\0\0\x002.000000:1"]
+
+
+def test_many_classes_are_found_on_a_thread() -> None:
+    scores = np.arange(30_000, dtype=np.int32).reshape(1, -1)
+    server, _ = served(lambda request: [Response([Tensor("O", INT32, scores)])])
+    wanted = {"name": "O", "parameters": {"classification": pb.InferParameter(int64_param=1)}}
+
+    async def main() -> MemoryCall:
+        call = server.call("ModelInfer", message(outputs=[wanted]))
+        assert call.status is None, "nobody waits for it"
+        await call.finished.wait()
+        return call
+
+    got = answer_of(asyncio.run(main()))
+    assert got.raw_output_contents == [b"\x0b\0\0\x0029999:29999"]
 
 
 def test_classes_that_there_cannot_be_are_an_error() -> None:

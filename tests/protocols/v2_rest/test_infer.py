@@ -199,6 +199,26 @@ def test_long_answers_are_written_on_a_thread(headers: Mapping[str, str]) -> Non
     assert found["outputs"][0]["data"] == [1] * (LONG_VALUES + 1)
 
 
+def test_many_classes_are_found_on_a_thread() -> None:
+    served = server(lambda request: [Response([Tensor("O", dtypes.INT32, SCORES)])])
+    output = {"name": "O", "parameters": {"classification": 2}}
+
+    async def main() -> MemoryExchange:
+        exchange = served.send("POST", INFER, {**BODY, "outputs": [output]})
+        assert exchange.status == 0, "nobody waits for it"
+        await exchange.finished.wait()
+        return exchange
+
+    (found,) = asyncio.run(main()).json["outputs"]
+    assert found["data"] == ["29999:29999", "29998:29998"]
+    served = server(lambda request: [Response([Tensor("O", dtypes.BOOL, SCORES > 0)])])
+    exchange = settled(served, {**BODY, "outputs": [output]}, {})
+    assert error_of(exchange).startswith("class result not available")
+
+
+SCORES = np.arange(30_000, dtype=np.int32).reshape(1, -1)
+
+
 def test_a_client_that_goes_away_while_its_answer_is_written_is_forgotten() -> None:
     served = server(long_answer)
 

@@ -12,7 +12,7 @@ from modelport.protocols.v2.ports import DeploymentPort, EnginePort
 from modelport.protocols.v2_grpc.regions import submit_from_regions
 from modelport.protocols.v2_grpc.replies import INTERNAL, fail
 from modelport.wire.ovms_images import ImageInputs
-from modelport.wire.v2_classes import classify_outputs
+from modelport.wire.v2_classes import classify_outputs, takes_long
 from modelport.wire.v2_grpc import (
     Head,
     Message,
@@ -196,15 +196,31 @@ class _UnarySink:
     def push(self, response: Response, final: bool) -> bool:
         """Answer with the response."""
         message = self._message
+        if message.head.classes and takes_long(response, message.head.classes):
+            self._encode_off_loop(response)
+            return False
         try:
             pieces = self._known.encode(response, message.head, message.id)
         except ModelportError as exc:
             self.fail(exc)
             return False
+        self._send(pieces)
+        return False
+
+    def _encode_off_loop(self, response: Response) -> None:
+        self.is_over = True
+        call, message = self._call, self._message
+        call.on_cancel = on_thread(
+            partial(self._known.encode, response, message.head, message.id),
+            self._send,
+            self.fail,
+            partial(call.finish, INTERNAL, "the server made a mistake while it wrote this"),
+        )
+
+    def _send(self, pieces: list[Buffer]) -> None:
         self.is_over = True
         self._call.send(pieces)
         self._call.finish()
-        return False
 
     def end(self) -> None:
         """There was none."""

@@ -28,7 +28,7 @@ from modelport.specs import ModelConfig
 from modelport.wire.compression import check_coding, choose_coding, compress, decompress
 from modelport.wire.images import is_image
 from modelport.wire.json_arrays import LongAnswer
-from modelport.wire.v2_classes import classify_outputs
+from modelport.wire.v2_classes import classify_outputs, takes_long
 from modelport.wire.v2_regions import Span
 from modelport.wire.v2_rest import (
     HEADER_LENGTH,
@@ -271,6 +271,9 @@ class _InferSink:
         inference = self._inference
         try:
             if inference.has_classes:
+                if takes_long(response, self._classes()):
+                    self._finish_off_loop(response)
+                    return False
                 response = self._classified(response)
             if self.held is not None:
                 write_outputs(self.held, response, self.spans())
@@ -282,7 +285,7 @@ class _InferSink:
             self.fail(exc)
             return False
         except LongAnswer:
-            self._encode_off_loop(response)
+            self._finish_off_loop(response, is_classified=True)
             return False
         self.is_over = True
         if length is None and self._accepted is None:
@@ -291,17 +294,27 @@ class _InferSink:
             self._respond(length, pieces)
         return False
 
-    def _encode_off_loop(self, response: Response) -> None:
+    def _finish_off_loop(self, response: Response, *, is_classified: bool = False) -> None:
         self.is_over = True
-        inference = self._inference
-        encode = partial(
-            self._encoder.encode_long,
-            response,
-            inference.request.id,
-            inference.is_binary,
-            inference.forms,
+        finish = partial(self._finish, response, is_classified=is_classified)
+        off_loop(self._exchange, finish, lambda encoded: self._respond(*encoded), fail)
+
+    def _finish(
+        self, response: Response, *, is_classified: bool
+    ) -> tuple[int | None, list[Buffer]]:
+        """Do what takes long of ``push``; on a thread, where nothing of the loop's is touched."""
+        inference, held = self._inference, self.held
+        try:
+            if not is_classified:
+                response = self._classified(response)
+                if held is not None:
+                    write_outputs(held, response, self.spans())
+        finally:
+            if held is not None:
+                held.release()
+        return self._encoder.encode_long(
+            response, inference.request.id, inference.is_binary, inference.forms
         )
-        off_loop(self._exchange, encode, lambda encoded: self._respond(*encoded), fail)
 
     def end(self) -> None:
         """There was none."""
@@ -315,12 +328,16 @@ class _InferSink:
             self.held.release()
         fail(self._exchange, error, self._inference.request.id)
 
-    def _classified(self, response: Response) -> Response:
+    def _classes(self) -> dict[str, int]:
+        """How many classes of each output are wanted."""
         forms = self._inference.forms or {}
+        return {name: form.classes for name, form in forms.items()}
+
+    def _classified(self, response: Response) -> Response:
         deployment = self._deployment
         return classify_outputs(
             response,
-            {name: form.classes for name, form in forms.items()},
+            self._classes(),
             deployment.labels,
             is_batching=deployment.config.max_batch_size > 0,
         )
