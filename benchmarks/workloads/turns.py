@@ -40,7 +40,7 @@ def throughput(
     *,
     baseline: Callable[[int], Load],
     ours: Callable[[int], Load],
-    bar: Bar,
+    bar: Bar | None,
     against: str = "uvicorn",
 ) -> Iterator[Row]:
     """Compare requests per second, with processor time and p99 beside them.
@@ -55,7 +55,7 @@ def throughput(
         variant: As in the table.
         baseline: Load that server for so many seconds.
         ours: Likewise.
-        bar: Of the ratio of requests per second.
+        bar: Of the ratio of requests per second, if it has one.
         against: What the baseline is.
     """
     theirs, mine = in_turn(plan.rounds * plan.seconds, partial(baseline, 1), partial(ours, 1))
