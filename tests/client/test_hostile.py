@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import gzip
 import json
 import os
 import select
@@ -10,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from modelport.client.transports import asynchronous
 from modelport.client.transports.asynchronous import AsyncClient
 from modelport.client.transports.blocking import BlockingStream, Client
 from modelport.client.transports.common import MOST_ERROR_BYTES
+from modelport.errors import TooLarge
 from modelport.exceptions import BentoMLException, ServiceUnavailable
 
 from .scripted import Answer, Asked, Send, chunked, reply, scripted
@@ -87,7 +90,8 @@ IN_CHUNKS = OK + b"Transfer-Encoding: chunked\r\n\r\n"
     ("start", "again", "said"),
     [
         (OK, b"X-More: and more\r\n", "headers of the answer are too long"),
-        (b"", b"x", "headers of the answer are too long"),
+        (b"", b"x", "it speaks no HTTP; it says b'xxx"),
+        (b"HTTP/1.1 ", b"x", "headers of the answer are too long"),
         (b"", b"HTTP/1.1 100 Continue\r\n\r\n", "headers of the answer are too long"),
         (IN_CHUNKS, b"0", "not valid HTTP"),
         (IN_CHUNKS + b"1;", b"x", "not valid HTTP"),
@@ -132,7 +136,129 @@ def test_error_without_end_is_cut(send: Send) -> None:
     assert MOST_ERROR_BYTES < len(answer.body) < 2 * MOST_ERROR_BYTES
 
 
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"SSH-2.0-OpenSSH_9.6\r\n", r"it speaks no HTTP; it says b'SSH-2\.0-OpenSSH_9\.6"),
+        (b"\x15\x03\x03\x00\x02\x02\x46", "it speaks TLS; call it with https://"),
+        (b"\0\0\x06\x04\0\0\0\0\0" + bytes(6), "it speaks HTTP/2 alone, as ports of gRPC do"),
+        (b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n", "switches to another protocol, unasked"),
+        (OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n", "has the Transfer-Encoding 'gzip, chun"),
+        (OK + b"Content-Le", "closed the connection in the middle of its answer"),
+    ],
+)
+def test_what_answers_there_is_told(send: Send, answer: bytes, said: str) -> None:
+    """At once, and not when its time is over: others than HTTP wait for us to speak."""
+
+    def talk(peer: socket.socket) -> None:
+        peer.recv(65_536)
+        peer.sendall(answer)
+        if answer.endswith(b"-Le"):
+            peer.shutdown(socket.SHUT_WR)
+        silent(peer)
+
+    with talking(talk) as url, pytest.raises(TransportFailed, match=said):
+        send(Request("GET", url))
+
+
+@pytest.mark.parametrize(
+    ("talk", "said"),
+    [
+        (saying(b"HTTP/1.1 400 No\r\n\r\n"), "speaks no TLS there; call it with http://"),
+        (lambda peer: peer.shutdown(socket.SHUT_RDWR), "if it speaks none, call it with http://"),
+    ],
+    ids=["answers", "closes"],
+)
+def test_a_server_without_tls_is_told(send: Send, talk: Talk, said: str) -> None:
+    with talking(talk) as url, pytest.raises(TransportFailed, match=said) as failed:
+        send(Request("GET", url.replace("http", "https", 1)))
+    assert not failed.value.was_sent
+
+
+# Compressed, which nobody asked for and nobody refused.
+
+
+def folded(coding: str, body: bytes, status: bytes = b"200 OK") -> Talk:
+    head = b"HTTP/1.1 %b\r\nContent-Encoding: %b\r\n" % (status, coding.encode())
+    return saying(head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+
+
+@pytest.mark.parametrize(
+    ("coding", "fold"), [("gzip", gzip.compress), ("deflate", zlib.compress), ("identity", bytes)]
+)
+def test_compressed_answers_are_unfolded(
+    send: Send, coding: str, fold: Callable[[bytes], bytes]
+) -> None:
+    with talking(folded(coding, fold(b"hello"))) as url:
+        assert send(Request("GET", url)).body == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("coding", "said"), [("br", "compressed with 'br', unasked"), ("gzip", "cannot be unfolded")]
+)
+def test_what_cannot_be_unfolded_is_told(send: Send, coding: str, said: str) -> None:
+    with talking(folded(coding, b"hello")) as url, pytest.raises(TransportFailed, match=said):
+        send(Request("GET", url))
+    with talking(folded(coding, b"hello", b"500 No")) as url:
+        assert send(Request("GET", url)).body == b"hello"
+
+
+def test_little_that_unfolds_to_much_is_given_up() -> None:
+    bomb = gzip.compress(bytes(5_000_000))
+    said = "is longer than 1000000 bytes; allow more with max_response_bytes"
+
+    async def asynchronously(url: str) -> None:
+        client = AsyncClient(5, most_bytes=1_000_000)
+        with pytest.raises(TooLarge, match=said):
+            await client.send(Request("GET", url))
+        await client.close()
+
+    with talking(folded("gzip", bomb)) as url:
+        with (
+            contextlib.closing(Client(5, most_bytes=1_000_000)) as client,
+            pytest.raises(TooLarge, match=said),
+        ):
+            client.send(Request("GET", url))
+        asyncio.run(asynchronously(url))
+
+
+def test_compressed_streams_are_refused() -> None:
+    with (
+        talking(folded("gzip", gzip.compress(b"hello"))) as url,
+        contextlib.closing(Client(1)) as client,
+        pytest.raises(TransportFailed, match="the stream is compressed with 'gzip', unasked"),
+    ):
+        client.send(Request("GET", url), wants_stream=True)
+
+
+def test_error_texts_are_cut_for_people() -> None:
+    with (
+        scripted(service(classify=[reply(b"no " * 100_000, 500)])) as server,
+        SyncHTTPClient(server.url) as client,
+        pytest.raises(BentoMLException, match=r"^no no .*\(300000 bytes\)$") as caught,
+    ):
+        client.call("classify", "a")
+    assert len(str(caught.value)) < 20_000
+
+
 # Each wait has its end.
+
+
+def dripping(head: bytes) -> Talk:
+    def talk(peer: socket.socket) -> None:
+        peer.recv(65_536)
+        for at in range(len(head)):
+            peer.sendall(head[at : at + 1])
+            time.sleep(0.02)
+
+    return talk
+
+
+def test_a_head_that_comes_byte_by_byte_has_its_end(send: Send) -> None:
+    slow = dripping(OK + b"X: " + b"a" * 500)
+    with talking(slow) as url, pytest.raises(TransportFailed, match=r"within 0\.5 s") as late:
+        send(Request("GET", url))
+    assert late.value.is_timeout
 
 
 def silent(peer: socket.socket) -> None:

@@ -59,6 +59,15 @@ def test_what_is_no_address_is_refused_with_what_would_be(url: str) -> None:
         ({"HTTP_PROXY": "http://p:1", "NO_PROXY": "*"}, "http://a/", None),
         ({"HTTP_PROXY": "http://p:1"}, "http://127.0.0.1/", None),
         ({"HTTP_PROXY": "http://p:1", "REQUEST_METHOD": "GET"}, "http://a/", None),
+        ({"HTTP_PROXY": "http://p:1", "NO_PROXY": "a:80"}, "http://a/", None),
+        ({"HTTP_PROXY": "http://p:1", "NO_PROXY": "a:81"}, "http://a/", Proxy("p", 1)),
+        ({"HTTP_PROXY": "http://p:1", "NO_PROXY": "*.a.org"}, "http://x.a.org/", None),
+        ({"HTTP_PROXY": "http://p:1", "NO_PROXY": "10.0.0.0/8"}, "http://10.1.2.3/", None),
+        ({"HTTP_PROXY": "http://p:1", "NO_PROXY": "10.0.0.0/8"}, "http://11.1/", Proxy("p", 1)),
+        ({"HTTP_PROXY": "http://p:1", "NO_PROXY": "fd00::/8"}, "http://[fd00::1]/", None),
+        ({"HTTP_PROXY": "http://p:1", "NO_PROXY": "[fd00::1]:80"}, "http://[fd00::1]/", None),
+        ({"HTTP_PROXY": "http://p:1", "NO_PROXY": "fd00::1"}, "http://[fd00::1]/", None),
+        ({"HTTP_PROXY": "http://p:1", "NO_PROXY": " , "}, "http://a/", Proxy("p", 1)),
     ],
 )
 def test_proxies_are_those_of_the_environment(
@@ -67,6 +76,23 @@ def test_proxies_are_those_of_the_environment(
     address, target, _ = Proxies(environ).locate(url)
     assert address.proxy == proxy
     assert target.startswith("http://") is (proxy is not None and url.startswith("http:"))
+
+
+def test_a_proxy_of_another_kind_in_the_environment_is_told_with_what_to_do() -> None:
+    proxies = Proxies({"ALL_PROXY": "socks5://me:secret@p:1"})
+    with pytest.raises(InvalidRequest, match="HTTPS_PROXY or ALL_PROXY in the environ") as caught:
+        proxies.locate("https://a/")
+    assert "NO_PROXY=a or proxy=False" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_proxy_that_is_not_there_is_told(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with pytest.raises(TransportFailed, match=r"nothing listens at 127\.0\.0\.1:9; is the proxy"):
+        send(Request("GET", "http://far.example/x"))
+    monkeypatch.setenv("http_proxy", "http://proxy.invalid:9")
+    with pytest.raises(TransportFailed, match=r"no host is called 'proxy\.invalid'"):
+        send(Request("GET", "http://far.example/x"))
 
 
 def test_plain_request_goes_through_the_proxy_whole(

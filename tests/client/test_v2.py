@@ -88,14 +88,61 @@ def test_an_answer_that_is_not_v2_is_told(
         call(server)
 
 
-@pytest.mark.parametrize("answer", [b"", b"nonsense\r\n\r\n", response(200, b"{}")[:-1]])
-def test_a_connection_that_breaks_is_told(answer: bytes) -> None:
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"", "(it closed the connection without an answer|Connection reset)"),
+        (b"nonsense\r\n\r\n", "it speaks no HTTP; it says 'nonsense"),
+        (response(200, b"{}")[:-1], "(it closed the connection in the middle|Connection reset)"),
+    ],
+)
+def test_a_connection_that_breaks_is_told(answer: bytes, said: str) -> None:
     with (
         answering(answer) as (url, _),
         Server(url) as server,
-        pytest.raises(Unavailable, match=f"cannot call {url}: "),
+        pytest.raises(Unavailable, match=f"cannot call {url}: {said}"),
     ):
         server.index()
+
+
+def test_a_server_without_tls_is_told() -> None:
+    with (
+        answering(response(400, b"")) as (url, _),
+        Server(url.replace("http", "https")) as server,
+        pytest.raises(Unavailable, match=r"it (speaks no TLS there|closed the connection)|reset"),
+    ):
+        server.index()
+
+
+def test_an_answer_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelport.client.v2.MOST_BYTES", 1000)
+    with (
+        answering(response(200, bytes(2000))) as (url, _),
+        Server(url) as server,
+        pytest.raises(BadReply, match="is longer than 1000 bytes"),
+    ):
+        server.index()
+
+
+def test_a_redirection_is_told_with_where_it_leads() -> None:
+    moved = b"HTTP/1.1 308 Moved\r\nLocation: https://other/v2\r\nContent-Length: 0\r\n\r\n"
+    with (
+        answering(moved) as (url, _),
+        Server(url) as server,
+        pytest.raises(Refused, match="moved this to 'https://other/v2'; call it there"),
+    ):
+        server.index()
+
+
+def test_credentials_in_the_url_are_sent_and_shown_to_nobody() -> None:
+    with (
+        answering(response(200, b"{")) as (url, received),
+        Server(url.replace("//", "//me:pa%3Ass@")) as server,
+    ):
+        assert server.url == url
+        with pytest.raises(BadReply):
+            server.index()
+    assert b"Authorization: Basic bWU6cGE6c3M=\r\n" in received[0]
 
 
 def test_a_server_that_does_not_answer_is_waited_for_only_so_long() -> None:

@@ -166,3 +166,27 @@ def test_proxy_that_is_named_is_for_everything_and_false_is_for_nothing(
 def test_what_is_no_proxy_is_refused(proxy: str) -> None:
     with pytest.raises(InvalidRequest, match="a proxy is given as http://host:port"):
         SyncHTTPClient("http://127.0.0.1:9", proxy=proxy)
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_credentials_in_the_url_are_sent_and_shown_to_nobody(kind: str) -> None:
+    with scripted(service(classify=[echo])) as server:
+        named = server.url.replace("//", "//name:pa%3Ass@")
+        assert called(kind, named) == {"text": "a"}
+        assert {asked.headers["authorization"] for asked in server.asked} == {BASIC}
+        with SyncHTTPClient(named, server_ready_timeout=0) as client:
+            assert client.url == server.url
+            assert "pa%3Ass" not in repr(client)
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_certificates_that_do_not_fit_are_told_with_what_to_do(
+    kind: str, authority: trustme.CA
+) -> None:
+    serving, _, bare = contexts(authority)
+    with scripted(service(classify=[echo])) as server, behind_tls(server, serving) as port:
+        url = f"https://localhost:{port}"
+        with pytest.raises(ServiceUnavailable, match="name its authority with an ssl_context"):
+            called(kind, url)
+        with pytest.raises(ServiceUnavailable, match=r"show one with an ssl_context|reset"):
+            called(kind, url, ssl_context=bare)

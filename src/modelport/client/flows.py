@@ -267,7 +267,10 @@ def followed(
             timeout_s=request.timeout_s,
             is_idempotent=request.is_idempotent,
         )
-    raise TransportFailed(f"the server redirected more than {MOST_REDIRECTS} times", was_sent=True)
+    raise TransportFailed(
+        f"the server redirected more than {MOST_REDIRECTS} times, at last to {request.url[:200]!r}",
+        was_sent=True,
+    )
 
 
 def _redirected(url: str, location: str) -> str | None:

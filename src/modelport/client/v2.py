@@ -6,15 +6,26 @@ Blocking, one connection, standard library only: enough for a person who waits f
 import http.client
 import json
 import socket
+import ssl
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from modelport.client.tls_failures import explain_tls
+from modelport.client.transports.address import without_credentials
 from modelport.errors import ModelportError, TimedOut, Unavailable
 from modelport.wire.prometheus import decode_samples
 
 __all__ = ["BadReply", "Load", "ModelMetadata", "Refused", "Reply", "Server", "TensorMetadata"]
+
+
+READ_BYTES = 1 << 20
+MOST_BYTES = 1 << 30
+"""Of an answer, which is held in memory."""
+MOST_ERROR_BYTES = 1 << 22
+MOST_TEXT = 16_384
+"""Of what a server says of an error."""
 
 
 class Refused(ModelportError):
@@ -56,7 +67,7 @@ class Reply:
         """
         try:
             return json.loads(self.body)
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise BadReply(f"expected JSON, got {self.body[:80]!r}; is this a V2 server?") from exc
 
 
@@ -102,13 +113,15 @@ class Server:
     """One server, over one connection that is opened by the first call.
 
     Args:
-        url: ``http://`` or ``https://``, or only ``host:port``; a path goes before every route.
+        url: ``http://`` or ``https://``, or only ``host:port``; a path goes before every route,
+            and ``name:password@`` is sent as basic credentials.
         api_key: Sent as a bearer token.
         timeout_s: Longest wait for a connection, and for each piece of an answer.
     """
 
     def __init__(self, url: str, *, api_key: str | None = None, timeout_s: float = 60.0) -> None:
-        parts = urllib.parse.urlsplit(url if "://" in url else f"http://{url}")
+        url, credentials = without_credentials(url if "://" in url else f"http://{url}")
+        parts = urllib.parse.urlsplit(url)
         try:
             is_valid = parts.scheme in ("http", "https") and bool(parts.hostname)
             port = parts.port
@@ -118,7 +131,9 @@ class Server:
             raise BadReply(f'cannot call "{url}"; expected http://HOST:PORT or https://HOST:PORT')
         self.url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         self._base = parts.path.rstrip("/")
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        if api_key:
+            credentials = f"Bearer {api_key}"
+        self._headers = {"Authorization": credentials} if credentials else {}
         kind = (
             http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         )
@@ -209,7 +224,7 @@ class Server:
         try:
             self._connection.request(method, self._base + path, body, {**self._headers, **headers})
             response = self._connection.getresponse()
-            received = response.read()
+            received = self._read(response)
         except TimeoutError as exc:
             self.close()
             raise TimedOut(f"{self.url} did not answer within {self._timeout_s:g} s") from exc
@@ -217,8 +232,33 @@ class Server:
             self.close()
             raise Unavailable(f"cannot call {self.url}: {_reason(exc)}") from exc
         if response.status >= 300:
-            raise Refused(response.status, _error_text(response.status, received))
+            text = _error_text(response.status, received)
+            if 300 <= response.status < 400 and (there := response.getheader("Location")):
+                text = f"the server has moved this to {there[:200]!r}; call it there"
+            raise Refused(response.status, text)
         return Reply({name.lower(): value for name, value in response.getheaders()}, received)
+
+    def _read(self, response: http.client.HTTPResponse) -> bytes:
+        """Read a body as far as one may be long.
+
+        Raises:
+            BadReply: It is longer.
+            http.client.HTTPException: It ends too early.
+        """
+        is_error = response.status >= 300
+        most = MOST_ERROR_BYTES if is_error else MOST_BYTES
+        pieces: list[bytes] = []
+        size = 0
+        while size <= most and (piece := response.read(READ_BYTES)):
+            pieces.append(piece)
+            size += len(piece)
+        if size > most:
+            self.close()
+            if not is_error:
+                raise BadReply(f"the answer of {self.url} is longer than {most} bytes")
+        elif response.length:
+            raise http.client.IncompleteRead(b"", response.length)
+        return b"".join(pieces)
 
 
 def _is_named(row: object) -> bool:
@@ -237,6 +277,14 @@ def _tensors(rows: Sequence[Mapping[str, Any]]) -> tuple[TensorMetadata, ...]:
 def _reason(exc: Exception) -> str:
     if isinstance(exc, ConnectionRefusedError):
         return "nothing listens there; is the server running?"
+    if isinstance(exc, ssl.SSLError):
+        return f"it {explain_tls(exc)}"
+    if isinstance(exc, http.client.IncompleteRead):
+        return "it closed the connection in the middle of its answer"
+    if isinstance(exc, http.client.RemoteDisconnected):
+        return "it closed the connection without an answer"
+    if isinstance(exc, http.client.BadStatusLine):
+        return f"it speaks no HTTP; it says {str(exc)[:40]!r}"
     if isinstance(exc, socket.gaierror):
         return "no such host"
     if isinstance(exc, OSError) and exc.strerror:
@@ -248,12 +296,12 @@ def _error_text(status: int, body: bytes) -> str:
     """Take the text out of an error body: V2's ``{"error"}``, KServe's ``{"detail"}``, or all."""
     try:
         found = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if isinstance(found, dict):
         for key in ("error", "detail", "message"):
             if found.get(key):
-                return str(found[key])
+                return str(found[key])[:MOST_TEXT]
     text = body.decode("utf-8", "replace").strip()
     return text[:500] or http.client.responses.get(status, "no text")
 

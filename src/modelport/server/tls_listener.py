@@ -168,7 +168,7 @@ class TlsListener:
             self._seldom.info("timeout", text)
             client.close()
         except OSError as exc:
-            reason = (isinstance(exc, ssl.SSLError) and exc.reason) or "BROKEN_OFF"
+            reason = getattr(exc, "reason", None) or "BROKEN_OFF"
             told, advice = reason.replace("_", " ").lower(), ADVICE_BY_REASON.get(reason)
             text = told if advice is None else f"{told}: {advice}"
             self._seldom.info(reason, f"the TLS handshake of {peer} failed: {text}")

@@ -16,6 +16,8 @@ from modelport.wire.chunked import END_OF_HEAD, ChunkedReader
 
 __all__ = ["BadResponse", "ResponseHead", "ResponseReader", "encode_request_head"]
 
+STATUS_LINE = b"HTTP/"
+"""How every answer begins."""
 MOST_HEAD_BYTES = 262_144
 MOST_KNOWN = 64
 LONGEST_KNOWN = 1024
@@ -38,9 +40,10 @@ class ResponseHead:
         keep_alive: Whether the connection may be used again after the body.
         content_length: Bytes of a counted body; ``None`` where it comes in chunks or lasts until
             the connection ends.
+        coding: What the body is compressed with; "" for a body as it is.
     """
 
-    __slots__ = ("content_length", "headers", "is_chunked", "keep_alive", "status")
+    __slots__ = ("coding", "content_length", "headers", "is_chunked", "keep_alive", "status")
 
     def __init__(
         self,
@@ -49,7 +52,9 @@ class ResponseHead:
         keep_alive: bool,
         content_length: int | None,
         is_chunked: bool,
+        coding: str = "",
     ) -> None:
+        self.coding = "" if coding == "identity" else coding
         self.status = status
         self.headers = headers
         self.keep_alive = keep_alive
@@ -66,7 +71,12 @@ class ResponseHead:
             name, value = others[at].decode().lower(), others[at + 1].decode().rstrip()
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
         return ResponseHead(
-            self.status, headers, self.keep_alive, self.content_length, self.is_chunked
+            self.status,
+            headers,
+            self.keep_alive,
+            self.content_length,
+            self.is_chunked,
+            self.coding,
         )
 
 
@@ -133,7 +143,7 @@ class ResponseReader:
             return
         raise BadResponse(
             "the server closed the connection without an answer"
-            if head is None
+            if head is None and not self._pending
             else "the server closed the connection in the middle of its answer"
         )
 
@@ -141,6 +151,8 @@ class ResponseReader:
         while True:
             end = data.find(END_OF_HEAD)
             if end < 0:
+                if data[:5] != STATUS_LINE[: len(data)]:
+                    raise BadResponse(_what_it_is(data))
                 return None
             end += len(END_OF_HEAD)
             head = self._read_head(data[:end])
@@ -215,12 +227,22 @@ def _parse_head(raw: bytes, wants_body: bool) -> ResponseHead:
     except httptools.HttpParserUpgrade:
         pass
     except httptools.HttpParserError as exc:
+        if not raw.startswith(STATUS_LINE):
+            raise BadResponse(_what_it_is(raw)) from exc
+        if parser.get_status_code() == 101:
+            raise BadResponse("the server switches to another protocol, unasked") from exc
         raise BadResponse(f"the answer is not valid HTTP: {exc}") from exc
     if not collector.is_complete:
         raise BadResponse("the answer is not valid HTTP: its head does not end with an empty line")
     headers = collector.headers
     status = parser.get_status_code()
-    is_chunked = headers.get("transfer-encoding", "").lower().endswith("chunked")
+    transfer = headers.get("transfer-encoding", "identity").strip().lower()
+    if transfer not in ("chunked", "identity"):
+        raise BadResponse(
+            f"the answer has the Transfer-Encoding {transfer[:40]!r}, which nobody asked for"
+        )
+    is_chunked = transfer == "chunked"
+    coding = headers.get("content-encoding", "identity").strip().lower()
     length = headers.get("content-length")
     connection = headers.get("connection", "").lower()
     keep_alive = "close" not in connection and (
@@ -229,13 +251,23 @@ def _parse_head(raw: bytes, wants_body: bool) -> ResponseHead:
     if not wants_body or status in (204, 304) or status < 200:
         return ResponseHead(status, headers, keep_alive, 0, False)
     if is_chunked:
-        return ResponseHead(status, headers, keep_alive, None, True)
+        return ResponseHead(status, headers, keep_alive, None, True, coding)
     if length is None:
-        return ResponseHead(status, headers, False, None, False)
+        return ResponseHead(status, headers, False, None, False, coding)
     first = length.partition(",")[0].strip()
     if not first.isascii() or not first.isdigit() or len(first) > LONGEST_LENGTH:
         raise BadResponse("the Content-Length of the answer is not a number of bytes")
-    return ResponseHead(status, headers, keep_alive, int(first), False)
+    return ResponseHead(status, headers, keep_alive, int(first), False, coding)
+
+
+def _what_it_is(data: bytes) -> str:
+    """Say what answers there, if it is no HTTP/1."""
+    if data[:1] in (b"\x15", b"\x16") and data[1:2] in (b"\x03", b""):
+        return "it speaks TLS; call it with https://"
+    if data[3:4] == b"\x04" and data[5:9] == bytes(4):
+        # SETTINGS, which a server of HTTP/2 says first: RFC 9113 §3.4.
+        return "it speaks HTTP/2 alone, as ports of gRPC do; REST is answered on another port"
+    return f"it speaks no HTTP; it says {data[:40]!r}"
 
 
 def encode_request_head(

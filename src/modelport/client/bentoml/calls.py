@@ -20,7 +20,7 @@ from modelport.client.dialects.bentoml import (
 )
 from modelport.client.flows import Flow, Response, Retries, TransportFailed, followed
 from modelport.client.results import FileResult, Items, has_files, items_of, result_of
-from modelport.client.transports.address import Proxies
+from modelport.client.transports.address import Proxies, without_credentials
 from modelport.client.transports.common import MOST_BYTES
 from modelport.client.values import File, file_of
 from modelport.errors import InvalidRequest, TooLarge
@@ -92,12 +92,12 @@ class Client:
         max_response_bytes: int | None = MOST_BYTES,
     ) -> None:
         policy = Retries(count=retries) if isinstance(retries, int) else retries
-        self.url = url
         self.timeout = timeout
         self.server_ready_timeout = (
             timeout if server_ready_timeout is None else server_ready_timeout
         )
         self._dialect = Dialect(url, token, policy)
+        self.url = without_credentials(url)[0]
         self._retries = policy
         self._max_response_bytes = max_response_bytes
         self._folder: Path | None = None

@@ -19,6 +19,7 @@ from modelport.client.flows import (
     TransportFailed,
     followed,
 )
+from modelport.client.transports.address import without_credentials
 from modelport.client.values import File, bind, file_of, plain
 from modelport.errors import InvalidRequest
 from modelport.exceptions import (
@@ -33,6 +34,8 @@ from modelport.wire.json_writing import encode
 
 __all__ = ["Dialect", "encode_form", "encode_json", "failure", "unreachable"]
 
+MOST_TEXT_BYTES = 16_384
+"""Of what a server says of an error: enough for people, and for a log."""
 FIRST_WAIT_S = 0.05
 MOST_WAIT_S = 1.0
 
@@ -48,19 +51,23 @@ class Dialect:
     """How one server is asked.
 
     Args:
-        url: Of the server, with what stands before its routes.
+        url: Of the server, with what stands before its routes; ``name:password@`` in it is sent as
+            ``Authorization: Basic``, to this server alone.
         token: Sent with every request as ``Authorization: Bearer``; ``None`` for none.
         retries: When a call is sent again.
     """
 
     def __init__(self, url: str, token: str | None, retries: Retries) -> None:
+        url, credentials = without_credentials(url)
         self.url = url.rstrip("/")
         self._prefix = urlsplit(self.url).path.rstrip("/")
         self._origin = self.url[: len(self.url) - len(self._prefix)] + "/"
         self._anonymous = [("User-Agent", f"modelport/{__version__}"), ("Accept", "*/*")]
         self._headers = [*self._anonymous]
         if token:
-            self._headers.append(("Authorization", f"Bearer {token}"))
+            credentials = f"Bearer {token}"
+        if credentials:
+            self._headers.append(("Authorization", credentials))
         self._retries = retries
         self._json_ways: dict[str, tuple[str, list[tuple[str, str]]]] = {}
         """Of the routes that were called with JSON: not one more than the schema has."""
@@ -227,7 +234,9 @@ def _runs_together(item: Mapping[str, Any]) -> bool:
 
 def failure(response: Response) -> BentoMLException:
     """The exception that an answer is; its text is what the server sent."""
-    text = response.body.decode("utf-8", "replace")
+    text = response.body[:MOST_TEXT_BYTES].decode("utf-8", "replace")
+    if len(response.body) > MOST_TEXT_BYTES:
+        text += f"... ({len(response.body)} bytes)"
     if not text.strip():
         text = f"the server answered with status {response.status} and no text"
         if "location" in response.headers:

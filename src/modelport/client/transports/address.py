@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from modelport.errors import InvalidRequest
 
-__all__ = ["Address", "Proxies", "Proxy", "Way"]
+__all__ = ["Address", "Proxies", "Proxy", "Way", "without_credentials"]
 
 MOST_KNOWN = 256
 """Addresses that are remembered: the same few are asked again and again."""
@@ -41,13 +41,7 @@ class Proxy(NamedTuple):
             raise InvalidRequest(
                 "a proxy is given as http://host:port or http://name:key@host:port"
             )
-        credentials = ""
-        if parts.username is not None:
-            import base64
-
-            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            credentials = "Basic " + base64.b64encode(pair.encode()).decode()
-        return cls(parts.hostname, port, credentials)
+        return cls(parts.hostname, port, _credentials(parts))
 
     def headers(self) -> list[tuple[str, str]]:
         """What it wants to be told."""
@@ -103,7 +97,8 @@ class Proxies:
         }
         excepted = variables.get("no_proxy", "")
         self._located: dict[str, Way] = {}
-        self._excepted = [name.strip().lower().lstrip(".") for name in excepted.split(",")]
+        names = (name.strip().lower().lstrip(".") for name in excepted.split(","))
+        self._excepted = [name for name in names if name]
 
     def locate(self, url: str) -> Way:
         """Take a URL apart.
@@ -122,17 +117,69 @@ class Proxies:
             self._located[url] = found
         return found
 
-    def find(self, scheme: str, host: str) -> Proxy | None:
-        """The proxy for a host, if there is one."""
+    def find(self, scheme: str, host: str, port: int) -> Proxy | None:
+        """The proxy for a host, if there is one.
+
+        Raises:
+            InvalidRequest: If the environment names one of a kind that is not known here.
+        """
         if self._always is not None:
             return self._always
         url = self._by_scheme.get(scheme, "")
         if not url or host == "localhost" or host.startswith("127.") or host == "::1":
             return None
-        for name in self._excepted:
-            if name and (name == "*" or host == name or host.endswith("." + name)):
-                return None
-        return Proxy.parse(url)
+        if any(_covers(name, host, port) for name in self._excepted):
+            return None
+        try:
+            return Proxy.parse(url)
+        except InvalidRequest as exc:
+            raise InvalidRequest(
+                f"{scheme.upper()}_PROXY or ALL_PROXY in the environment is no proxy that is "
+                f"known here: {exc.text}. NO_PROXY={host} or proxy=False call without one"
+            ) from exc
+
+
+def _covers(name: str, host: str, port: int) -> bool:
+    """Whether an entry of ``NO_PROXY`` is about a host: its name or domain, port, or network."""
+    if "/" in name:
+        import ipaddress
+
+        try:
+            return ipaddress.ip_address(host) in ipaddress.ip_network(name, strict=False)
+        except ValueError:
+            return False
+    bare, colon, only = name.rpartition(":")
+    if colon and only.isdigit() and (":" not in bare or bare.endswith("]")):
+        if int(only) != port:
+            return False
+        name = bare
+    name = name.strip("[]").lstrip("*").lstrip(".")
+    return not name or host == name or host.endswith("." + name)
+
+
+def without_credentials(url: str) -> tuple[str, str]:
+    """Take ``name:password@`` out of a URL, where it would be seen in errors and logs.
+
+    Returns:
+        The URL, and what ``Authorization`` says; "" if there was none.
+    """
+    try:
+        parts = urlsplit(url)
+        credentials = _credentials(parts)
+    except ValueError:
+        return url, ""
+    if not credentials:
+        return url, ""
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])), credentials
+
+
+def _credentials(parts: SplitResult) -> str:
+    if parts.username is None:
+        return ""
+    import base64
+
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return "Basic " + base64.b64encode(pair.encode()).decode()
 
 
 def _locate(url: str, proxies: Proxies) -> Way:
@@ -160,8 +207,9 @@ def _locate(url: str, proxies: Proxies) -> Way:
     name = f"[{host}]" if ":" in host else host
     if port is not None:
         name += f":{port}"
-    proxy = proxies.find(scheme, host)
-    address = Address(scheme == "https", host, port or _PORT_BY_SCHEME[scheme], "", proxy)
+    number = port or _PORT_BY_SCHEME[scheme]
+    proxy = proxies.find(scheme, host, number)
+    address = Address(scheme == "https", host, number, "", proxy)
     headers = [("Host", name)]
     if proxy is not None and scheme == "http":
         target = f"http://{name}{target}"

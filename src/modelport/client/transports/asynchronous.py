@@ -14,6 +14,7 @@ from modelport.client.transports.common import (
     MOST_IDLE,
     Heads,
     WholeAnswer,
+    check_stream,
     failure_of,
     pieces_of,
     tunnel_head,
@@ -165,7 +166,7 @@ class AsyncClient:
             if not data:
                 raise BadResponse("the proxy closed the connection")
             reader.feed(data)
-        if reader.head.status != 200:
+        if not 200 <= reader.head.status < 300:
             raise BadResponse(f"the proxy refused with status {reader.head.status}")
 
 
@@ -316,16 +317,23 @@ class _Exchange:
     async def receive(self, *, wants_stream: bool) -> Response:
         reader = self._reader
         part = await self._read()
-        while reader.head is None:
-            part = await self._read()
+        if reader.head is None:
+            # A few bytes: the rest of them may take as long as a wait for bytes.
+            async with asyncio.timeout(self._timeout_s):
+                while reader.head is None:
+                    part = await self._read()
         head = reader.head
         if wants_stream and head.status < 300:
+            check_stream(head)
             return Response(head.status, head.headers, stream=AsyncStream(self, part))
         answer = WholeAnswer(reader, part, self._address, self._transport.most_bytes)
         while answer.wants_more():
             answer.add(await self._read())
         self._is_cut_short |= answer.is_cut_short
         self.end()
+        if head.coding:
+            # A little can unfold to a gigabyte, and others wait for this loop.
+            return await asyncio.to_thread(answer.response)
         return answer.response()
 
     async def read_piece(self) -> bytes:

@@ -10,6 +10,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 from modelport.client.flows import Request, Response, TransportFailed
@@ -20,6 +21,7 @@ from modelport.client.transports.common import (
     MOST_IDLE,
     Heads,
     WholeAnswer,
+    check_stream,
     failure_of,
     pieces_of,
     tunnel_head,
@@ -243,13 +245,19 @@ class _Exchange:
     def receive(self, *, wants_stream: bool) -> Response:
         reader = self._reader
         part = self._read()
-        while reader.head is None:
-            part = self._read()
+        if reader.head is None:
+            part = self._read_rest_of_head()
         head = reader.head
+        assert head is not None
         if wants_stream and head.status < 300:
+            check_stream(head)
             return Response(head.status, head.headers, stream=BlockingStream(self, part))
         most_bytes = self._transport.most_bytes
-        if reader.is_complete and (most_bytes is None or len(part) <= most_bytes):
+        if (
+            reader.is_complete
+            and (most_bytes is None or len(part) <= most_bytes)
+            and not head.coding
+        ):
             # Nearly every answer: it came with its head.
             self.end()
             return Response(head.status, head.headers, part)
@@ -259,6 +267,16 @@ class _Exchange:
         self._is_cut_short |= answer.is_cut_short
         self.end()
         return answer.response()
+
+    def _read_rest_of_head(self) -> bytes:
+        """Read until the head is whole, which may take as long as a wait for bytes: a few come."""
+        until_s = None if self._timeout_s is None else time.monotonic() + self._timeout_s
+        while True:
+            part = self._read()
+            if self._reader.head is not None:
+                return part
+            if until_s is not None and time.monotonic() > until_s:
+                raise TimeoutError
 
     def read_piece(self) -> bytes:
         """The next bytes of the body; ``b""`` at its end."""
@@ -331,5 +349,5 @@ def _open_tunnel(connection: socket.socket, address: Address) -> None:
         if not data:
             raise BadResponse("the proxy closed the connection")
         reader.feed(data)
-    if reader.head.status != 200:
+    if not 200 <= reader.head.status < 300:
         raise BadResponse(f"the proxy refused with status {reader.head.status}")

@@ -5,8 +5,9 @@ import ssl
 from collections.abc import Iterable
 
 from modelport.client.flows import Body, Request, Response, TransportFailed
+from modelport.client.tls_failures import explain_tls
 from modelport.client.transports.address import Address
-from modelport.errors import TooLarge
+from modelport.errors import InvalidRequest, TooLarge
 from modelport.wire.http_response import (
     BadResponse,
     ResponseHead,
@@ -21,6 +22,7 @@ __all__ = [
     "MOST_IDLE",
     "Heads",
     "WholeAnswer",
+    "check_stream",
     "failure_of",
     "pieces_of",
     "tunnel_head",
@@ -37,6 +39,7 @@ MOST_ERROR_BYTES = 1 << 22
 MOST_BYTES = 1 << 30
 """Of an answer that is held in memory, where nobody says otherwise."""
 MOST_KNOWN = 256
+NO_LIMIT = 1 << 62
 
 
 class Heads:
@@ -124,16 +127,63 @@ class WholeAnswer:
         self._check(self._size)
 
     def response(self) -> Response:
-        """Give it."""
-        return Response(self._head.status, self._head.headers, b"".join(self._parts))
+        """Give it.
+
+        Raises:
+            BadResponse: It is compressed in a way that cannot be undone.
+            TooLarge: It unfolds to more than may be.
+        """
+        head, body = self._head, b"".join(self._parts)
+        if head.coding:
+            body = self._unfolded(body)
+        return Response(head.status, head.headers, body)
+
+    def _unfolded(self, body: bytes) -> bytes:
+        """Undo a compression, which was not asked for and not refused (RFC 9110 §12.5.3)."""
+        from modelport.wire.compression import CODINGS, decompress  # few servers do it
+
+        coding = self._head.coding
+        try:
+            if coding not in CODINGS:
+                raise BadResponse(f"the answer is compressed with {coding[:40]!r}, unasked")
+            return decompress(body, coding, self._unfolded_bytes)
+        except InvalidRequest as exc:
+            if self._is_success:
+                raise BadResponse(f"the answer cannot be unfolded: {exc.text}") from exc
+        except TooLarge as exc:
+            if self._is_success:
+                raise self._too_large() from exc
+        except BadResponse:
+            if self._is_success:
+                raise
+        return body  # of an error, the status says the most
+
+    @property
+    def _unfolded_bytes(self) -> int:
+        if not self._is_success:
+            return MOST_ERROR_BYTES
+        return NO_LIMIT if self._most_bytes is None else self._most_bytes
 
     def _check(self, size: int) -> None:
         most_bytes = self._most_bytes
         if most_bytes is not None and size > most_bytes:
-            raise TooLarge(
-                f"the answer of the server at {self._address} is longer than {most_bytes} bytes; "
-                "allow more with max_response_bytes"
-            )
+            raise self._too_large()
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(
+            f"the answer of the server at {self._address} is longer than {self._most_bytes} bytes; "
+            "allow more with max_response_bytes"
+        )
+
+
+def check_stream(head: ResponseHead) -> None:
+    """Make sure that an answer can be read as it comes.
+
+    Raises:
+        BadResponse: It is compressed, which nobody asked for.
+    """
+    if head.coding:
+        raise BadResponse(f"the stream is compressed with {head.coding[:40]!r}, unasked")
 
 
 def tunnel_head(address: Address) -> bytes:
@@ -156,18 +206,30 @@ def failure_of(
     exc: Exception, address: Address, timeout_s: float | None, *, was_sent: bool
 ) -> TransportFailed:
     """Say what went wrong between us and a server."""
+    proxy = address.proxy
     where = f"the server at {address}"
+    first = address
+    if proxy is not None:
+        where += f", by the proxy at {proxy.host}:{proxy.port},"
+        first = Address(False, proxy.host, proxy.port)
     if isinstance(exc, TimeoutError | BlockingIOError):
         doing = "did not answer" if was_sent else "could not be reached"
         text = f"{where} {doing} within {timeout_s:g} s"
         return TransportFailed(text, was_sent=was_sent, is_timeout=True)
     if isinstance(exc, ConnectionRefusedError):
-        text = f"connection refused: nothing listens at {address}; is the server running?"
+        what = "server" if proxy is None else "proxy"
+        text = f"connection refused: nothing listens at {first}; is the {what} running?"
         return TransportFailed(text, was_sent=False)
-    if isinstance(exc, ssl.SSLCertVerificationError):
-        text = f"{where} has a certificate that is not trusted: {exc.verify_message}"
+    if address.is_tls and not was_sent and isinstance(exc, ssl.SSLEOFError | ConnectionResetError):
+        text = f"{where} breaks TLS off when it begins; if it speaks none, call it with http://"
         return TransportFailed(text, was_sent=False)
+    if isinstance(exc, ssl.SSLError):
+        was_sent = was_sent and not isinstance(exc, ssl.SSLCertVerificationError)
+        return TransportFailed(f"{where} {explain_tls(exc)}", was_sent=was_sent)
     if isinstance(exc, socket.gaierror):
-        return TransportFailed(f"no host is called {address.host!r}", was_sent=False)
-    said = exc.text if isinstance(exc, BadResponse) else str(exc) or type(exc).__name__
+        return TransportFailed(f"no host is called {first.host!r}", was_sent=False)
+    if isinstance(exc, BadResponse):
+        said = exc.text
+    else:
+        said = (isinstance(exc, OSError) and exc.strerror) or str(exc) or type(exc).__name__
     return TransportFailed(f"{where}: {said}", was_sent=was_sent)
