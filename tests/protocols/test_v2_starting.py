@@ -1,5 +1,6 @@
-"""A server that listens already and whose models are still coming up says so in both protocols."""
+"""A server that starts: what it says while its models come up, and one that has gRPC alone."""
 
+import re
 import socket
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import grpc
 import pytest
 
 from modelport.wire.proto import grpc_service_pb2 as pb
-from tests.protocols.asking import WITHIN_S, Asked, Rest, call, rest
+from tests.protocols.asking import TWO, WITHIN_S, Asked, Rest, call, rest
 from tests.served import Served, bounded, clean_environment
 
 pytestmark = pytest.mark.slow
@@ -28,6 +29,7 @@ class TritonPythonModel:
     def execute(self, requests):
         return []
 """
+IDENTITY = Path(__file__).parents[2] / "examples" / "models" / "identity"
 CONFIGURATION = """
 backend: "python"
 input [{ name: "A" data_type: TYPE_FP32 dims: [2] }]
@@ -84,3 +86,32 @@ def test_requests_that_come_before_the_models_are_up(tmp_path: Path) -> None:
         ready_by = time.monotonic() + WITHIN_S
         while not pb.ServerReadyResponse.FromString(ask(b"", timeout=WITHIN_S)).ready:
             assert time.monotonic() < ready_by
+
+
+def test_grpc_can_be_served_alone() -> None:
+    """As by tritonserver's --allow-http=false."""
+    with (
+        subprocess.Popen(
+            [sys.executable, "-m", "modelport", "serve", str(IDENTITY), "--allow-http=false"],
+            env=clean_environment() | {"MODELPORT_GRPC_PORT": "0", "MODELPORT_METRICS_PORT": "off"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        ) as process,
+        bounded(process),
+    ):
+        assert process.stdout is not None
+        found = re.fullmatch(r"Modelport \S+ is ready \(gRPC: (\S+)\)\n", process.stdout.readline())
+        assert found
+        with grpc.insecure_channel(found[1]) as channel:
+            message = pb.ModelInferRequest(model_name="identity")
+            message.inputs.add(name="INPUT0", datatype="FP32", shape=[2])
+            message.raw_input_contents.append(TWO)
+            infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+            answer = infer(message.SerializeToString(), timeout=WITHIN_S)
+            assert pb.ModelInferResponse.FromString(answer).raw_output_contents == [TWO]
+        served = Served(process, url=f"http://{found[1]}")
+        assert rest(served, Rest("/v2", method="GET")) == (
+            404,
+            "Not Found. This port answers gRPC only, and REST has none; --http-port opens one.",
+        )

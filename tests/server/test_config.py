@@ -508,18 +508,18 @@ ERRORS: list[tuple[str, dict[str, str], str | None, str]] = [
         " add --tls-cert FILE and --tls-key FILE",
     ),
     (
-        "--http-port off",
+        "--http-port off --grpc-port off",
         {},
         None,
         "--http-port: nothing is left to serve on;"
-        " give --http-port a port, or 0 for any free one",
+        " give --http-port or --grpc-port a port, or 0 for any free one",
     ),
     (
-        "--allow-http=false",
+        "--allow-http=false --allow-grpc=false",
         {},
         None,
         "--allow-http: nothing is left to serve on;"
-        " give --http-port a port, or 0 for any free one",
+        " give --http-port or --grpc-port a port, or 0 for any free one",
     ),
     (
         "--metrics-port 8000",
@@ -545,9 +545,9 @@ ERRORS: list[tuple[str, dict[str, str], str | None, str]] = [
     ("--trace-config level=TIMESTAMPS", {}, None, "--trace-config: has a level and no file;"
         " add triton,file=trace.json"),
     ("--trace-config level=ALL", {}, None, "--trace-config: unknown trace level 'ALL'. There are"
-        " OFF, TIMESTAMPS, TENSORS.; see modelport serve --help"),
+        " OFF, TIMESTAMPS, TENSORS; see modelport serve --help"),
     ("--trace-config rate=often", {}, None, "--trace-config: Unable to parse 'trace_rate', got:"
-        " often. An integer from 1 on is needed.; see modelport serve --help"),
+        " often. An integer from 1 on is needed; see modelport serve --help"),
     ("--trace-config mode=opentelemetry", {}, None, "--trace-config: has the mode opentelemetry,"
         " which is not offered; say triton"),
     ("--trace-config opentelemetry,url=x", {}, None, "--trace-config: has the mode opentelemetry,"

@@ -440,8 +440,9 @@ def serve(settings: Settings) -> int:
 
 def _within_system(settings: Settings) -> Settings:
     """Take no more connections than there can be open files, so that models find theirs."""
-    ports = (settings.http_port, settings.grpc_port, settings.metrics_port)
-    listeners = max(1, sum(port is not None for port in ports))
+    ports = [settings.grpc_port, settings.metrics_port]
+    listeners = sum(port is not None for port in ports)
+    listeners += settings.http_port is not None or bool(settings.extra_port)
     most = max(1, process.allow_connections(settings.max_connections * listeners) // listeners)
     if most >= settings.max_connections:
         return settings
@@ -575,6 +576,8 @@ def _tasks(
 def _no_rest_here(http_ports: Sequence[int]) -> str:
     """What HTTP requests hear on the port of gRPC: whoever opened only that one expects them."""
     ports = " or ".join(str(port) for port in dict.fromkeys(http_ports))
+    if not ports:
+        return "Not Found. This port answers gRPC only, and REST has none; --http-port opens one."
     return (
         f"Not Found. This port answers gRPC only; REST is answered on port {ports}. The ports of "
         "HTTP answer gRPC as well, and --extra-port opens more of them."

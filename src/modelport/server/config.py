@@ -457,9 +457,10 @@ def _is_loopback(host: str) -> bool:
 
 
 def _check_ports(settings: Settings, where: Mapping[str, str]) -> Iterator[Problem]:
-    if settings.http_port is None:
+    is_heard = settings.http_port is not None or settings.grpc_port is not None
+    if not is_heard and not settings.extra_port:
         name = "http_port" if settings.allow_http else "allow_http"
-        remedy = "give --http-port a port, or 0 for any free one"
+        remedy = "give --http-port or --grpc-port a port, or 0 for any free one"
         yield Problem(where[name], "nothing is left to serve on", remedy)
     taken: dict[int, str] = {}
     ports = [("http_port", settings.http_port)]
@@ -515,7 +516,9 @@ def _check_traces(settings: Settings, where: Mapping[str, str]) -> Iterator[Prob
         parse_trace_config(settings.trace_config)
     except ValueError as exc:
         what, _, remedy = str(exc).partition("; ")
-        yield Problem(where["trace_config"], what, remedy or "see modelport serve --help")
+        yield Problem(
+            where["trace_config"], what.rstrip("."), remedy or "see modelport serve --help"
+        )
 
 
 _CHECKS = (_check_traces, _check_door, _check_ports, _check_tls, _check_models)
