@@ -39,11 +39,24 @@ def test_a_file_elsewhere_is_refused(filename: str) -> None:
 
 
 def test_versions_are_positive_integers_without_leading_zeros(tmp_path: Path) -> None:
-    for name in ("1", "12", "3", "0", "01", "-1", "1.5", "v1", "١", "9" * 20):
+    for name in (
+        "1",
+        "12",
+        "3",
+        "0",
+        "01",
+        "-1",
+        "1.5",
+        "v1",
+        "١",
+        "9" * 20,
+        str(2**63),
+        str(2**63 - 1),
+    ):
         (tmp_path / name).mkdir()
     write(tmp_path / "4")
     (tmp_path / "5").symlink_to("5")
-    assert layout.list_versions(tmp_path) == (1, 3, 12)
+    assert layout.list_versions(tmp_path) == (1, 3, 12, 2**63 - 1)
     assert layout.list_versions(tmp_path / "missing") == ()
 
 
@@ -95,6 +108,16 @@ def test_two_configurations_are_refused_by_name(tmp_path: Path) -> None:
     write(tmp_path / "config.pbtxt")
     write(tmp_path / "config.yaml")
     with pytest.raises(LoadFailed, match=r"has config\.pbtxt and config\.yaml; keep one"):
+        layout.find_config(tmp_path)
+
+
+def test_a_configuration_that_is_no_file_is_not_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "config.pbtxt").mkdir()
+    with pytest.raises(LoadFailed, match=r"^config\.pbtxt is no file$"):
+        layout.find_config(tmp_path)
+    (tmp_path / "config.pbtxt").rmdir()
+    (tmp_path / "config.json").symlink_to("missing")
+    with pytest.raises(LoadFailed, match=r"^config\.json is no file$"):
         layout.find_config(tmp_path)
 
 

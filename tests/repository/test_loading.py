@@ -128,6 +128,17 @@ def test_with_auto_complete_off_the_file_is_not_asked(
             },
             "label file 'none.txt' cannot be read",
         ),
+        (
+            {"m/1/model.py": AFFINE, "m/config.pbtxt": "max_batch_size: -1"},
+            "max_batch_size is -1; it cannot be below 0",
+        ),
+        (
+            {
+                "m/1/model.py": AFFINE,
+                "m/config.pbtxt": 'input [{ name: "X" dims: 1 }, { name: "X" dims: 2 }]',
+            },
+            'input "X" is listed twice; names have to differ',
+        ),
         ({"m/1/model.py": "raise SystemExit(0)\n" + BARE}, "SystemExit"),
         ({"m/1/model.py": "import no_such_module\n" + BARE}, "no_such_module"),
     ],
@@ -140,6 +151,16 @@ def test_what_stands_in_the_way_is_told(
     with pytest.raises(LoadFailed) as caught:
         bring()
     assert text in caught.value.text
+
+
+def test_a_model_file_that_is_a_link_to_nowhere_is_told(
+    bench: Bench, bring: Callable[..., ModelVersion]
+) -> None:
+    bench.write("m/config.pbtxt", 'backend: "python"')
+    (bench.root / "m/1").mkdir()
+    (bench.root / "m/1/model.py").symlink_to("missing")
+    with pytest.raises(LoadFailed, match=r"'model\.py' is a link that leads nowhere$"):
+        bring()
 
 
 def test_a_version_directory_that_is_empty_says_what_belongs_there(

@@ -131,7 +131,7 @@ def is_model_directory(
         entry.name in _CONFIGS
         or entry.name == "configs"
         or entry.name in model_files
-        or (_VERSION.fullmatch(entry.name) and _is_directory(entry))
+        or (_is_version(entry.name) and _is_directory(entry))
         for entry in _entries(directory)
     )
 
@@ -152,13 +152,14 @@ def why_unreadable(directory: os.DirEntry[str] | Path) -> str:
 def list_versions(directory: Path) -> tuple[int, ...]:
     """List a model's versions in rising order; other directories are not looked at.
 
-    ``01`` is not a version: two directories must not mean the same number.
+    ``01`` is not a version: two directories must not mean the same number. Nor is what no request
+    could ask for, because 64 bits do not hold it.
     """
     return tuple(
         sorted(
             int(entry.name)
             for entry in _entries(directory)
-            if _VERSION.fullmatch(entry.name) and _is_directory(entry)
+            if _is_version(entry.name) and _is_directory(entry)
         )
     )
 
@@ -176,16 +177,18 @@ def find_config(directory: Path, config_name: str = "") -> Path | None:
         config_name: Picks ``configs/<config_name>.pbtxt`` (or another form) where there is one.
 
     Raises:
-        LoadFailed: If there are two, so that nobody knows which one counts.
+        LoadFailed: If there are two, so that nobody knows which one counts, or it is no file.
     """
     if config_name:
         for suffix in _SUFFIXES:
             custom = directory / "configs" / f"{config_name}{suffix}"
             if custom.is_file():
                 return custom
-    found = [name for name in _CONFIGS if (directory / name).is_file()]
+    found = [name for name in _CONFIGS if (path := directory / name).exists() or path.is_symlink()]
     if len(found) > 1:
         raise LoadFailed(f"the model has {' and '.join(found)}; keep one of them")
+    if found and not (directory / found[0]).is_file():
+        raise LoadFailed(f"{found[0]} is no file")
     return directory / found[0] if found else None
 
 
@@ -288,6 +291,10 @@ def _read(path: Path, title: str, most_bytes: int) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         raise LoadFailed(f"{title} is not UTF-8: byte {exc.start} is not") from exc
+
+
+def _is_version(name: str) -> bool:
+    return _VERSION.fullmatch(name) is not None and int(name) < 2**63
 
 
 def _reason(exc: OSError) -> str:

@@ -228,6 +228,7 @@ def _bring_up_model(
         default_max_batch_size=options.default_max_batch_size,
     )
     config = reading.config
+    model_config.check_written(config, name=reading.name)
     check_filename("default_model_filename", config.default_model_filename)
     runtime, backend, filename = options.choose(config, source.version_directory)
     gpus = gpus_of(runtime)
@@ -299,7 +300,9 @@ def _has_workers(
 
 
 def _check_file(filename: str, source: ModelSource) -> None:
-    if filename and not (source.version_directory / filename).exists():
+    if filename and not (file := source.version_directory / filename).exists():
+        if file.is_symlink():
+            raise LoadFailed(f"{_title(source)}: '{filename}' is a link that leads nowhere")
         found = _listed(list_files(source.version_directory))
         raise LoadFailed(f"{_title(source)} has no '{filename}'; it has {found}")
 

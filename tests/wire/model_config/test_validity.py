@@ -146,6 +146,10 @@ def _state(**changes: Any) -> dict[str, Any]:
             'input "x": reshape has a size that is neither at least 1 nor -1',
         ),
         (
+            {"instance_group": (InstanceGroup(count=4000), InstanceGroup(count=97))},
+            "instance_group asks for 4097 instances; at most 4096 are made",
+        ),
+        (
             {"instance_group": (InstanceGroup(count=-1),)},
             "instance_group[0].count is -1; it cannot be below 0",
         ),

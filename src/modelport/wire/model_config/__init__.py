@@ -14,12 +14,13 @@ from modelport.wire.model_config.ovms import OvmsModel, decode_ovms, is_ovms
 from modelport.wire.model_config.ovms_forms import hold_to_forms
 from modelport.wire.model_config.pbtxt import decode_pbtxt, encode_pbtxt, from_proto, to_proto
 from modelport.wire.model_config.support import left_out, refuse_unsupported, unsupported
-from modelport.wire.model_config.validity import check, problems
+from modelport.wire.model_config.validity import check, check_written, problems
 from modelport.wire.model_config.yaml import decode_yaml
 
 __all__ = [
     "OvmsModel",
     "check",
+    "check_written",
     "complete",
     "decode_dict",
     "decode_json",

@@ -27,7 +27,10 @@ from modelport.specs import (
 )
 from modelport.wire.model_config.schema import ONE_OF_BY_RECORD
 
-__all__ = ["check", "problems"]
+__all__ = ["MOST_INSTANCES", "check", "check_written", "problems"]
+
+MOST_INSTANCES = 4096
+"""Of a model. A typing error of a few zeros would fill the memory before it is noticed."""
 
 
 def check(config: ModelConfig, *, name: str = "") -> None:
@@ -45,6 +48,25 @@ def check(config: ModelConfig, *, name: str = "") -> None:
         raise LoadFailed(f'model "{config.name or name}": {"; ".join(found)}')
 
 
+def check_written(config: ModelConfig, *, name: str = "") -> None:
+    """Refuse a configuration as it is written, where ``merge`` would take it for another.
+
+    Args:
+        config: Not yet complete.
+        name: Of the model's directory.
+
+    Raises:
+        LoadFailed: With everything that is wrong.
+    """
+    found = [
+        *_batch_size(config),
+        *_listed_twice("input", config.input),
+        *_listed_twice("output", config.output),
+    ]
+    if found:
+        raise LoadFailed(f'model "{config.name or name}": {"; ".join(found)}')
+
+
 def problems(config: ModelConfig, *, name: str = "") -> Iterator[str]:
     """Give a text for each thing that is wrong: path, what it is, what it should be."""
     if not config.name:
@@ -54,9 +76,8 @@ def problems(config: ModelConfig, *, name: str = "") -> Iterator[str]:
             f'name is "{config.name}", but the directory is called "{name}"; they have to be '
             "the same, or name left out"
         )
-    if config.max_batch_size < 0:
-        yield f"max_batch_size is {config.max_batch_size}; it cannot be below 0"
     yield from chain(
+        _batch_size(config),
         _one_of(config),
         _version_policy(config),
         _tensors("input", config.input),
@@ -69,6 +90,11 @@ def problems(config: ModelConfig, *, name: str = "") -> Iterator[str]:
         _metric_tags(config),
         _metrics(config.model_metrics),
     )
+
+
+def _batch_size(config: ModelConfig) -> Iterator[str]:
+    if config.max_batch_size < 0:
+        yield f"max_batch_size is {config.max_batch_size}; it cannot be below 0"
 
 
 def _one_of(config: ModelConfig) -> Iterator[str]:
@@ -91,9 +117,13 @@ def _version_policy(config: ModelConfig) -> Iterator[str]:
         yield f"version_policy.specific.versions has {wrong[0]}; versions are at least 1"
 
 
-def _tensors(kind: str, tensors: Sequence[ModelInput | ModelOutput]) -> Iterator[str]:
+def _listed_twice(kind: str, tensors: Sequence[ModelInput | ModelOutput]) -> Iterator[str]:
     for name in _repeated(tensor.name for tensor in tensors if tensor.name):
         yield f'{kind} "{name}" is listed twice; names have to differ'
+
+
+def _tensors(kind: str, tensors: Sequence[ModelInput | ModelOutput]) -> Iterator[str]:
+    yield from _listed_twice(kind, tensors)
     for index, tensor in enumerate(tensors):
         path = f"{kind}[{index}]"
         if not tensor.name:
@@ -142,6 +172,9 @@ def _products(shape: Sequence[int]) -> list[int]:
 def _instance_groups(config: ModelConfig) -> Iterator[str]:
     if config.instance_group and config.ensemble_scheduling is not None:
         yield "instance_group has no meaning for an ensemble; set it for the models of its steps"
+    count = sum(group.count for group in config.instance_group)
+    if count > MOST_INSTANCES:
+        yield f"instance_group asks for {count} instances; at most {MOST_INSTANCES} are made"
     for index, group in enumerate(config.instance_group):
         path = f"instance_group[{index}]"
         if group.count < 0:
