@@ -291,7 +291,7 @@ def test_json_that_is_read_in_one_go_has_a_bound_of_its_own(tmp_path: Path) -> N
             ("/learn", text),
             ("/learn/submit", text),
             ("/affine", {"x": values}),
-            ("/v1/models/affine:predict", {"instances": [values]}),
+            ("/v1/models/affine:predict", {"instances": [{"x": values}]}),
         )
         for path, body in refused:
             status, _, said = call(running, path, body)

@@ -1,6 +1,6 @@
 """Models of tensors as endpoints: arrays by the names of inputs, as nested lists."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from modelport.specs import ModelInput, ModelOutput
 from modelport.tensors import Tensor
 from modelport.wire import json
 from modelport.wire.compression import check_coding, decompress
+from modelport.wire.json_arrays import in_pieces
 
 __all__ = ["ModelHandler", "ModelMethod", "is_listed"]
 
@@ -163,8 +164,8 @@ class _Sink:
                 self._respond(_encoded_outputs(outputs))
         return True
 
-    def _respond(self, body: bytes) -> None:
-        self._exchange.respond(200, JSON_HEADERS, [body])
+    def _respond(self, body: list[Buffer]) -> None:
+        self._exchange.respond(200, JSON_HEADERS, body)
 
     def end(self) -> None:
         """Answer that there was nothing."""
@@ -222,17 +223,27 @@ def _encoded(value: Any) -> Any:
     return value.encode() if isinstance(value, str) else value
 
 
-def _encoded_outputs(outputs: Sequence[Tensor]) -> bytes:
-    values = {tensor.name: _plain(tensor) for tensor in outputs}
-    return json.encode(next(iter(values.values())) if len(values) == 1 else values)
+def _encoded_outputs(outputs: Sequence[Tensor]) -> list[Buffer]:
+    tensor_by_name = {tensor.name: tensor for tensor in outputs}
+    if len(tensor_by_name) == 1:
+        return list(_pieces(outputs[-1]))
+    pieces: list[Buffer] = []
+    before = b"{"
+    for name, tensor in tensor_by_name.items():
+        pieces.append(b"%b%b:" % (before, json.encode(name)))
+        pieces += _pieces(tensor)
+        before = b","
+    return [*pieces, b"}"] if pieces else [b"{}"]
 
 
-def _plain(tensor: Tensor) -> Any:
+def _pieces(tensor: Tensor) -> Iterable[bytes]:
+    """Write the values of an output: in several pieces if they are many."""
+    array = tensor.array
     if tensor.datatype is BYTES:
-        return _decoded(tensor.array.tolist())
+        return (json.encode(_decoded(array.tolist())),)
     if tensor.datatype is BF16:
-        return float32_from_bf16(tensor.array).tolist()
-    return tensor.array.tolist()
+        array = float32_from_bf16(array)
+    return in_pieces(array, lambda part: json.encode(part.tolist()))
 
 
 def _decoded(value: Any) -> Any:
