@@ -1,5 +1,6 @@
 """Streams of BentoML's items as they come, cut anywhere."""
 
+import json
 from typing import Any
 
 import pytest
@@ -42,6 +43,54 @@ def test_a_stream_that_is_not_whole_is_refused(stream: bytes) -> None:
         list(reader.end())
 
     with pytest.raises(InvalidRequest):
+        read()
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        json.dumps("a" * 9000),
+        json.dumps('\\"[{' * 3000),
+        json.dumps(["a\\"] * 2000 + [[]]),
+        json.dumps({"a": {"}": "]"}, "b": [1] * 3000}),
+    ],
+)
+@pytest.mark.parametrize("step", [1, 7, 1000])
+def test_a_long_item_is_given_with_its_last_byte(item: str, step: int) -> None:
+    reader = JsonItems()
+    sent = item.encode()
+    for at in range(0, len(sent) - 1, step):
+        assert list(reader.feed(sent[at : min(at + step, len(sent) - 1)])) == []
+    assert list(reader.feed(sent[-1:])) == [json.loads(item)]
+    assert list(reader.end()) == []
+
+
+@pytest.mark.parametrize(
+    ("start", "again"),
+    [
+        (b'"', b"a"),
+        (b'"', b'\\"'),
+        (b"[", b'"a",'),
+        (b"", b"["),
+        (b"", b"1"),
+        (b"", b"<html>"),
+        (b"", b"x[1]"),
+        (b"", b"{x}"),
+        (b"[1}", b"[1}"),
+    ],
+)
+def test_an_item_without_end_is_refused(start: bytes, again: bytes) -> None:
+    """In time that grows with its length and no faster: it is not read anew with each piece."""
+    reader = JsonItems(most_chars=4_000_000)
+
+    def read() -> None:
+        list(reader.feed(start))
+        for _ in range(1000):
+            list(reader.feed(again * (10_000 // len(again))))
+
+    with pytest.raises(
+        InvalidRequest, match=r"is longer than 4000000 characters|is no JSON|too deep"
+    ):
         read()
 
 

@@ -246,18 +246,20 @@ class Items(Protocol):
         ...
 
 
-def items_of(schema: Mapping[str, Any], headers: Mapping[str, str]) -> Items:
-    """What cuts a stream into the items of an endpoint."""
+def items_of(
+    schema: Mapping[str, Any], headers: Mapping[str, str], most_chars: int | None
+) -> Items:
+    """What cuts a stream into the items of an endpoint, each of which has so many characters."""
     if headers.get("content-type", "").startswith("application/x-ndjson"):
-        return _Made(JsonItems(), _item_of_record)
+        return _Made(JsonItems(most_chars=most_chars), _item_of_record)
     match schema.get("type"):
         case "string":
             return BinaryItems() if schema.get("format") == "binary" else TextItems()
         case "integer" | "number":
-            return JsonItems(is_whole_in_pieces=True)
+            return JsonItems(is_whole_in_pieces=True, most_chars=most_chars)
         case "tensor" | "dataframe" | "array" | "object":
-            return _Made(JsonItems(), lambda item: _shaped(item, schema))
-    return JsonItems()
+            return _Made(JsonItems(most_chars=most_chars), lambda item: _shaped(item, schema))
+    return JsonItems(most_chars=most_chars)
 
 
 class _Made:

@@ -9,6 +9,7 @@ Source: bentoml 1.4.40, as its server and its clients behave.
 import codecs
 import enum
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -193,32 +194,42 @@ class TextItems:
 class JsonItems:
     """JSON values one after another, with or without anything between, cut anywhere.
 
-    A number at the end may go on in the next piece, so it is given once something follows.
+    A number at the end may go on in the next piece, so it is given once something follows. A long
+    value that comes in pieces is looked at as it comes, and read once: when it ends.
 
     Args:
         is_whole_in_pieces: No item is cut, so a number ends with its piece: of numbers without
             anything between, as BentoML sends them, nothing else tells them apart.
+        most_chars: Of one item; ``None`` for no bound.
     """
 
-    def __init__(self, *, is_whole_in_pieces: bool = False) -> None:
+    def __init__(self, *, is_whole_in_pieces: bool = False, most_chars: int | None = None) -> None:
         self._is_whole_in_pieces = is_whole_in_pieces
+        self._most_chars = most_chars
         self._decoder = codecs.getincrementaldecoder("utf-8")("strict")
-        self._text = ""
-        self._tried_at = 0
+        self._begun = _Begun("")
 
     def feed(self, data: bytes) -> Iterator[Any]:
         """Give the values that have come whole.
 
         Raises:
-            InvalidRequest: If this is no JSON.
+            InvalidRequest: If this is no JSON, or an item is longer than may be.
         """
         try:
-            self._text += self._decoder.decode(data)
+            text = self._decoder.decode(data)
         except UnicodeDecodeError as exc:
             raise InvalidRequest("the items of the stream are not UTF-8") from exc
-        # A long value that comes in small pieces is not read anew with each of them.
-        if len(self._text) >= self._tried_at or self._text.endswith(("}", "]", '"')):
-            yield from self._take(is_end=self._is_whole_in_pieces)
+        begun = self._begun
+        if begun.length:
+            may_be_whole = begun.add(text)
+            if self._most_chars is not None and begun.length > self._most_chars:
+                raise InvalidRequest(
+                    f"an item of the stream is longer than {self._most_chars} characters"
+                )
+            if not may_be_whole:
+                return
+            text = begun.text()
+        yield from self._take(text, is_end=self._is_whole_in_pieces)
 
     def end(self) -> Iterator[Any]:
         """Give what is left.
@@ -226,12 +237,12 @@ class JsonItems:
         Raises:
             InvalidRequest: If it ends in the middle of a value.
         """
-        yield from self._take(is_end=True)
-        if self._text.strip():
-            raise InvalidRequest(f"the stream ended in the middle of an item: {self._text[-80:]!r}")
+        yield from self._take(self._begun.text(), is_end=True)
+        rest = self._begun.text()
+        if rest.strip():
+            raise InvalidRequest(f"the stream ended in the middle of an item: {rest[-80:]!r}")
 
-    def _take(self, *, is_end: bool) -> Iterator[Any]:
-        text = self._text
+    def _take(self, text: str, *, is_end: bool) -> Iterator[Any]:
         at = 0
         while True:
             while at < len(text) and text[at] in " \t\r\n":
@@ -245,9 +256,75 @@ class JsonItems:
             if not is_end and type(value) in (int, float) and text[until : until + 3] in _GOES_ON:
                 break
             at = until
+            # What is done with it may raise, or take nothing more.
+            self._begun = _Begun("")
             yield value
-        self._text = text[at:]
-        self._tried_at = len(self._text) * 5 // 4 if len(self._text) > 4096 else 0
+        self._begun = _Begun(text[at:])
+        if self._begun.has_ended:
+            raise _no_json(text[at : at + 40])
+
+
+def _no_json(begun: str) -> InvalidRequest:
+    return InvalidRequest(f"an item of the stream is no JSON: {begun!r}")
+
+
+class _Begun:
+    """A value that has not come whole.
+
+    Attributes:
+        length: Characters of it.
+        has_ended: Whether its last quote or bracket has come.
+    """
+
+    __slots__ = ("_depth", "_is_escaped", "_is_in_string", "_pieces", "has_ended", "length")
+
+    def __init__(self, text: str) -> None:
+        self._pieces: list[str] = []
+        self._depth = 0
+        self._is_in_string = False
+        self._is_escaped = False
+        self.length = 0
+        self.has_ended = False
+        if text:
+            self.add(text)
+
+    def text(self) -> str:
+        return "".join(self._pieces)
+
+    def add(self, text: str) -> bool:
+        """Take more of it, and say whether it may be whole now.
+
+        Raises:
+            InvalidRequest: It is a number or a word, and longer than any is.
+        """
+        self._pieces.append(text)
+        self.length += len(text)
+        start = 1 if self._is_escaped and text else 0
+        self._is_escaped &= not text
+        for found in _STRUCTURE.finditer(text, start):
+            sign = found[0]
+            if self._is_in_string:
+                if sign == '"':
+                    self._is_in_string = False
+                    self.has_ended |= self._depth == 0
+                self._is_escaped = sign == "\\"
+            elif sign == '"':
+                self._is_in_string = True
+            elif sign in "{[":
+                self._depth += 1
+            elif sign in "}]":
+                self._depth -= 1
+                self.has_ended |= self._depth <= 0
+        is_bare = self._depth == 0 and not self._is_in_string and not self.has_ended
+        if is_bare and self.length > LONGEST_BARE:
+            raise _no_json(self.text()[:40])
+        return self.has_ended or is_bare
+
+
+_STRUCTURE = re.compile(r'\\.?|["{}\[\]]', re.DOTALL)
+"""What matters for where a value ends; of an escape at the end of a piece only the backslash."""
+LONGEST_BARE = 8192
+"""Characters of a number or word: Python reads no integer with more than 4300 digits."""
 
 
 # The schema.

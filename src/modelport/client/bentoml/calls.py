@@ -168,7 +168,7 @@ class Client:
             BentoMLException: If it breaks off, or is not what the schema says.
         """
         try:
-            yield items_of(endpoint.output, response.headers)
+            yield items_of(endpoint.output, response.headers, self._max_response_bytes)
         except TransportFailed as exc:
             raise unreachable(exc) from exc
         except InvalidRequest as exc:
