@@ -163,6 +163,14 @@ def test_a_whole_request_is_sent_as_it_is(
             ["numbers", "--input=n=@floats.npy"],
             '--input: "n": expected INT64, got an array of float64',
         ),
+        *(
+            (
+                ["numbers", f"--input=n=@{name}.npy"],
+                f'--input: "{name}.npy" is no whole .npy file, or one of Python objects, which are'
+                " not read",
+            )
+            for name in ("empty", "cut", "other", "objects")
+        ),
         (["numbers", "--input=x=1,2", "--input=x=3,4"], '--input: "x" is given twice'),
         (["sentiment", "--version=x"], '--version: expected a whole number, got "x"'),
         (["sentiment", "--parameter=x"], '--parameter: expected NAME=VALUE, got "x"'),
@@ -180,6 +188,10 @@ def test_mistakes_are_told_before_anything_is_sent(
 ) -> None:
     Path("text").write_text("x")
     np.save("floats.npy", np.array([0.5]))
+    Path("empty.npy").touch()
+    Path("cut.npy").write_bytes(Path("floats.npy").read_bytes()[:-1])
+    Path("other.npy").write_text("no array")
+    np.save("objects.npy", np.array([{}], object))
     assert infer(server, *arguments) == 2
     assert capsys.readouterr().err == f"modelport infer: {text}\n"
     assert not any(path.endswith("/infer") for _, path, _, _ in server.calls)

@@ -172,6 +172,17 @@ def test_streams_that_are_closed_are_written_nowhere() -> None:
     assert (done.returncode, done.stdout) == (2, "")
 
 
+def test_letters_that_the_terminal_lacks_are_shown_by_number() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "modelport", "config", "--server-name=größer"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "gr\\xf6\\xdfer" in done.stdout
+
+
 def test_the_module_runs_like_the_script(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "modelport", "serve"], capture_output=True, text=True, cwd=tmp_path

@@ -307,10 +307,20 @@ def test_unknown_parameters_are_passed_over_and_told_of(directory: Path) -> None
     ]
 
 
-@pytest.mark.parametrize("level", [-1, 0, 1, 2])
-def test_graph_levels_are_those_of_triton(directory: Path, level: int) -> None:
+@pytest.mark.parametrize(
+    ("level", "name"),
+    [
+        (-1, "ORT_ENABLE_BASIC"),
+        (0, "ORT_ENABLE_ALL"),
+        (1, "ORT_ENABLE_EXTENDED"),
+        (2, "ORT_DISABLE_ALL"),
+    ],
+)
+def test_graph_levels_are_those_of_triton(directory: Path, level: int, name: str) -> None:
     save_add_sub(directory)
-    load(directory, ModelConfig(optimization=Optimization(graph=Graph(level=level))))
+    config = ModelConfig(optimization=Optimization(graph=Graph(level=level)))
+    assert session_options(config).graph_optimization_level.name == name
+    load(directory, config)
 
 
 def test_unknown_graph_level_is_refused(directory: Path) -> None:

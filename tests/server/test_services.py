@@ -222,7 +222,7 @@ def test_requests_share_batches(served: Served) -> None:
 
 def test_endpoints_are_models_of_every_protocol(served: Served) -> None:
     metadata = json.loads(get(served, "/v2/models/count")[2])
-    assert metadata["platform"] or metadata["name"] == "count"
+    assert (metadata["name"], metadata["platform"]) == ("count", "service")
     request = {
         "inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["x"]}],
     }

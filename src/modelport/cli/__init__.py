@@ -5,6 +5,7 @@ environment or a file is wrong; 130 interrupted; 141 the reader of our output ha
 """
 
 import errno
+import io
 import sys
 from collections.abc import Sequence
 
@@ -33,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and give the exit code; the console script ``modelport``."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     _open_closed_streams()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Where the terminal has no letter for what a server says, its number is shown.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()  # a reader that has gone away shows here, while we can still handle it

@@ -129,9 +129,13 @@ def _tensor(value: str, declared: TensorMetadata) -> "Tensor":
         import numpy as np
 
         try:
-            return tensor_text.tensor_from_array(np.load(path, allow_pickle=False), declared)
+            array = np.load(path, allow_pickle=False)
         except OSError as exc:
             raise UsageError(f'--input: cannot read "{path}": {exc.strerror or exc}') from exc
+        except (EOFError, ValueError) as exc:
+            what = "is no whole .npy file, or one of Python objects, which are not read"
+            raise UsageError(f'--input: "{path}" {what}') from exc
+        return tensor_text.tensor_from_array(array, declared)
     content = _read(path, "--input")
     if path.endswith(".json"):
         return tensor_text.tensor_from_text(content.decode(), declared)
