@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import trustme
 
@@ -21,7 +22,6 @@ from modelport.server.http import Connection, HttpOptions
 from modelport.server.settings import Settings
 from modelport.server.tls import server_context
 from modelport.server.tls_listener import SPARE_HANDSHAKES, TlsListener
-from modelport.testing.clock import ManualClock
 from tests.served import serving
 from tests.waiting import until
 
@@ -361,20 +361,53 @@ def test_a_flood_that_takes_every_file_is_survived(folder: Path, tmp_path: Path)
     assert "Traceback" not in "".join(served.lines)
 
 
-def test_lines_of_one_kind_come_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
-    from modelport.server.seldom_log import SeldomLog
+def live(port: int, credentials: grpc.ChannelCredentials | None) -> bytes:
+    """Ask over gRPC whether the server lives."""
+    address = f"localhost:{port}"
+    if credentials is None:
+        channel = grpc.insecure_channel(address)
+    else:
+        channel = grpc.secure_channel(address, credentials)
+    with channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ServerLive")
+        answer: bytes = call(b"", timeout=20)
+        return answer
 
-    caplog.set_level(logging.INFO)
-    clock = ManualClock(10**12)
-    seldom = SeldomLog(logging.getLogger("modelport.test"), clock)
-    for second in range(130):
-        seldom.info("a", f"a at {second}")
-        if second == 5:
-            seldom.info("b", "b")
-        clock.advance(1)
-    assert [record.getMessage() for record in caplog.records] == [
-        "a at 0",
-        "b",
-        "a at 60 (and 59 more of these since)",
-        "a at 120 (and 59 more of these since)",
-    ]
+
+def test_clients_of_every_kind_at_every_port(
+    folder: Path, tmp_path: Path, authority: trustme.CA, trusting: ssl.SSLContext
+) -> None:
+    """REST and gRPC, with the certificate that is asked for and without, and without TLS."""
+    (tmp_path / "add.py").write_text(
+        "import modelport\n\n\n@modelport.model\ndef add(a: int) -> int:\n    return a + 1\n"
+    )
+    options = [f"--tls-cert={folder / 'cert'}", f"--tls-key={folder / 'key'}"]
+    mine = authority.issue_cert("client@here", key_type=trustme.KeyType.ECDSA)
+    chain = b"".join(blob.bytes() for blob in mine.cert_chain_pems)
+    ca = (folder / "ca").read_bytes()
+    shown = grpc.ssl_channel_credentials(ca, mine.private_key_pem.bytes(), chain)
+    with serving(str(tmp_path / "add.py"), *options, f"--tls-client-ca={folder / 'ca'}") as served:
+        http_port = int(served.address.rpartition(":")[2])
+        grpc_port = int(served.grpc_address.rpartition(":")[2])
+        for port in (http_port, grpc_port):
+            assert live(port, shown) == b"\x08\x01"
+            for wrong in (None, grpc.ssl_channel_credentials(ca)):
+                with pytest.raises(grpc.RpcError) as refused:
+                    live(port, wrong)
+                assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        mine.configure_cert(trusting)
+        for offered in (["h2"], ["http/1.1"]):
+            trusting.set_alpn_protocols(offered)
+            raw = socket.create_connection(("localhost", http_port), 15)
+            with trusting.wrap_socket(raw, server_hostname="localhost") as client:
+                assert client.selected_alpn_protocol() == offered[0]
+                client.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+        with socket.create_connection(("localhost", http_port), 15) as half_open:
+            half_open.sendall(CLIENT_HELLO_BEGUN)
+            assert served.stop() == 0
+    lines = "".join(served.lines)
+    assert "Traceback" not in lines
+    # A line for each port, whatever its clients repeat.
+    assert lines.count("peer did not return a certificate: clients need a certificate here") == 2
+    assert lines.count("this port speaks TLS, and the client does not") == 2
