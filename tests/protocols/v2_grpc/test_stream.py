@@ -4,13 +4,15 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
-from modelport.dtypes import FP16
+from modelport.dtypes import FP16, INT32
 from modelport.errors import Cancelled, InvalidInference, ModelFailed
 from modelport.messages import Response
 from modelport.protocols.base import Receiver
 from modelport.protocols.v2_grpc import stream
+from modelport.tensors import Tensor
 from modelport.testing.memory import (
     MemoryCall,
     MemoryDeployment,
@@ -209,6 +211,44 @@ def test_a_response_that_is_known_to_be_the_last_says_so() -> None:
     assert finals(opened) == [(True, 1)]
     opened.receiver.half_closed()
     assert opened.call.status == 0
+
+
+def test_many_classes_are_found_on_a_thread_and_keep_their_place() -> None:
+    scores = np.arange(30_000, dtype=np.int32).reshape(1, -1)
+
+    def answer(request: Any) -> Any:
+        return [Response([Tensor("O", INT32, scores)])] if request.id == "1" else echo(request)
+
+    wanted = {"name": "O", "parameters": {"classification": pb.InferParameter(int64_param=1)}}
+
+    async def main() -> Opened:
+        opened = Opened(answer)
+        opened.send("m", "1", outputs=[wanted])
+        opened.send("m", "2")
+        opened.receiver.half_closed()
+        assert opened.ids == []
+        await opened.call.finished.wait()
+        return opened
+
+    opened = asyncio.run(main())
+    assert opened.ids == ["1", "2"]
+    assert opened.got[0].infer_response.raw_output_contents == [b"\x0b\0\0\x0029999:29999"]
+    assert opened.call.status == 0
+
+
+def test_a_stream_that_ends_while_classes_are_found_stays_ended() -> None:
+    scores = np.arange(30_000, dtype=np.int32).reshape(1, -1)
+    wanted = {"name": "O", "parameters": {"classification": pb.InferParameter(int64_param=1)}}
+
+    async def main() -> Opened:
+        opened = Opened(lambda request: [Response([Tensor("O", INT32, scores)])])
+        opened.send("m", "1", outputs=[wanted])
+        opened.call.cancel()
+        await asyncio.get_running_loop().shutdown_default_executor()
+        await asyncio.sleep(0)
+        return opened
+
+    assert asyncio.run(main()).got == []
 
 
 def test_classes_that_there_cannot_be_end_the_request_and_not_the_stream() -> None:

@@ -8,7 +8,7 @@ flight on one stream is bounded, in requests and in bytes; at the bound nothing 
 from collections import deque
 from functools import partial
 
-from modelport.errors import ModelportError
+from modelport.errors import INTERNAL_ERROR, ModelFailed, ModelportError
 from modelport.messages import Arrival, Request, Response, Ticket
 from modelport.protocols.base import Buffer, Call, arrival_by_grpc
 from modelport.protocols.threads import MOST_ON_LOOP, on_thread
@@ -21,6 +21,7 @@ from modelport.protocols.v2_grpc.infer import (
     read_whole,
 )
 from modelport.protocols.v2_grpc.replies import INTERNAL, end_exiting, error_status
+from modelport.wire.v2_classes import takes_long
 from modelport.wire.v2_grpc import (
     Message,
     encode_stream_error,
@@ -280,38 +281,52 @@ class _Sink:
 class _OrderedSink(_Sink):
     """Keeps the one response of an ordinary model until it is its turn."""
 
-    __slots__ = ("error", "is_ready", "pieces")
+    __slots__ = ("error", "is_answered", "is_ready", "pieces")
 
     def __init__(
         self, stream: InferStream, message: Message, size: int, known: Known | None
     ) -> None:
         super().__init__(stream, message, size, known)
-        self.is_ready = False
+        self.is_answered = self.is_ready = False
         self.pieces: list[Buffer] = []
         self.error: ModelportError | None = None
 
     def push(self, response: Response, final: bool) -> bool:
         """Keep the response."""
+        classes = self.message.head.classes
+        if classes and takes_long(response, classes):
+            self.is_answered = True
+            on_thread(partial(self._encoded, response, True), self._keep, self._refuse, self._abort)
+            return False
         try:
-            self.pieces = self._encoded(response, True)
+            self._keep(self._encoded(response, True))
         except ModelportError as exc:
-            self.error = exc
-        self.is_ready = True
-        self._stream.flush()
+            self._refuse(exc)
         return False
+
+    def _keep(self, pieces: list[Buffer]) -> None:
+        self.pieces = pieces
+        self.is_answered = self.is_ready = True
+        self._stream.flush()
+
+    def _refuse(self, error: ModelportError) -> None:
+        self.error = error
+        self.is_answered = self.is_ready = True
+        self._stream.flush()
+
+    def _abort(self) -> None:
+        self._refuse(ModelFailed(INTERNAL_ERROR))
 
     def end(self) -> None:
         """There was none."""
-        if not self.is_ready:
+        if not self.is_answered:
             assert self._known is not None
             self.fail(no_response(self._known))
 
     def fail(self, error: ModelportError) -> None:
         """Keep the error."""
-        if not self.is_ready:
-            self.error = error
-            self.is_ready = True
-            self._stream.flush()
+        if not self.is_answered:
+            self._refuse(error)
 
 
 class _FreeSink(_Sink):
