@@ -55,6 +55,10 @@ def main(arguments: list[str] | None = None) -> int:
     except CannotPrepare as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
+    except OSError as exc:
+        where = f"{exc.filename}: " if exc.filename is not None else ""
+        print(f"error: cannot write {out}: {where}{exc.strerror or exc}", file=sys.stderr)
+        return 1
     for model, finding in stamp.measured.items():
         print(f"{model}: {finding}")
     return 0

@@ -142,6 +142,16 @@ def test_a_directory_with_other_things_is_refused(
     assert list(out.iterdir()) == [out / "thesis.txt"]
 
 
+def test_a_place_that_cannot_be_written_is_told(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert prepare.main([str(tmp_path / "file" / "repository")]) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith(f"error: cannot write {tmp_path}/file/repository: ")
+    assert told.endswith("Not a directory")
+
+
 def test_a_damaged_stamp_is_told(out: Path) -> None:
     prepare.prepare(out)
     (out / prepare.STAMP).write_text("{")
