@@ -1,5 +1,8 @@
 """Multipart bodies as bytes, whole, in pieces, and wrong."""
 
+import contextlib
+import time
+
 import pytest
 
 from modelport.errors import InvalidRequest, TooLarge
@@ -121,3 +124,16 @@ def test_the_extended_form_of_a_name_makes_a_file(said: bytes, filename: str | N
     body = b'--b\r\nContent-Disposition: form-data; name="f"; ' + said + b"\r\n\r\n1\r\n--b--\r\n"
     ((begun, data),) = read_parts(FORM, body)
     assert (begun.name, begun.filename, data) == ("f", filename, b"1")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"; " + b" " * 3900 + b"x", b'; a="' * 700, b";filename*" * 380, b'"\\' * 1900, b"='" * 1900],
+)
+def test_a_head_that_is_made_to_be_slow_is_read_at_once(said: bytes) -> None:
+    head = b'--b\r\nContent-Disposition: form-data; name="f"' + said + b"\r\n\r\n"
+    started = time.perf_counter()
+    with contextlib.suppress(InvalidRequest):
+        for _ in range(10):
+            read_parts(FORM, head + b"1\r\n--b--\r\n")
+    assert time.perf_counter() - started < 1

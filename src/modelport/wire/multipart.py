@@ -7,7 +7,6 @@ through without being kept.
 Source: RFC 7578, RFC 2046 §5.1.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -216,16 +215,22 @@ def _extended_filename(disposition: bytes) -> str | None:
 
     Source: RFC 8187 §3.2 (of old RFC 5987), RFC 6266 §4.3.
     """
-    for name, value in _PARAMETER.findall(disposition.decode("latin-1")):
-        if name.lower() == "filename*":
-            charset, _, rest = value.strip('" \t').partition("'")
-            _, _, encoded = rest.partition("'")
-            is_latin = charset.lower() == "iso-8859-1"
-            return unquote(encoded, "latin-1" if is_latin else "utf-8", errors="replace")
+    # Every second piece is quoted. Plain cuts, for a pattern could be made to try for seconds.
+    pieces = disposition.decode("latin-1").replace("\\\\", "").replace('\\"', "").split('"')
+    for at in range(0, len(pieces), 2):
+        for parameter in pieces[at].split(";"):
+            name, _, value = parameter.partition("=")
+            if name.strip().lower() == "filename*":
+                # Some quote it, though that is not allowed either.
+                return _extended_value(value.strip() or "".join(pieces[at + 1 : at + 2]))
     return None
 
 
-_PARAMETER = re.compile(r';[ \t]*([^=;"]+?)[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^;"]*)')
+def _extended_value(value: str) -> str:
+    charset, _, rest = value.partition("'")
+    _, _, encoded = rest.partition("'")
+    is_latin = charset.lower() == "iso-8859-1"
+    return unquote(encoded, "latin-1" if is_latin else "utf-8", errors="replace")
 
 
 def _escaped(text: str) -> str:
