@@ -2,6 +2,7 @@
 
 import asyncio
 import http.client
+import random
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,7 +15,7 @@ import trustme
 
 from modelport.clock import SystemClock
 from modelport.engine.executor import new_event_loop
-from modelport.server.http import Connection
+from modelport.server.http import Connection, HttpOptions
 from modelport.server.settings import Settings
 from modelport.server.tls import server_context
 from tests.waiting import until
@@ -22,6 +23,13 @@ from tests.waiting import until
 from .memory_connection import TestServer, get, post
 
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
+
+HANDSHAKE = (
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+)
 
 Run = Callable[[Callable[[], Awaitable[None]]], None]
 
@@ -111,6 +119,73 @@ def test_large_bodies_go_both_ways(run: Run) -> None:
     async def main() -> None:
         async with listening(make()) as port:
             assert await asyncio.to_thread(ask, port) == body
+
+    run(main)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_large_and_small_bodies_take_turns_on_one_connection(
+    run: Run, authority: trustme.CA, settings: Callable[..., Settings], seed: int
+) -> None:
+    """Large ones are received in place from the first one on; however they come, they are whole."""
+    chance = random.Random(seed)
+    bodies = [chance.randbytes(chance.choice((0, 9, 5_000, 300_000, 900_000))) for _ in range(12)]
+    sent = b"".join(
+        post("/echo", body, *(["Expect: 100-continue"] if chance.random() < 0.2 else []))
+        for body in bodies
+    )
+    tls = seed % 2
+
+    async def main() -> None:
+        server = make()
+        async with listening(server, server_context(settings()) if tls else None) as port:
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", port, ssl=client_context(authority) if tls else None
+            )
+            answers = asyncio.ensure_future(reader.read())
+            at = 0
+            while at < len(sent):
+                size = chance.choice((1, 70, 40_000, 200_000, 2_000_000))
+                writer.write(sent[at : at + size])
+                await writer.drain()
+                await asyncio.sleep(chance.choice((0, 0.001)))
+                at += size
+            # The other protocol begins where the last body has ended.
+            writer.write(get("/socket", *HANDSHAKE) + b"\x81\x82\0\0\0\0hi")
+            await until(lambda: bool(server.sockets))
+            writer.write(b"\x81\x83\0\0\0\0you\x88\x80\0\0\0\0")
+            received = await answers
+            writer.close()
+            assert server.seen == bodies
+            assert received.count(b"HTTP/1.1 200 OK") == len(bodies)
+            assert received.endswith(b"\r\n\r\n\x81\x02hi\x81\x03you\x88\x02\x03\xe8")
+
+    run(main)
+
+
+def test_a_large_body_that_stops_coming_is_timed_out(run: Run) -> None:
+    async def main() -> None:
+        server = TestServer(HttpOptions(body_timeout_s=0.2), clock=SystemClock())
+        async with listening(server) as port:
+            request = post("/echo", bytes(1_000_000))
+            answer = await exchange(port, request[:600_000])
+            assert answer.startswith(b"HTTP/1.1 408 ")
+            assert not server.seen
+
+    run(main)
+
+
+def test_a_client_that_leaves_within_a_large_body_is_forgotten(run: Run) -> None:
+    async def main() -> None:
+        server = make()
+        async with listening(server) as port:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(post("/echo", bytes(1_000_000))[:600_000])
+            await writer.drain()
+            await until(lambda: bool(server.http.connections))
+            writer.transport.abort()
+            await until(lambda: not server.http.connections)
+            assert not server.seen
 
     run(main)
 

@@ -12,6 +12,7 @@ from typing import Protocol, cast
 
 from modelport.errors import Overloaded
 from modelport.protocols.base import Buffer
+from modelport.server.bulk import receive_in_place
 from modelport.server.http import (
     BURST_GAP_NS,
     JOIN_BELOW_BYTES,
@@ -66,7 +67,6 @@ class Http2Connection(asyncio.Protocol):
         http: The listener that the connection came to.
         options: Limits and patience.
         understand: Finds out what a block of fields asks for; raises ``MalformedHead``.
-        received: Where to receive what has no place yet; may be lent to every connection.
     """
 
     def __init__(
@@ -74,12 +74,10 @@ class Http2Connection(asyncio.Protocol):
         http: HttpServer,
         options: Http2Options,
         understand: Callable[[Block], Opener],
-        received: bytearray,
     ) -> None:
         self.server = http
         self._options = options
         self._understand = understand
-        self._received = received
         self.endpoint = Endpoint(self, options.limits)
         self.peer = ""
         self.is_full = False
@@ -166,15 +164,11 @@ class Http2Connection(asyncio.Protocol):
 
     def _receive_in_place(self) -> None:
         """Have large frames received without a copy from now on."""
-        transport = self._transport
-        if transport.is_closing():
+        if self._transport.is_closing():
             return
         self._is_bulky = True
-        transport.set_protocol(_BulkReader(self, self._received))
-        if not self._is_behind and not self.is_full:
-            # uvloop 0.23 looks at the kind of protocol when it begins to read.
-            transport.pause_reading()
-            transport.resume_reading()
+        is_reading = not self._is_behind and not self.is_full
+        receive_in_place(self._transport, self, self.server.bulk_buffer, is_reading=is_reading)
 
     def place(self) -> memoryview | None:
         """Where what comes next is wanted, if it is much."""
@@ -472,39 +466,6 @@ class Http2Connection(asyncio.Protocol):
         """Drop the connection and what was not sent yet."""
         self._is_closing = True
         self._transport.abort()
-
-
-class _BulkReader(asyncio.BufferedProtocol):
-    """Receives for a connection whose client sends large frames."""
-
-    def __init__(self, connection: Http2Connection, received: bytearray) -> None:
-        self._connection = connection
-        # One for all connections: between the two calls nothing else is received.
-        self._received = received
-        self._is_in_place = False
-
-    def get_buffer(self, sizehint: int) -> bytearray | memoryview:
-        place = self._connection.place()
-        self._is_in_place = place is not None
-        return self._received if place is None else place
-
-    def buffer_updated(self, nbytes: int) -> None:
-        if self._is_in_place:
-            self._connection.received_in_place(nbytes)
-        else:
-            self._connection.data_received(bytes(memoryview(self._received)[:nbytes]))
-
-    def eof_received(self) -> bool:
-        return self._connection.eof_received()
-
-    def pause_writing(self) -> None:
-        self._connection.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._connection.resume_writing()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._connection.connection_lost(exc)
 
 
 def _join_small(pieces: list[Buffer]) -> list[Buffer]:

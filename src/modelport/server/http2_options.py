@@ -2,12 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from modelport.server.bulk import IN_PLACE_FROM_BYTES
 from modelport.wire.http2 import Http2Limits
 
 __all__ = ["Http2Options"]
-
-IN_PLACE_FROM_BYTES = 65_536
-"""Bytes missing of a data frame from which they are received where they are wanted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,9 +20,6 @@ from modelport.wire.http2_heads import parse_request_fields
 
 __all__ = ["Calls", "Http2Server"]
 
-RECEIVE_BYTES = 32_768
-"""Of a client with large frames, what is received at once where it is not known yet what comes.
-What is behind the head of a large frame in it has to be copied."""
 MOST_KNOWN = 1024
 
 
@@ -47,13 +44,11 @@ class Http2Server:
         self._http = http
         self._options = options
         self._calls = calls
-        # One for all connections: between the two calls that receive, nothing else is received.
-        self._received = bytearray(RECEIVE_BYTES)
         self._opener_by_fields: dict[tuple[tuple[str, str], ...], Opener] = {}
 
     def __call__(self) -> Http2Connection:
         """Make who takes a connection over."""
-        return Http2Connection(self._http, self._options, self.understand, self._received)
+        return Http2Connection(self._http, self._options, self.understand)
 
     def understand(self, block: Block) -> Opener:
         """Find out what the fields ask for.

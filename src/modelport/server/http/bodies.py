@@ -54,6 +54,21 @@ class CountedBody:
         self.is_complete = True
         return bytes(data[taken:])
 
+    @property
+    def missing(self) -> int:
+        """Bytes that are still to come."""
+        return len(self._view) - self._filled
+
+    @property
+    def place(self) -> memoryview:
+        """Where they are wanted; see :meth:`filled`."""
+        return self._view[self._filled :]
+
+    def filled(self, count: int) -> None:
+        """Take so many bytes that were put in :attr:`place`."""
+        self._filled += count
+        self.is_complete = self._filled == len(self._view)
+
     def take(self) -> Buffer:
         """Give it away."""
         # Writable: the buffer is this request's alone, and a model may use it as it likes.

@@ -12,6 +12,7 @@ from typing import cast
 
 from modelport.errors import ModelportError, Overloaded, TimedOut
 from modelport.protocols.base import Buffer, Headers, Reply, Route
+from modelport.server.bulk import IN_PLACE_FROM_BYTES, change_protocol, receive_in_place
 from modelport.server.http.bodies import ChunkedBody, CountedBody, StreamedBody
 from modelport.server.http.exchange import (
     JOIN_BELOW_BYTES,
@@ -86,6 +87,7 @@ class Connection(asyncio.Protocol):
         "_exchange",
         "_held",
         "_is_advancing",
+        "_is_bulky",
         "_is_half_closed",
         "_is_reading_paused",
         "_now_ns",
@@ -116,6 +118,7 @@ class Connection(asyncio.Protocol):
         self._pending = bytearray()
         self._held: list[Buffer] = []
         self._is_advancing = False
+        self._is_bulky = False
         self._is_reading_paused = False
         self._is_half_closed = False
         self._since_ns = 0
@@ -321,6 +324,8 @@ class Connection(asyncio.Protocol):
             self._since_ns = now_ns = self.server.clock.now_ns()
             self._body = CountedBody(bound, head.content_length, now_ns)
             self._body.feed(memoryview(data)[size:])
+            if end - len(data) >= IN_PLACE_FROM_BYTES:
+                self._receive_in_place()
             return b""
         self._handle(bound, data[size:end])
         return data[end:] if len(data) > end else b""
@@ -353,11 +358,36 @@ class Connection(asyncio.Protocol):
             self._body = ChunkedBody(bound, reader, now_ns)
         else:
             self._body = CountedBody(bound, head.content_length, now_ns)
+            if head.content_length - len(rest) >= IN_PLACE_FROM_BYTES:
+                self._receive_in_place()
         return self._take_body(rest)
 
     def _refuse_early(self, bound: Bound) -> bytes:
         self._refuse(cast(Reply, bound.refusal), bound)
         return b""
+
+    def _receive_in_place(self) -> None:
+        """Have large bodies received without a copy from now on."""
+        if not self._is_bulky and not self._transport.is_closing():
+            self._is_bulky = True
+            is_reading = not self._is_reading_paused
+            receive_in_place(self._transport, self, self.server.bulk_buffer, is_reading=is_reading)
+
+    def place(self) -> memoryview | None:
+        """Where what comes next is wanted, if it is much."""
+        body = self._body
+        if isinstance(body, CountedBody) and body.missing >= IN_PLACE_FROM_BYTES:
+            return body.place
+        return None
+
+    def received_in_place(self, count: int) -> None:
+        """So many bytes lie where ``place`` said."""
+        self._since_ns = self._now_ns()
+        body = cast(CountedBody, self._body)
+        body.filled(count)
+        if body.is_complete:
+            self._body = None
+            self._handle_slow(body)
 
     def _feed_body(self, data: bytes) -> None:
         rest = self._take_body(data)
@@ -604,7 +634,7 @@ class Connection(asyncio.Protocol):
             transport.resume_reading()
         # Whoever still knows this connection finds it lost.
         self.connection_lost(None)
-        transport.set_protocol(guest)
+        change_protocol(transport, guest, is_reading=self._is_bulky)
         guest.connection_made(transport)
         if data:
             guest.data_received(data)

@@ -1,6 +1,7 @@
 """What the connections of one listener share: routes, door, limits, memory, and the time."""
 
 import asyncio
+import functools
 import itertools
 import logging
 import secrets
@@ -12,6 +13,7 @@ from msgspec import Struct, field
 from modelport.clock import Clock
 from modelport.errors import ModelportError, NotFound, Unauthenticated
 from modelport.protocols.base import Reply, Route, Rpc
+from modelport.server.bulk import RECEIVE_BYTES
 from modelport.server.cors import Cors
 from modelport.server.http.answer_heads import AnswerHeads
 from modelport.server.http.failures import encode_error
@@ -150,6 +152,11 @@ class HttpServer:
         self._sweeper: asyncio.TimerHandle | None = None
         self._id_prefix = secrets.token_hex(4)
         self._ids = itertools.count(1)
+
+    @functools.cached_property
+    def bulk_buffer(self) -> bytearray:
+        """For connections whose clients send much; see :func:`receive_in_place`."""
+        return bytearray(RECEIVE_BYTES)
 
     @property
     def is_draining(self) -> bool:
