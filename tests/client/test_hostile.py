@@ -284,6 +284,17 @@ def test_each_wait_has_its_end(send: Send, talk: Talk, body: bytes, scheme: str)
     assert late.value.is_timeout
 
 
+def test_a_proxy_that_answers_byte_by_byte_has_its_end(
+    send: Send, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with talking(dripping(OK + b"X: " + b"a" * 500)) as proxy:
+        monkeypatch.setenv("https_proxy", proxy)
+        with pytest.raises(TransportFailed, match=r"could not be reached within 0\.5 s") as late:
+            send(Request("GET", "https://far.example/"))
+    assert late.value.is_timeout
+    assert not late.value.was_sent
+
+
 def test_streams_that_stall_are_given_up() -> None:
     with (
         talking(saying(IN_CHUNKS + b"2\r\nab\r\n")) as url,

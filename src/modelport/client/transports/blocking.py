@@ -149,7 +149,7 @@ class Client:
             if not address.is_tls:
                 return connection
             if address.proxy is not None:
-                _open_tunnel(connection, address)
+                _open_tunnel(connection, address, timeout_s)
             if self._context is None:
                 self._context = self._make_context()
             return self._context.wrap_socket(connection, server_hostname=address.host)
@@ -340,10 +340,13 @@ class BlockingStream:
         self._exchange.close()
 
 
-def _open_tunnel(connection: socket.socket, address: Address) -> None:
+def _open_tunnel(connection: socket.socket, address: Address, timeout_s: float | None) -> None:
+    until_s = None if timeout_s is None else time.monotonic() + timeout_s
     connection.sendall(tunnel_head(address))
     reader = ResponseReader("HEAD")
     while reader.head is None:
+        if until_s is not None and time.monotonic() > until_s:
+            raise TimeoutError
         # A byte at a time: what follows the answer belongs to the tunnel.
         data = connection.recv(1)
         if not data:
