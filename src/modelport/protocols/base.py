@@ -308,6 +308,10 @@ class Call(Protocol):
         """
         ...
 
+    def answer(self, message: Sequence[Buffer]) -> None:
+        """Send the one message of an answer, and end the call well: ``send`` and ``finish``."""
+        ...
+
     def resume(self) -> None:
         """Messages are welcome again."""
         ...

@@ -477,9 +477,7 @@ class GrpcCall(Answering):
         if not self._is_started:
             self._is_started = True
             endpoint.send_block(self, bound.response_head)
-        size = 0
-        for piece in message:
-            size += piece.nbytes if piece.__class__ is memoryview else len(piece)
+        size = sum(map(_size_of, message))
         if bound.answer_coding is not None and size >= COMPRESS_FROM_BYTES:
             message = self._compressed(message, bound.answer_coding)
             size = sum(map(len, message))
@@ -514,6 +512,24 @@ class GrpcCall(Answering):
         self._record(status)
         self._let_go()
         self._connection.wake()
+
+    def answer(self, message: Sequence[Buffer]) -> None:
+        """Send the one message of an answer, and end the call well."""
+        bound = self._bound
+        if bound.answer_coding is None and not self._is_started and not self.is_finished:
+            size = sum(map(_size_of, message))
+            pieces = (PREFIX.pack(0, size), *message)
+            head = bound.response_head
+            connection = self._connection
+            if connection.endpoint.send_whole(self, head, pieces, size + PREFIX_BYTES, OK_TRAILERS):
+                self._is_started = True
+                self._sent_bytes = size
+                self._record(0)
+                self._let_go()
+                connection.wake()
+                return
+        self.send(message)
+        self.finish()
 
     def _let_go(self) -> None:
         """Forget what the call held."""
@@ -552,6 +568,10 @@ class GrpcCall(Answering):
                 server.new_request_id(),
             )
         )
+
+
+def _size_of(piece: Buffer) -> int:
+    return piece.nbytes if piece.__class__ is memoryview else len(piece)
 
 
 def _flat(piece: Buffer) -> Buffer:

@@ -172,6 +172,11 @@ class MemoryCall:
             self.status, self.text = status, text
             self.finished.set()
 
+    def answer(self, message: Sequence[Buffer]) -> None:
+        """Send one message and end it."""
+        self.send(message)
+        self.finish()
+
     def resume(self) -> None:
         """Count it."""
         self.resumed += 1

@@ -219,8 +219,7 @@ class _UnarySink:
 
     def _send(self, pieces: list[Buffer]) -> None:
         self.is_over = True
-        self._call.send(pieces)
-        self._call.finish()
+        self._call.answer(pieces)
 
     def end(self) -> None:
         """There was none."""

@@ -14,8 +14,7 @@ LONGEST_STATUS = 2048
 
 def reply(call: Call, message: bytes) -> None:
     """Answer with the one message of a unary call."""
-    call.send([message])
-    call.finish()
+    call.answer([message])
 
 
 def fail(call: Call, error: ModelportError, request_id: str = "") -> None:

@@ -158,12 +158,12 @@ class InputTensor(Tensor):
 
     def as_numpy(self) -> Array:
         """The array, which the model may write to."""
-        array = self._array
-        if array.flags.writeable and self._datatype is not BF16:
-            return array
         if self._datatype is BF16:
             raise TritonModelException(_no_bf16(self._name))
-        return self._owned_array()
+        array = self._array
+        if not array.flags.writeable:
+            self._array = array = array.copy()
+        return array
 
     def _owned_array(self) -> Array:
         if not self._array.flags.writeable:

@@ -28,6 +28,7 @@ __all__ = [
     "NO_DATA",
     "PADDED",
     "PREFACE",
+    "SMALL_ANSWER",
     "SMALL_DATA",
     "STREAMS_AT_ONCE",
     "Buffer",
@@ -60,6 +61,8 @@ STREAMS_AT_ONCE: Final = 4
 """Streams that are opened before ``Endpoint.proceed`` asks to be called again."""
 SMALL_DATA: Final = 64
 """Data frames below this are hardly worth their own nine bytes."""
+SMALL_ANSWER: Final = 4096
+"""Data up to this is copied rather than written in pieces."""
 NO_DATA: Final = b""
 
 

@@ -17,6 +17,7 @@ from modelport.wire.http2.frames import (
     HEADER,
     HEADERS,
     LARGEST_STREAM_ID,
+    SMALL_ANSWER,
     SMALL_DATA,
     Buffer,
     ErrorCode,
@@ -130,6 +131,55 @@ class Sending(Ledger):
         stream.queued_bytes += size
         self.queued_bytes += size
         self._pump(stream)
+
+    def send_whole(
+        self, stream: Stream, head: bytes, pieces: Sequence[Buffer], size: int, trailers: bytes
+    ) -> bool:
+        """Send a small answer in one piece: head, data, and trailers that end it.
+
+        Args:
+            stream: Of this endpoint; nothing of the answer was sent before.
+            head: The block of fields.
+            pieces: The data.
+            size: Bytes of it.
+            trailers: The block behind it.
+
+        Returns:
+            Whether it was; nothing is if the data is not small, or windows or settings of the
+            other side are in the way.
+        """
+        if (
+            size > SMALL_ANSWER
+            or size > stream.send_window
+            or size > self.send_window
+            or stream.queue is not None
+            or stream.is_local_done
+            or stream.is_over
+            or self._table_update
+        ):
+            return False
+        stream.is_local_done = True
+        stream.send_window -= size
+        self.send_window -= size
+        self.out_bytes += size
+        self.data_frames_sent += 1
+        self._allowance += 4
+        stream_id = stream.id
+        pack = HEADER.pack
+        self.out.append(
+            b"".join(
+                (
+                    pack(len(head) << 8 | HEADERS, END_HEADERS, stream_id),
+                    head,
+                    pack(size << 8, 0, stream_id),
+                    *pieces,
+                    pack(len(trailers) << 8 | HEADERS, END_HEADERS | END_STREAM, stream_id),
+                    trailers,
+                )
+            )
+        )
+        self._finish_if_done(stream)
+        return True
 
     def _pump_all(self) -> None:
         """Send what the windows let through, a frame of each stream in turn."""
