@@ -261,6 +261,57 @@ def test_data_waits_for_the_windows_of_stream_and_connection() -> None:
     assert stream.events[-1] == "flushed"
 
 
+def whole(side: Side, size: int) -> bool:
+    """Send an answer in one piece, if it can be; the pieces of its data are views and bytes."""
+    pieces = [b"\0" * (size - size // 2), memoryview(bytes(size // 2))]
+    return side.endpoint.send_whole(side.opened[-1], b"\x88", pieces, size, b"\x89")
+
+
+@pytest.mark.parametrize("size", [0, 1, 5, 4096])
+def test_a_small_answer_in_one_piece_is_the_same_as_in_three(size: int) -> None:
+    sides = [begun().take(frame(1, 5, 1, REQUEST)) for _ in range(2)]
+    assert whole(sides[0], size)
+    answered(sides[1], size, trailers=b"\x89")
+    assert sides[0].out() == sides[1].out()
+    one, three = (side.endpoint for side in sides)
+    assert one.send_window == three.send_window == 65_535 - size
+    assert one.out_bytes == three.out_bytes
+    assert one.data_frames_sent == three.data_frames_sent
+    assert one.streams == three.streams == {}
+    assert sides[0].opened[0].is_over
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [frame(4, 0, 0, struct.pack(">HI", 4, 99))],
+        [frame(8, 0, 0, (1).to_bytes(4, "big")), frame(3, 0, 1, bytes(4))],
+        [frame(4, 0, 0, struct.pack(">HI", 1, 0))],
+    ],
+    ids=["small window", "stream is over", "table has to shrink"],
+)
+def test_an_answer_that_cannot_go_out_in_one_piece_is_left_alone(frames: list[bytes]) -> None:
+    side = begun().take(frame(1, 5, 1, REQUEST), *frames)
+    side.out()
+    assert not whole(side, 100)
+    assert side.out() == b""
+
+
+def test_only_small_answers_go_out_in_one_piece_and_only_where_windows_allow() -> None:
+    side = begun().take(frame(1, 5, 1, REQUEST))
+    assert not whole(side, 4097)
+    stream = answered(side, 65_500, trailers=b"\x89")
+    assert stream.is_over
+    side.take(frame(1, 5, 3, REQUEST))
+    side.out()
+    assert not whole(side, 36)
+    assert whole(side, 35)
+    side.take(frame(1, 5, 5, REQUEST))
+    # What waits for a window comes first.
+    side.endpoint.send_data(side.opened[-1], [b"x"], 1)
+    assert not whole(side, 0)
+
+
 def test_a_smaller_initial_window_makes_those_of_streams_negative() -> None:
     side = begun().take(frame(1, 5, 1, REQUEST))
     stream = answered(side, 70_000)
