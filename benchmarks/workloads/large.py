@@ -9,7 +9,7 @@ from benchmarks import inputs, servers
 from benchmarks.load import Load, check, press_with_images
 from benchmarks.plan import Plan
 from benchmarks.report import Bar, Row, at_least, at_most, value
-from benchmarks.servers import GENEROUS_MALLOC, Server
+from benchmarks.servers import GENEROUS_MALLOC
 from benchmarks.workloads import turns
 
 _CONNECTIONS = 8
@@ -21,26 +21,32 @@ _SETTINGS: tuple[tuple[str, dict[str, str], Bar], ...] = (
 
 
 def throughput(plan: Plan) -> Iterator[Row]:
-    """Compare requests per second on 8 connections, then see what memory the load leaves."""
+    """Compare requests per second on 8 connections, then see what memory the load leaves.
+
+    Both servers are started anew for every turn. How the heap of a process happens to lie decides
+    whether glibc gives every body's pages back to the kernel, and bare uvicorn, as shipped, has
+    two speeds by that: one process would be one throw of the dice.
+    """
     with servers.repository("identity") as repository:
         for variant, environment, bar in _SETTINGS:
-            with (
-                servers.bare_uvicorn("echo", environment=environment) as uvicorn,
-                servers.modelport(repository, environment=environment) as modelport,
-            ):
-                yield from turns.throughput(
-                    plan,
-                    "W2",
-                    variant,
-                    baseline=partial(_pressed, uvicorn),
-                    ours=partial(_pressed, modelport),
-                    bar=bar,
-                )
+            yield from turns.throughput(
+                plan,
+                "W2",
+                variant,
+                baseline=partial(
+                    _pressed, partial(servers.bare_uvicorn, "echo", environment=environment)
+                ),
+                ours=partial(
+                    _pressed, partial(servers.modelport, repository, environment=environment)
+                ),
+                bar=bar,
+            )
         yield _memory(plan, repository)
 
 
-def _pressed(server: Server, seconds: int) -> Load:
-    return press_with_images(server, connections=_CONNECTIONS, seconds=seconds)
+def _pressed(start: turns.Start, seconds: int) -> Load:
+    with start() as server:
+        return press_with_images(server, connections=_CONNECTIONS, seconds=seconds)
 
 
 def _memory(plan: Plan, repository: Path) -> Row:

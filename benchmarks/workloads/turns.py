@@ -45,9 +45,8 @@ def throughput(
 ) -> Iterator[Row]:
     """Compare requests per second, with processor time and p99 beside them.
 
-    Both servers run all the while and are loaded for a second each in turn: a machine that others
-    share changes its speed by half from one second to the next, and what a server does in its
-    first seconds is not what it does after.
+    Both servers are loaded for a second each in turn: a machine that others share changes its
+    speed by half from one second to the next.
 
     Args:
         plan: Its rounds times its seconds is how many turns each server has.

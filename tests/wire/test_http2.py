@@ -22,6 +22,7 @@ from modelport.wire.http2 import (
     MalformedHead,
     Stream,
 )
+from modelport.wire.http2.frames import Buffer
 
 REQUEST = encode_block([(":method", "GET"), (":scheme", "http"), (":path", "/")])
 LIMITS = Http2Limits()
@@ -263,7 +264,7 @@ def test_data_waits_for_the_windows_of_stream_and_connection() -> None:
 
 def whole(side: Side, size: int) -> bool:
     """Send an answer in one piece, if it can be; the pieces of its data are views and bytes."""
-    pieces = [b"\0" * (size - size // 2), memoryview(bytes(size // 2))]
+    pieces: list[Buffer] = [bytes(size - size // 2), memoryview(bytes(size // 2))]
     return side.endpoint.send_whole(side.opened[-1], b"\x88", pieces, size, b"\x89")
 
 
