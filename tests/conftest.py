@@ -1,4 +1,5 @@
 import fcntl
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,10 @@ ROOT = Path(__file__).parents[1]
 # How long an example may take says nothing on a machine that is busy.
 settings.register_profile("modelport", deadline=None)
 settings.load_profile("modelport")
+
+# A shell that runs this in the background has it ignored, and what is started here inherits that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
